@@ -1,0 +1,36 @@
+//! What encoding one keyframe leaves behind; every later task reads this and never the pixels.
+
+/// One thing the detector found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Detection {
+    /// Index into the detector's `labels`.
+    pub label: u32,
+    /// Confidence, 0..=1.
+    pub score: f32,
+    /// x0, y0, x1, y1 as fractions of the upright frame, 0..=1.
+    pub bbox: [f32; 4],
+}
+
+/// A sequence of feature vectors for a connector, row-major.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FeatureMap {
+    /// Number of vectors.
+    pub rows: usize,
+    /// Length of each vector.
+    pub dim: usize,
+    /// `rows * dim` values.
+    pub data: Vec<f32>,
+}
+
+/// The features of one keyframe. A part the pack's modules do not produce is empty.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Features {
+    /// The search vector, L2-normalised.
+    pub embedding: Vec<f32>,
+    /// Class probabilities, in the order of the pack's classes.
+    pub posteriors: Vec<f32>,
+    /// Detections, best first.
+    pub detections: Vec<Detection>,
+    /// What a connector reads.
+    pub map: FeatureMap,
+}

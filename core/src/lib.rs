@@ -1,0 +1,8 @@
+//! Atom's runtime: video-language modules that are loaded once and shared by every task.
+
+pub mod control;
+pub mod error;
+pub mod features;
+pub mod frame;
+
+pub use error::{Error, ErrorKind, Result};
