@@ -1,0 +1,59 @@
+# Atom's commands for people. Everything is built in the release profile, in target/; what is fetched or made once lives
+# in $(ATOM_CACHE), outside the source. After the first run of a target no network is needed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export ATOM_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/atom
+PYTHON ?= python3
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+# Always the whole workspace: cargo then unifies features once and builds every dependency once.
+CARGO_FLAGS := --release --workspace --locked
+
+# $(call part,NAME,COMMAND): runs COMMAND, prints how long it took, fails if it failed.
+define part
+@printf '\n==> %s\n' '$(1)'; began=$$(date +%s); code=0; { $(2); } || code=$$?; \
+printf '==> %s: %s, %d s\n' '$(1)' "$$([ $$code = 0 ] && echo done || echo FAILED)" $$(($$(date +%s) - began)); exit $$code
+endef
+
+.PHONY: help demo test lint install clean toolchain
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@printf '\n  ATOM_CACHE=%s\n' '$(ATOM_CACHE)'
+
+toolchain:
+	@need() { command -v "$$1" >/dev/null 2>&1 || { printf 'error: %s is missing. On Debian or Ubuntu: %s\n' "$$1" "$$2" >&2; exit 1; }; }; \
+	need cc 'apt-get install build-essential'; \
+	need c++ 'apt-get install build-essential'; \
+	need '$(PYTHON)' 'apt-get install python3 python3-pip python3-venv'; \
+	need '$(CARGO)' 'apt-get install curl && curl https://sh.rustup.rs -sSf | sh   (or, where it is 1.94 or newer, apt-get install cargo)'; \
+	'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo 'error: $(PYTHON) is older than 3.9; name a newer one: make PYTHON=python3.11 …' >&2; exit 1; }; \
+	'$(PYTHON)' -m pip --version >/dev/null 2>&1 || { echo 'error: $(PYTHON) has no pip. On Debian or Ubuntu: apt-get install python3-pip' >&2; exit 1; }
+
+demo: toolchain ## index, search, caption and question three real videos
+	$(call part,set-up,$(PYTHON) models/setup.py demo)
+	$(call part,build,$(CARGO) build $(CARGO_FLAGS) --bin atom)
+	$(call part,demo,core/cli/demo.sh)
+
+test: toolchain ## every test, on the real pack
+	$(call part,set-up,$(PYTHON) models/setup.py test)
+	$(call part,build,$(CARGO) build $(CARGO_FLAGS))
+	$(call part,tests,$(CARGO) test $(CARGO_FLAGS) --no-fail-fast)
+
+lint: toolchain ## format, clippy, docs, header drift
+	$(call part,format,$(CARGO) fmt --all --check)
+	$(call part,clippy,$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings)
+	$(call part,docs,RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(CARGO_FLAGS) --no-deps --lib)
+	$(call part,header drift,$(CARGO) test $(CARGO_FLAGS) --test header)
+
+install: toolchain ## the command, libatom and its header, under PREFIX
+	$(call part,build,$(CARGO) build $(CARGO_FLAGS))
+	$(call part,install,install -Dm755 target/release/atom '$(DESTDIR)$(PREFIX)/bin/atom')
+
+clean: ## removes target/; the cache stays (it prints where)
+	$(CARGO) clean
+	@printf 'kept: %s\n' '$(ATOM_CACHE)'
