@@ -52,6 +52,36 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// The class as a stable word for JSON and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "invalid_argument",
+            Self::BadFrame => "bad_frame",
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::Unsupported => "unsupported",
+            Self::Busy => "busy",
+            Self::Cancelled => "cancelled",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::OutOfBudget => "out_of_budget",
+            Self::BadPack => "bad_pack",
+            Self::BadModel => "bad_model",
+            Self::Inference => "inference",
+            Self::NativeLibrary => "native_library",
+            Self::StoreCorrupt => "store_corrupt",
+            Self::StoreVersion => "store_version",
+            Self::StoreForeign => "store_foreign",
+            Self::StoreLocked => "store_locked",
+            Self::ReadOnly => "read_only",
+            Self::DiskFull => "disk_full",
+            Self::BadMedia => "bad_media",
+            Self::Io => "io",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// An error: its class, what happened to which thing, and what the reader can do about it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error(Box<Inner>);

@@ -1,5 +1,6 @@
 //! Atom's runtime: video-language modules that are loaded once and shared by every task.
 
+pub mod cache;
 pub mod control;
 pub mod error;
 pub mod features;
