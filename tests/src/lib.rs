@@ -1,1 +1,173 @@
-//! x
+//! What the tests share: where things are, the command, the counting shim, and the sources as tokens.
+
+pub mod shim;
+pub mod source;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The top of the source tree.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or_else(|| panic!("{} has no parent", env!("CARGO_MANIFEST_DIR")))
+}
+
+/// `$ATOM_CACHE`, or its default.
+pub fn cache() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("ATOM_CACHE").map_or_else(
+        || {
+            set("XDG_CACHE_HOME")
+                .map(PathBuf::from)
+                .or_else(|| set("HOME").map(|home| Path::new(&home).join(".cache")))
+                .unwrap_or_else(|| panic!("set ATOM_CACHE, XDG_CACHE_HOME or HOME"))
+                .join("atom")
+        },
+        PathBuf::from,
+    )
+}
+
+/// `relative` inside the cache. A test never passes because its input is missing.
+///
+/// # Panics
+/// When it is not there; the message says what to run.
+pub fn cached(relative: &str) -> PathBuf {
+    let path = cache().join(relative);
+    assert!(
+        path.exists(),
+        "{} is missing: run `python3 models/setup.py test` (or `make test`) first",
+        path.display()
+    );
+    path
+}
+
+/// The reference pack.
+pub fn pack() -> PathBuf {
+    cached("packs/reference")
+}
+
+/// ONNX Runtime's library.
+pub fn ort_library() -> PathBuf {
+    std::env::var_os("ATOM_ORT_LIBRARY")
+        .map_or_else(|| cached("ort/libonnxruntime.so"), PathBuf::from)
+}
+
+/// A clip of the demo: `bikes`, `bigbuckbunny` or `carphone`.
+pub fn video(name: &str) -> PathBuf {
+    cached(&format!("videos/{name}.mp4"))
+}
+
+/// Runs a Python script of the project with the converters' Python and returns what it printed.
+///
+/// # Panics
+/// When Python or the script fails; the message holds what it printed.
+pub fn python(script: &Path, args: &[&str], stdin: Option<&str>) -> String {
+    use std::io::Write;
+    let mut child = Command::new(cached("venv/bin/python"))
+        .arg(script)
+        .args(args)
+        .env("ATOM_CACHE", cache())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("python {}: {error}", script.display()));
+    let mut pipe = child.stdin.take();
+    let text = stdin.unwrap_or_default().to_owned();
+    let writer = std::thread::spawn(move || {
+        if let Some(pipe) = pipe.as_mut() {
+            // A script that does not read its input closes it; that is no failure.
+            let _ = pipe.write_all(text.as_bytes());
+        }
+    });
+    let output = child
+        .wait_with_output()
+        .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+    let _ = writer.join();
+    assert!(
+        output.status.success(),
+        "{} {args:?} failed: {}\n{}",
+        script.display(),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// `python` for a script that prints one JSON document.
+///
+/// # Panics
+/// When the script fails or prints something else.
+pub fn python_json(script: &Path, args: &[&str], stdin: Option<&str>) -> serde_json::Value {
+    let text = python(script, args, stdin);
+    serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{}: {error}:\n{text}", script.display()))
+}
+
+/// The `atom` command of this build, brought up to date once per test process.
+///
+/// # Panics
+/// When it does not build.
+pub fn atom_binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // The same selection as the Makefile's, so that nothing is built twice with other features.
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo)
+            .args([
+                "build",
+                "--release",
+                "--workspace",
+                "--locked",
+                "--offline",
+                "--quiet",
+            ])
+            .current_dir(root())
+            .output()
+            .unwrap_or_else(|error| panic!("cargo: {error}"));
+        assert!(
+            built.status.success(),
+            "`cargo build --release --workspace` failed:\n{}",
+            String::from_utf8_lossy(&built.stderr)
+        );
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| root().join("target"), PathBuf::from);
+        target.join("release/atom")
+    })
+}
+
+/// The `atom` command with the cache set, ready for arguments.
+pub fn atom() -> Command {
+    let mut command = Command::new(atom_binary());
+    command.env("ATOM_CACHE", cache());
+    command
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn output(command: &mut Command) -> Output {
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Runs a command that must succeed and print JSON.
+///
+/// # Panics
+/// When it fails or prints something else; the message holds what it printed.
+pub fn json(command: &mut Command) -> serde_json::Value {
+    let done = output(command);
+    let text = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success(),
+        "{command:?}: {}\n{text}{}",
+        done.status,
+        String::from_utf8_lossy(&done.stderr)
+    );
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command:?}: {error}:\n{text}"))
+}

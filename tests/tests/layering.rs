@@ -1,0 +1,459 @@
+//! The invariants of ARCHITECTURE.md that are about structure, and ARCHITECTURE.md itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::Command;
+
+use atom_tests::root;
+use atom_tests::source::{Source, files, read, relative};
+
+/// Rooms of core/src from the ground up. A room may import rooms of lines above its own, never of its own line.
+const LAYERS: &[&[&str]] = &[
+    &["error"],
+    &["control", "frame", "features"],
+    &["os"],
+    &["ort", "budget", "flow"],
+    &["pack"],
+    &["module"],
+    &["vision", "language", "index", "ground"],
+    &["task"],
+    &["runtime"],
+];
+
+/// What a room may not import although the layers would let it, and why.
+const ALSO_NOT: &[(&str, &[&str], &str)] = &[
+    (
+        "os",
+        &["control", "frame", "features"],
+        "os/ knows nothing of models or frames",
+    ),
+    (
+        "budget",
+        &["control", "frame", "features"],
+        "budget/ knows bytes and owners only",
+    ),
+    (
+        "flow",
+        &["os", "features"],
+        "queues carry whatever they are given",
+    ),
+    (
+        "index",
+        &["ort", "budget", "flow", "pack", "module", "frame"],
+        "the index knows vectors, not models",
+    ),
+    (
+        "ground",
+        &["ort", "budget", "flow", "pack", "module", "frame", "index"],
+        "grounding is arithmetic on features",
+    ),
+];
+
+/// Where `unsafe` may be written, by prefix.
+const UNSAFE: &[&str] = &[
+    "core/src/os/",
+    "core/src/ort/",
+    "core/src/flow/ring.rs",
+    "core/src/index/",
+    "capi/src/",
+];
+
+/// Files longer than the limit, and why.
+const LONG: &[(&str, &str)] = &[];
+const LONGEST: usize = 500;
+
+/// Every source of the product (the tests are not part of it).
+fn sources() -> BTreeMap<String, Source> {
+    ["core", "capi"]
+        .iter()
+        .flat_map(|folder| files(&root().join(folder), "rs"))
+        .map(|path| (relative(&path), read(&path)))
+        .collect()
+}
+
+/// The room of a file of core/src: its folder, or its own name.
+fn room(file: &str) -> Option<&str> {
+    let inside = file.strip_prefix("core/src/")?;
+    let name = inside.split('/').next()?;
+    Some(name.strip_suffix(".rs").unwrap_or(name))
+}
+
+fn report(broken: Vec<String>) {
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn only_ort_names_the_ort_crate() {
+    let mut broken = Vec::new();
+    let mut users = 0;
+    for (file, source) in sources() {
+        let names = |path: &&Vec<String>| path[0] == "ort" || path[0] == "ort_sys";
+        match source.paths.iter().find(names) {
+            Some(_) if file.starts_with("core/src/ort/") => users += 1,
+            Some(path) => broken.push(format!("{file} names {}", path.join("::"))),
+            None => {}
+        }
+    }
+    report(broken);
+    assert!(
+        users > 0,
+        "core/src/ort does not use the ort crate: this test no longer sees it"
+    );
+}
+
+#[test]
+fn rooms_import_downwards_only() {
+    let level: BTreeMap<&str, usize> = LAYERS
+        .iter()
+        .enumerate()
+        .flat_map(|(level, rooms)| rooms.iter().map(move |room| (*room, level)))
+        .collect();
+    let mut broken = Vec::new();
+    let mut seen = 0;
+    for (file, source) in sources() {
+        let Some(own) = room(&file).filter(|own| *own != "lib") else {
+            continue;
+        };
+        let Some(own_level) = level.get(own) else {
+            broken.push(format!("{file}: room {own} is in no layer of this test"));
+            continue;
+        };
+        for path in source.paths.iter().filter(|path| path[0] == "crate") {
+            let other = path[1].as_str();
+            if other == own {
+                continue;
+            }
+            // `crate::Error`, `crate::Result`: what lib.rs re-exports.
+            let Some(other_level) = level.get(other) else {
+                continue;
+            };
+            seen += 1;
+            if other_level >= own_level {
+                broken.push(format!("{file} ({own}) imports {}", path.join("::")));
+            }
+            for (room, not, why) in ALSO_NOT {
+                if *room == own && not.contains(&other) {
+                    broken.push(format!("{file} ({own}) imports {}: {why}", path.join("::")));
+                }
+            }
+        }
+    }
+    broken.sort();
+    broken.dedup();
+    report(broken);
+    assert!(
+        seen > 20,
+        "only {seen} imports between rooms found: this test no longer sees them"
+    );
+}
+
+#[test]
+fn tasks_never_import_each_other() {
+    let all = sources();
+    let tasks: BTreeSet<String> = all
+        .keys()
+        .filter_map(|file| file.strip_prefix("core/src/task/"))
+        .map(|name| {
+            name.split('/')
+                .next()
+                .unwrap_or(name)
+                .trim_end_matches(".rs")
+                .to_owned()
+        })
+        .filter(|name| name != "mod")
+        .collect();
+    assert!(tasks.len() >= 2, "core/src/task holds {tasks:?}");
+    let mut broken = Vec::new();
+    for (file, source) in &all {
+        let Some(own) = file.strip_prefix("core/src/task/") else {
+            continue;
+        };
+        let own = own.split('/').next().unwrap_or(own).trim_end_matches(".rs");
+        if own == "mod" {
+            continue;
+        }
+        for path in &source.paths {
+            let skip = match path[0].as_str() {
+                "crate" if path[1] == "task" => 2,
+                "super" => path.iter().take_while(|part| *part == "super").count(),
+                _ => continue,
+            };
+            if let Some(other) = path
+                .get(skip)
+                .filter(|other| tasks.contains(*other) && *other != own)
+            {
+                broken.push(format!("{file} imports task {other}: {}", path.join("::")));
+            }
+        }
+    }
+    report(broken);
+}
+
+#[test]
+fn core_never_imports_capi_media_or_cli() {
+    let mut broken = Vec::new();
+    for (file, source) in sources() {
+        let above: &[&str] = match file.as_str() {
+            name if name.starts_with("core/src/") => {
+                &["atom_capi", "atom_media", "atom_cli", "atom"]
+            }
+            name if name.starts_with("capi/") => &["atom_media", "atom_cli"],
+            name if name.starts_with("core/media/") => &["atom_capi", "atom_cli", "atom"],
+            _ => continue,
+        };
+        broken.extend(
+            source
+                .paths
+                .iter()
+                .filter(|path| above.contains(&path[0].as_str()))
+                .map(|path| format!("{file} imports {}", path.join("::"))),
+        );
+    }
+    report(broken);
+}
+
+#[test]
+fn unsafe_lives_in_its_rooms() {
+    let broken = sources()
+        .iter()
+        .filter(|(file, _)| !UNSAFE.iter().any(|prefix| file.starts_with(prefix)))
+        .filter(|(_, source)| source.idents.iter().any(|ident| ident == "unsafe"))
+        .map(|(file, _)| format!("{file} has unsafe code outside {UNSAFE:?}"))
+        .collect();
+    report(broken);
+}
+
+/// The packages that libatom links, by name, build and dev dependencies left out.
+fn linked(package: &str) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let done = atom_tests::output(
+        Command::new(cargo)
+            .args([
+                "tree",
+                "--offline",
+                "--locked",
+                "--edges",
+                "normal",
+                "--prefix",
+                "none",
+            ])
+            .args(["--format", "{p}", "--package", package])
+            .current_dir(root()),
+    );
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    String::from_utf8_lossy(&done.stdout)
+        .lines()
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn libatom_links_neither_codecs_nor_the_command_line() {
+    let library = linked("atom-capi");
+    println!("libatom links {} packages", library.len());
+    assert!(
+        library.contains("atom-core") && library.contains("ort"),
+        "{library:?}"
+    );
+    for not in [
+        "atom-media",
+        "atom-cli",
+        "clap",
+        "openh264",
+        "openh264-sys2",
+        "re_mp4",
+        "indicatif",
+        "env_logger",
+    ] {
+        assert!(!library.contains(not), "libatom links {not}");
+    }
+    let command = linked("atom-cli");
+    for there in ["clap", "openh264"] {
+        assert!(
+            command.contains(there),
+            "the command no longer links {there}: this test names the wrong package"
+        );
+    }
+}
+
+#[test]
+fn files_stay_short() {
+    let mut broken = Vec::new();
+    for path in ["core", "capi", "tests", "models", "examples-c"]
+        .iter()
+        .map(|folder| root().join(folder))
+        .filter(|folder| folder.is_dir())
+        .flat_map(|folder| {
+            ["rs", "py", "c"]
+                .map(|extension| files(&folder, extension))
+                .concat()
+        })
+    {
+        let file = relative(&path);
+        let lines = std::fs::read_to_string(&path)
+            .unwrap_or_default()
+            .lines()
+            .count();
+        let excused = LONG.iter().any(|(name, _)| *name == file);
+        if lines > LONGEST && !excused {
+            broken.push(format!("{file} has {lines} lines (at most {LONGEST}; split it, or list it in LONG with the reason)"));
+        }
+        if lines <= LONGEST && excused {
+            broken.push(format!("{file} is short again: take it off LONG"));
+        }
+    }
+    report(broken);
+}
+
+/// Text files of the project, relative name and content.
+fn texts() -> Vec<(String, String)> {
+    let mut paths: Vec<PathBuf> = ["core", "capi", "tests", "models", "examples-c", ".ci"]
+        .iter()
+        .map(|folder| root().join(folder))
+        .filter(|folder| folder.is_dir())
+        .flat_map(|folder| files(&folder, ""))
+        .collect();
+    let top = std::fs::read_dir(root()).unwrap_or_else(|error| panic!("{error}"));
+    paths.extend(
+        top.flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.is_file()),
+    );
+    paths
+        .into_iter()
+        .filter_map(|path| {
+            Some((
+                relative(&path),
+                String::from_utf8(std::fs::read(&path).ok()?).ok()?,
+            ))
+        })
+        .collect()
+}
+
+#[test]
+fn no_machine_is_named() {
+    // Home folders and registry hosts of whoever wrote a line mean nothing to whoever reads it.
+    let marks = [
+        ["/ro", "ot/"].concat(),
+        ["/ho", "me/"].concat(),
+        ["/wo", "rk/"].concat(),
+        ["127.0", ".0.1"].concat(),
+    ];
+    let texts = texts();
+    assert!(texts.len() > 20, "only {} files read", texts.len());
+    let broken = texts
+        .iter()
+        // A worktree's .git file names its own place.
+        .filter(|(file, _)| file != ".git")
+        .flat_map(|(file, text)| {
+            text.lines()
+                .enumerate()
+                .filter(|(_, line)| marks.iter().any(|mark| line.contains(mark.as_str())))
+                .map(move |(number, line)| format!("{file}:{}: {}", number + 1, line.trim()))
+        })
+        .collect();
+    report(broken);
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let words = [
+        ["TO", "DO"].concat(),
+        ["FIX", "ME"].concat(),
+        ["XX", "X"].concat(),
+    ];
+    let mut broken = Vec::new();
+    for (file, text) in texts() {
+        if ![".rs", ".py", ".c", ".h", ".md", ".sh"]
+            .iter()
+            .any(|end| file.ends_with(end))
+        {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            if line
+                .split(|c: char| !c.is_alphanumeric())
+                .any(|word| words.iter().any(|mark| word == mark))
+            {
+                broken.push(format!("{file}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    for (file, source) in sources() {
+        for ident in ["todo", "unimplemented", "dbg"] {
+            if source.idents.iter().any(|own| own == ident) {
+                broken.push(format!("{file} calls {ident}"));
+            }
+        }
+    }
+    report(broken);
+}
+
+#[test]
+fn architecture_fits_a_page_and_is_true() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md"))
+        .unwrap_or_else(|error| panic!("{error}"));
+    let lines = text.lines().count();
+    println!("ARCHITECTURE.md: {lines} lines");
+    let mut broken = Vec::new();
+    if lines > 72 {
+        broken.push(format!("{lines} lines: more than a page"));
+    }
+    broken.extend(
+        text.lines()
+            .filter(|line| line.chars().count() > 160)
+            .map(|line| format!("longer than 160 characters: {line}")),
+    );
+
+    // The code map: every room there is, and no other.
+    let mut rooms: BTreeSet<String> = BTreeSet::new();
+    for entry in std::fs::read_dir(root().join("core/src"))
+        .unwrap_or_else(|error| panic!("{error}"))
+        .flatten()
+    {
+        if entry.path().is_dir() {
+            rooms.insert(format!("{}/", entry.file_name().to_string_lossy()));
+        }
+    }
+    for room in &rooms {
+        if !text
+            .lines()
+            .any(|line| line.trim_start().starts_with(&format!("{room} ")))
+        {
+            broken.push(format!("the code map has no line for {room}"));
+        }
+    }
+
+    // Every test named is there: `file.rs::function`, looked for anywhere below core, capi and tests.
+    let everything: Vec<(String, String)> = texts()
+        .into_iter()
+        .filter(|(file, _)| file.ends_with(".rs"))
+        .collect();
+    let mut named = 0;
+    for quoted in text.split('`').skip(1).step_by(2) {
+        let Some((file, function)) = quoted.split_once(".rs::") else {
+            continue;
+        };
+        named += 1;
+        let there = everything.iter().any(|(path, source)| {
+            (path.ends_with(&format!("/{file}.rs")) || *path == format!("{file}.rs"))
+                && source.contains(&format!("fn {function}("))
+        });
+        if !there {
+            broken.push(format!("there is no test {quoted}"));
+        }
+    }
+    let invariants = text
+        .lines()
+        .filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit()))
+        .count();
+    println!("{invariants} invariants, {named} tests named");
+    if named < invariants || invariants < 7 {
+        broken.push(format!("{invariants} invariants but {named} tests named"));
+    }
+    report(broken);
+}
