@@ -68,3 +68,21 @@ impl Control {
         }
     }
 }
+
+/// What a caller may ask of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextOptions {
+    /// The most tokens to generate, 1 or more.
+    pub max_tokens: usize,
+    /// When not empty the text is exactly one of these: the one the model finds likeliest.
+    pub choices: Vec<String>,
+}
+
+impl Default for TextOptions {
+    fn default() -> Self {
+        Self {
+            max_tokens: 48,
+            choices: Vec::new(),
+        }
+    }
+}
