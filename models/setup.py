@@ -316,7 +316,7 @@ def step_pack():
     return str(target)
 
 
-PACK_SOURCES = ["efficientnet-lite0", "minilm", "minilm-tokenizer"]
+PACK_SOURCES = ["efficientnet-lite0", "minilm", "minilm-tokenizer", "smollm2"]
 STEPS = {
     "ort": step_ort,
     "videos": step_videos,

