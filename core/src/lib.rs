@@ -5,5 +5,6 @@ pub mod control;
 pub mod error;
 pub mod features;
 pub mod frame;
+pub mod ground;
 
 pub use error::{Error, ErrorKind, Result};

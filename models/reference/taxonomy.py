@@ -17,7 +17,7 @@ The format, version 1. One JSON object:
     possible    a node of at most `classes` classes is worth a "possibly" from `share` of its mass on
     detection   the least score of a detection that counts
     animal      a detected animal (birds excepted) counts only if the classifier's mass of all animals reaches this
-    together    two or more detections of a class count as so many; the first that many are worded one, two, three, several
+    counts      the words for one, two, three, …; the last one stands for any more
   classes     how many posteriors there are
   nodes       [{…}, …], parents before children:
     id          WordNet offset ("n02084071"), or "x-…" for a node made here
@@ -25,8 +25,9 @@ The format, version 1. One JSON object:
     words       what a question may call it (lower case, singular), most usual first; may be empty
     up          indices of its parents
     class       index of the posterior that is this node (leaves; a few inner nodes as well)
-    flags       "animal", "bird", "person": inherited by what is below
-    floor       this node's own mass, in place of rules.mass (inherited): classes that pictures unlike anything else fall into
+    flags       "animal", "bird": so is what is below; "partial": the classes know only some of what the word means, so
+                their silence does not mean it is absent
+    floor       of a class: mass that a node resting mostly on it needs at least; for classes that pictures unlike anything else fall into
   labels      {detector label: node index}
   finer       {word: node index}: words for things below that node which no number can tell apart ("woman")
 
@@ -45,7 +46,7 @@ RULES = {
     "possible": {"classes": 12, "share": 0.6},
     "detection": 0.45,
     "animal": 0.5,
-    "together": ["one", "two", "three", "several"],
+    "counts": ["one", "two", "three", "several"],
 }
 
 # Inner nodes that read well, with the words to say; every other inner node is only a step. Plural after "|" when irregular.
@@ -143,7 +144,11 @@ SINKS = {
 }
 SINK_FLOOR = 0.75
 
-FLAGS = {"n00015388": "animal", "n01503061": "bird", "n00007846": "person"}
+FLAGS = {
+    "n00015388": ["animal"], "n01503061": ["bird"], "n00007846": ["partial"], "n11669921": ["partial"], "n00017222": ["partial"],
+    "n02913152": ["partial"], "x-building": ["partial"], "x-landscape": ["partial"], "n03051540": ["partial"], "n03122748": ["partial"],
+    "n13134947": ["partial"], "n07705931": ["partial"], "n07707451": ["partial"], "n00021265": ["partial"], "n07555863": ["partial"], "x-food": ["partial"],
+}
 
 # COCO's 80 labels: the node of each, and the noun when WordNet's node has none yet.
 LABELS = """
@@ -168,7 +173,7 @@ ALSO = {
     "n03790512": ["motorbike"], "x-motorbike": ["motorbike", "motorcycle", "scooter"], "n04530566": ["watercraft"], "n02121808": ["cat", "kitty", "house cat"], "n02084071": ["puppy", "doggy"],
     "n04256520": ["sofa", "couch"], "n04404412": ["tv", "tv set", "television set"], "n02992529": ["phone", "mobile phone", "cell phone", "smartphone", "mobile"], "n04401088": ["phone"],
     "x-food": ["food", "meal", "dish"], "x-coast": ["shore", "coast", "beach"], "x-landscape": ["landscape", "scenery"], "x-screen": ["screen", "display"], "x-building": ["building"],
-    "n02374451": ["horse"], "n02374149": ["horse"], "n03793489": ["mouse", "computer mouse"], "x-cup": ["mug", "cup"], "n03147509": ["cup"],
+    "n02374451": ["horse"], "n02374149": ["horse"], "n03793489": ["mouse", "mice", "computer mouse"], "x-cup": ["mug", "cup"], "n03147509": ["cup"],
     "x-rail": ["tram"], "x-train": ["train"], "n02402425": ["cattle"], "n02403003": ["cow", "cattle", "bull"], "n02403454": ["cattle"],
     "n03051540": ["clothes", "clothing", "garment"], "n03405725": ["furniture"], "n03082979": ["computer"], "n02913152": ["building", "house"], "n03800933": ["instrument"],
 }
@@ -352,7 +357,7 @@ def build(nouns, classes):
         if name in class_of:
             node["class"] = class_of[name]
         if name in FLAGS:
-            node["flags"] = [FLAGS[name]]
+            node["flags"] = FLAGS[name]
         if class_of.get(name) in SINKS:
             node["floor"] = SINK_FLOOR
         nodes.append(node)

@@ -1,0 +1,29 @@
+//! What a pack without image–text training may truthfully say of a picture.
+//!
+//! Class posteriors and detections are added up over a [`Taxonomy`] to an [`Observation`]: things, each with a count and a
+//! certainty. Sentences and answers are composed from those and from nothing else, so that a language model, held to
+//! them, chooses words but asserts nothing unseen.
+
+mod answer;
+mod observation;
+mod question;
+mod sentences;
+mod taxonomy;
+
+pub use answer::{Answer, AnswerKind, answer};
+pub use observation::{Certainty, Count, Observation, Thing};
+pub use sentences::join;
+pub use taxonomy::{Labels, NodeId, Noun, Rules, Taxonomy};
+
+/// One thing a sentence rests on, for programs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ground {
+    /// The noun, singular.
+    pub name: String,
+    /// How many a detector counted; `None` if only the classifier saw it.
+    pub count: Option<u32>,
+    /// Whether it is asserted or only thought possible.
+    pub certainty: Certainty,
+    /// Posterior mass or the best detection's score, 0..=1.
+    pub confidence: f32,
+}

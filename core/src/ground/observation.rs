@@ -1,0 +1,394 @@
+//! From numbers to things.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::Features;
+
+use super::Ground;
+use super::taxonomy::{Labels, NodeId, Noun, Taxonomy};
+
+/// A classifier that is certain of an animal this narrow overrules a detector's other animal.
+const NARROW: usize = 60;
+
+/// Whether a thing is asserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Certainty {
+    /// Only with "possibly".
+    Possible,
+    /// Plainly.
+    Certain,
+}
+
+impl Certainty {
+    /// A stable lower-case word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Possible => "possible",
+            Self::Certain => "certain",
+        }
+    }
+}
+
+/// How many of a thing the keyframes show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// The classifier saw it; it does not count.
+    Unknown,
+    /// The detector counted from `least` to `most` in the keyframes that show it.
+    Counted {
+        /// Fewest.
+        least: u32,
+        /// Most.
+        most: u32,
+    },
+}
+
+/// One thing in the picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thing {
+    /// Its node.
+    pub node: NodeId,
+    /// How many.
+    pub count: Count,
+    /// Whether it is asserted.
+    pub certainty: Certainty,
+    /// Posterior mass or the best detection's score, 0..=1.
+    pub confidence: f32,
+}
+
+/// What one or more keyframes show.
+#[derive(Debug)]
+pub struct Observation<'t> {
+    pub(super) taxonomy: &'t Taxonomy,
+    pub(super) labels: &'t Labels,
+    things: Vec<Thing>,
+    /// Posterior mass of every node, the mean over the keyframes; empty without posteriors.
+    pub(super) masses: Vec<f32>,
+    pub(super) posteriors: Vec<f32>,
+}
+
+impl<'t> Observation<'t> {
+    /// Grounds the features of one segment's keyframes. What they disagree about is only possible.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] without features, [`ErrorKind::BadPack`] when the posteriors are not those the
+    /// taxonomy is about, [`ErrorKind::Inference`] when they are not finite.
+    pub fn new(taxonomy: &'t Taxonomy, labels: &'t Labels, frames: &[&Features]) -> Result<Self> {
+        if frames.is_empty() {
+            let message = "no features to describe: the segment has no keyframe";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        let mut posteriors: Vec<f32> = Vec::new();
+        for frame in frames {
+            check(taxonomy, frame)?;
+            if posteriors.is_empty() {
+                posteriors = vec![0.0; frame.posteriors.len()];
+            }
+            for (sum, value) in posteriors.iter_mut().zip(&frame.posteriors) {
+                *sum += value / frames.len() as f32;
+            }
+        }
+        let masses = if posteriors.is_empty() {
+            Vec::new()
+        } else {
+            taxonomy.masses(&posteriors)
+        };
+        let seen: Vec<Vec<Thing>> = frames
+            .iter()
+            .map(|frame| one_frame(taxonomy, labels, frame))
+            .collect();
+        Ok(Self {
+            taxonomy,
+            labels,
+            things: agree(taxonomy, &seen),
+            masses,
+            posteriors,
+        })
+    }
+
+    /// The things, certain ones first, then by number and confidence.
+    pub fn things(&self) -> &[Thing] {
+        &self.things
+    }
+
+    /// The certain things.
+    pub fn certain(&self) -> impl Iterator<Item = &Thing> {
+        self.things
+            .iter()
+            .filter(|thing| thing.certainty == Certainty::Certain)
+    }
+
+    /// The things that are only possible.
+    pub fn possible(&self) -> impl Iterator<Item = &Thing> {
+        self.things
+            .iter()
+            .filter(|thing| thing.certainty == Certainty::Possible)
+    }
+
+    /// The thing for programs.
+    pub fn ground(&self, thing: &Thing) -> Ground {
+        Ground {
+            name: self.noun(thing).one.clone(),
+            count: match thing.count {
+                Count::Unknown => None,
+                Count::Counted { least, .. } => Some(least),
+            },
+            certainty: thing.certainty,
+            confidence: thing.confidence,
+        }
+    }
+
+    /// All things for programs.
+    pub fn grounds(&self) -> Vec<Ground> {
+        self.things.iter().map(|thing| self.ground(thing)).collect()
+    }
+
+    pub(super) fn noun(&self, thing: &Thing) -> &'t Noun {
+        static NONE: std::sync::LazyLock<Noun> = std::sync::LazyLock::new(|| Noun {
+            article: "some".into(),
+            one: "thing".into(),
+            many: "things".into(),
+        });
+        // Only nodes with a noun become things.
+        self.taxonomy.noun(thing.node).unwrap_or(&NONE)
+    }
+}
+
+fn check(taxonomy: &Taxonomy, frame: &Features) -> Result<()> {
+    let found = frame.posteriors.len();
+    if found != 0 && found != taxonomy.classes() {
+        let message = format!(
+            "the visual encoder gives {found} posteriors, the pack's taxonomy is about {}",
+            taxonomy.classes()
+        );
+        return Err(Error::new(ErrorKind::BadPack, message)
+            .remedy("use the taxonomy that belongs to the encoder"));
+    }
+    let scores = frame.detections.iter().map(|found| found.score);
+    if frame
+        .posteriors
+        .iter()
+        .copied()
+        .chain(scores)
+        .any(|value| !value.is_finite())
+    {
+        let message = "a keyframe's posteriors or detections hold a value that is not a number";
+        return Err(Error::new(ErrorKind::Inference, message).remedy("index the video again"));
+    }
+    Ok(())
+}
+
+/// The things of one keyframe.
+fn one_frame(taxonomy: &Taxonomy, labels: &Labels, frame: &Features) -> Vec<Thing> {
+    let mut things = Vec::new();
+    let classified = (!frame.posteriors.is_empty()).then(|| Classified::new(taxonomy, frame));
+    for found in &frame.detections {
+        let Some(node) = labels.node(found.label) else {
+            continue;
+        };
+        if found.score < taxonomy.rules().detection
+            || classified.as_ref().is_some_and(|c| c.contradicts(node))
+        {
+            continue;
+        }
+        match things
+            .iter_mut()
+            .find(|thing: &&mut Thing| thing.node == node)
+        {
+            Some(thing) => {
+                thing.count = add(thing.count, Count::Counted { least: 1, most: 1 });
+                thing.confidence = thing.confidence.max(found.score);
+            }
+            None => things.push(Thing {
+                node,
+                count: Count::Counted { least: 1, most: 1 },
+                certainty: Certainty::Certain,
+                confidence: found.score.min(1.0),
+            }),
+        }
+    }
+    if let Some(best) = classified.and_then(|classified| classified.best) {
+        merge(taxonomy, &mut things, best);
+    }
+    things
+}
+
+fn add(a: Count, b: Count) -> Count {
+    match (a, b) {
+        (
+            Count::Counted { least, most },
+            Count::Counted {
+                least: other_least,
+                most: other_most,
+            },
+        ) => Count::Counted {
+            least: least.saturating_add(other_least),
+            most: most.saturating_add(other_most),
+        },
+        (counted @ Count::Counted { .. }, Count::Unknown) => counted,
+        (Count::Unknown, other) => other,
+    }
+}
+
+/// Adds what the classifier sees to what the detector found: one thing is named once, by the narrower noun.
+fn merge(taxonomy: &Taxonomy, things: &mut Vec<Thing>, best: Thing) {
+    let single = Count::Counted { least: 1, most: 1 };
+    let same =
+        |a: NodeId, b: NodeId| taxonomy.noun(a).map(|n| &n.one) == taxonomy.noun(b).map(|n| &n.one);
+    for thing in things.iter_mut() {
+        if taxonomy.is_a(best.node, thing.node) {
+            // A breed for the only dog there is; of several, which one it is remains unknown.
+            if thing.count == single && best.certainty == Certainty::Certain {
+                thing.node = best.node;
+            }
+            return;
+        }
+        if taxonomy.is_a(thing.node, best.node) || same(thing.node, best.node) {
+            return;
+        }
+    }
+    things.push(best);
+}
+
+/// What the classifier says of one keyframe.
+struct Classified<'a> {
+    taxonomy: &'a Taxonomy,
+    animal: f32,
+    best: Option<Thing>,
+}
+
+impl<'a> Classified<'a> {
+    fn new(taxonomy: &'a Taxonomy, frame: &Features) -> Self {
+        let posteriors = &frame.posteriors;
+        let rules = taxonomy.rules();
+        let masses = taxonomy.masses(posteriors);
+        let top = posteriors.iter().copied().fold(0.0, f32::max);
+        let mut certain: Option<Thing> = None;
+        let mut possible: Option<Thing> = None;
+        for (node, mass) in masses.iter().enumerate() {
+            let node = node as NodeId;
+            let breadth = taxonomy.breadth(node);
+            if taxonomy.noun(node).is_none()
+                || breadth == 0
+                || (breadth > rules.broad.classes && top < rules.broad.top)
+            {
+                continue;
+            }
+            let need = taxonomy.threshold(node, posteriors);
+            let (best, certainty) = if *mass >= need {
+                (&mut certain, Certainty::Certain)
+            } else if breadth <= rules.possible.classes && *mass >= need * rules.possible.share {
+                (&mut possible, Certainty::Possible)
+            } else {
+                continue;
+            };
+            let better = best.as_ref().is_none_or(|old| {
+                let narrower = breadth.cmp(&taxonomy.breadth(old.node));
+                narrower.then(old.confidence.total_cmp(mass)).is_lt()
+            });
+            if better {
+                *best = Some(Thing {
+                    node,
+                    count: Count::Unknown,
+                    certainty,
+                    confidence: mass.min(1.0),
+                });
+            }
+        }
+        Self {
+            taxonomy,
+            animal: taxonomy.animal_mass(&masses),
+            best: certain.or(possible),
+        }
+    }
+
+    /// Whether the classifier makes a detected animal incredible.
+    fn contradicts(&self, detected: NodeId) -> bool {
+        let taxonomy = self.taxonomy;
+        if !taxonomy.is_animal(detected) {
+            return false;
+        }
+        // Birds are often too small in the picture for the classifier to notice.
+        if !taxonomy.is_bird(detected) && self.animal < taxonomy.rules().animal {
+            return true;
+        }
+        self.best.as_ref().is_some_and(|best| {
+            best.certainty == Certainty::Certain
+                && taxonomy.is_animal(best.node)
+                && taxonomy.breadth(best.node) <= NARROW.max(taxonomy.breadth(detected))
+                && !taxonomy.is_a(best.node, detected)
+                && !taxonomy.is_a(detected, best.node)
+        })
+    }
+}
+
+/// One list from the things of several keyframes: certain is what most of them are certain of, as narrow as
+/// that allows; the rest is possible.
+fn agree(taxonomy: &Taxonomy, frames: &[Vec<Thing>]) -> Vec<Thing> {
+    let mut kept: Vec<Thing> = Vec::new();
+    let mut candidates: Vec<&Thing> = frames.iter().flatten().collect();
+    // Narrow nouns first, so that a broader one is kept only for what it adds.
+    candidates.sort_by_key(|thing| taxonomy.breadth(thing.node));
+    for wanted in [Certainty::Certain, Certainty::Possible] {
+        for candidate in &candidates {
+            if kept.iter().any(|old| {
+                taxonomy.is_a(old.node, candidate.node) || taxonomy.is_a(candidate.node, old.node)
+            }) {
+                continue;
+            }
+            let is_such = |thing: &&Thing| taxonomy.is_a(thing.node, candidate.node);
+            let mut supporting = 0;
+            let mut count: Option<Count> = None;
+            let mut confidence: f32 = 0.0;
+            for frame in frames {
+                let such: Vec<&Thing> = frame.iter().filter(is_such).collect();
+                if such
+                    .iter()
+                    .any(|thing| thing.certainty == Certainty::Certain)
+                {
+                    supporting += 1;
+                    let here = such
+                        .iter()
+                        .fold(Count::Unknown, |sum, thing| add(sum, thing.count));
+                    count = Some(range(count, here));
+                }
+                confidence = such.iter().map(|t| t.confidence).fold(confidence, f32::max);
+            }
+            let certain = supporting * 2 > frames.len();
+            if wanted == Certainty::Certain && !certain {
+                continue;
+            }
+            kept.push(Thing {
+                node: candidate.node,
+                count: count.unwrap_or(Count::Unknown),
+                certainty: wanted,
+                confidence,
+            });
+        }
+    }
+    kept.sort_by(|a, b| {
+        let order = b.certainty.cmp(&a.certainty);
+        order.then(b.confidence.total_cmp(&a.confidence))
+    });
+    kept
+}
+
+fn range(seen: Option<Count>, here: Count) -> Count {
+    match (seen, here) {
+        (
+            Some(Count::Counted { least, most }),
+            Count::Counted {
+                least: other_least,
+                most: other_most,
+            },
+        ) => Count::Counted {
+            least: least.min(other_least),
+            most: most.max(other_most),
+        },
+        (Some(counted @ Count::Counted { .. }), Count::Unknown) => counted,
+        (_, here) => here,
+    }
+}
+
+#[cfg(test)]
+#[path = "observation_tests.rs"]
+pub(super) mod tests;

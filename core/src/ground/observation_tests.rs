@@ -1,0 +1,165 @@
+use super::*;
+use crate::features::Detection;
+use crate::ground::taxonomy::tests::small;
+
+pub(in crate::ground) const LABELS: [&str; 6] =
+    ["person", "dog", "car", "bicycle", "bird", "zeppelin"];
+
+pub(in crate::ground) fn labels(taxonomy: &Taxonomy) -> Labels {
+    taxonomy.labels(&LABELS.map(str::to_owned))
+}
+
+pub(in crate::ground) fn seen(posteriors: [f32; 6], detections: &[(&str, f32)]) -> Features {
+    let detection = |(label, score): &(&str, f32)| Detection {
+        label: LABELS.iter().position(|l| l == label).unwrap() as u32,
+        score: *score,
+        bbox: [0.0, 0.0, 1.0, 1.0],
+    };
+    Features {
+        posteriors: posteriors.to_vec(),
+        detections: detections.iter().map(detection).collect(),
+        ..Features::default()
+    }
+}
+
+fn names(frames: &[Features]) -> Vec<(String, Certainty, Count)> {
+    let taxonomy = small();
+    let labels = labels(&taxonomy);
+    let frames: Vec<&Features> = frames.iter().collect();
+    let observation = Observation::new(&taxonomy, &labels, &frames).unwrap();
+    let name = |thing: &Thing| {
+        let noun = observation.noun(thing).one.clone();
+        (noun, thing.certainty, thing.count)
+    };
+    observation.things().iter().map(name).collect()
+}
+
+fn counted(least: u32, most: u32) -> Count {
+    Count::Counted { least, most }
+}
+
+const CERTAIN: Certainty = Certainty::Certain;
+const POSSIBLE: Certainty = Certainty::Possible;
+const NOTHING: [f32; 6] = [0.16; 6];
+
+#[test]
+fn the_most_specific_node_with_enough_mass_is_named() {
+    let beagle = names(&[seen([0.6, 0.2, 0.0, 0.0, 0.0, 0.0], &[])]);
+    assert_eq!(beagle, [("beagle".into(), CERTAIN, Count::Unknown)]);
+    let dog = names(&[seen([0.3, 0.3, 0.0, 0.0, 0.0, 0.0], &[])]);
+    assert_eq!(dog, [("dog".into(), CERTAIN, Count::Unknown)]);
+    // Four classes need 0.8.
+    assert!(
+        names(&[seen([0.2, 0.2, 0.2, 0.0, 0.0, 0.15], &[])])
+            .iter()
+            .all(|n| n.0 != "animal")
+    );
+    assert_eq!(
+        names(&[seen([0.22, 0.22, 0.22, 0.0, 0.0, 0.2], &[])])[0].0,
+        "animal"
+    );
+}
+
+#[test]
+fn a_weak_class_is_possible_and_a_flat_one_is_nothing() {
+    let weak = names(&[seen([0.35, 0.0, 0.1, 0.1, 0.1, 0.0], &[])]);
+    assert_eq!(weak, [("beagle".into(), POSSIBLE, Count::Unknown)]);
+    assert!(names(&[seen([0.1; 6], &[])]).is_empty());
+}
+
+#[test]
+fn a_sink_class_needs_more() {
+    let web = names(&[seen([0.0, 0.0, 0.0, 0.0, 0.6, 0.0], &[])]);
+    assert_eq!(web, [("web page".into(), POSSIBLE, Count::Unknown)]);
+    let web = names(&[seen([0.0, 0.0, 0.0, 0.0, 0.8, 0.0], &[])]);
+    assert_eq!(web[0].1, CERTAIN);
+}
+
+#[test]
+fn detections_are_counted_and_weak_ones_left_out() {
+    let seen = seen(
+        NOTHING,
+        &[
+            ("person", 0.9),
+            ("person", 0.5),
+            ("person", 0.3),
+            ("car", 0.46),
+            ("zeppelin", 0.9),
+        ],
+    );
+    let found = names(&[seen]);
+    assert!(found.contains(&("person".into(), CERTAIN, counted(2, 2))));
+    assert!(found.contains(&("car".into(), CERTAIN, counted(1, 1))));
+    assert_eq!(found.iter().filter(|f| f.1 == CERTAIN).count(), 2);
+}
+
+#[test]
+fn a_detected_animal_needs_the_classifier_unless_it_is_a_bird() {
+    let none = [0.1, 0.1, 0.0, 0.3, 0.2, 0.0];
+    assert!(
+        names(&[seen(none, &[("dog", 0.9)])])
+            .iter()
+            .all(|f| f.0 != "dog")
+    );
+    assert_eq!(names(&[seen(none, &[("bird", 0.9)])])[0].0, "bird");
+    // A certain cat is no dog, whatever the detector says.
+    let cat = [0.0, 0.0, 0.9, 0.0, 0.0, 0.0];
+    assert_eq!(
+        names(&[seen(cat, &[("dog", 0.9)])]),
+        [("tabby cat".into(), CERTAIN, Count::Unknown)]
+    );
+}
+
+#[test]
+fn one_thing_is_named_once() {
+    let beagle = [0.7, 0.0, 0.0, 0.0, 0.0, 0.0];
+    assert_eq!(
+        names(&[seen(beagle, &[("dog", 0.9)])]),
+        [("beagle".into(), CERTAIN, counted(1, 1))]
+    );
+    let two = names(&[seen(beagle, &[("dog", 0.9), ("dog", 0.8)])]);
+    assert_eq!(two, [("dog".into(), CERTAIN, counted(2, 2))]);
+}
+
+#[test]
+fn keyframes_agree_or_hedge() {
+    let beagle = seen([0.7, 0.0, 0.0, 0.0, 0.0, 0.0], &[]);
+    let dog = seen([0.3, 0.3, 0.0, 0.0, 0.0, 0.0], &[]);
+    let none = seen([0.1; 6], &[]);
+    assert_eq!(names(&[beagle.clone(), beagle.clone()])[0].0, "beagle");
+    let mixed = names(&[dog.clone(), dog, beagle.clone()]);
+    assert_eq!(mixed, [("dog".into(), CERTAIN, Count::Unknown)]);
+    let hedged = names(&[beagle, none.clone(), none]);
+    assert_eq!(hedged, [("beagle".into(), POSSIBLE, Count::Unknown)]);
+}
+
+#[test]
+fn differing_counts_stay_a_range() {
+    let one = seen(NOTHING, &[("person", 0.9)]);
+    let three = seen(
+        NOTHING,
+        &[("person", 0.9), ("person", 0.9), ("person", 0.9)],
+    );
+    assert!(names(&[one, three]).contains(&("person".into(), CERTAIN, counted(1, 3))));
+}
+
+#[test]
+fn bad_numbers_are_refused() {
+    let taxonomy = small();
+    let labels = labels(&taxonomy);
+    let kind = |frames: &[&Features]| {
+        Observation::new(&taxonomy, &labels, frames)
+            .unwrap_err()
+            .kind()
+    };
+    assert_eq!(kind(&[]), ErrorKind::InvalidArgument);
+    let nan = seen([f32::NAN; 6], &[]);
+    assert_eq!(kind(&[&nan]), ErrorKind::Inference);
+    let short = Features {
+        posteriors: vec![1.0],
+        ..Features::default()
+    };
+    assert_eq!(kind(&[&short]), ErrorKind::BadPack);
+    let score = seen(NOTHING, &[("dog", f32::INFINITY)]);
+    assert_eq!(kind(&[&score]), ErrorKind::Inference);
+}

@@ -1,0 +1,526 @@
+//! The nouns a pack may say, as a graph from classes to broader things. The file format is described in
+//! `models/reference/taxonomy.py`.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Index of a node of a [`Taxonomy`].
+pub type NodeId = u32;
+
+const FORMAT: u32 = 1;
+/// Far above any real taxonomy; bounds the closure computed at load.
+const MAX_NODES: usize = 20_000;
+const MAX_CLASSES: usize = 100_000;
+
+/// How a thing is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noun {
+    /// What stands before one: "a", "an", "some", "a piece of".
+    pub article: String,
+    /// The singular.
+    pub one: String,
+    /// The plural.
+    pub many: String,
+}
+
+/// The numbers of the grounding recipe.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// Pairs (most classes, posterior mass): from that mass on a node of at most so many classes is certain.
+    pub mass: Vec<(usize, f32)>,
+    /// When a node of many classes counts.
+    pub broad: Broad,
+    /// When a node is worth a "possibly".
+    pub possible: Possible,
+    /// Least score of a detection that counts.
+    pub detection: f32,
+    /// Least posterior mass of all animals for a detected animal, birds excepted, to count.
+    pub animal: f32,
+    /// The words for one, two, …; the last one stands for any more.
+    pub counts: Vec<String>,
+}
+
+/// A node of more than `classes` classes counts only if the best single class reaches `top`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Broad {
+    /// Number of classes.
+    pub classes: usize,
+    /// Posterior of the best class.
+    pub top: f32,
+}
+
+/// A node of at most `classes` classes is possible from `share` of the mass that would make it certain.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Possible {
+    /// Number of classes.
+    pub classes: usize,
+    /// Share of the mass, 0..=1.
+    pub share: f32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNode {
+    id: String,
+    noun: Option<(String, String, String)>,
+    #[serde(default)]
+    words: Vec<String>,
+    #[serde(default)]
+    up: Vec<NodeId>,
+    class: Option<u32>,
+    #[serde(default)]
+    flags: Vec<Flag>,
+    floor: Option<f32>,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Flag {
+    Animal,
+    Bird,
+    Partial,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    format: u32,
+    #[serde(rename = "sources")]
+    _sources: String,
+    rules: Rules,
+    classes: usize,
+    labels: HashMap<String, NodeId>,
+    finer: HashMap<String, NodeId>,
+    nodes: Vec<RawNode>,
+}
+
+struct Node {
+    id: String,
+    noun: Option<Noun>,
+    /// Distinct classes at or below it, ascending.
+    members: Vec<u32>,
+    /// The node and everything above it, ascending.
+    above: Vec<NodeId>,
+    partial: bool,
+}
+
+/// The detector's labels as nodes; a label the taxonomy does not know is `None` and never said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(Vec<Option<NodeId>>);
+
+impl Labels {
+    /// The node of the detector's label at `index`.
+    pub fn node(&self, index: u32) -> Option<NodeId> {
+        self.0.get(index as usize).copied().flatten()
+    }
+
+    /// Whether the detector could have found a `node`.
+    pub fn covers(&self, taxonomy: &Taxonomy, node: NodeId) -> bool {
+        let found = |label: &NodeId| taxonomy.is_a(*label, node);
+        self.0.iter().flatten().any(found)
+    }
+}
+
+/// A loaded taxonomy. Immutable; may be shared between threads.
+pub struct Taxonomy {
+    nodes: Vec<Node>,
+    classes: usize,
+    /// Mass a class needs before anything resting mostly on it is certain; 0 for most.
+    floors: Vec<f32>,
+    labels: HashMap<String, NodeId>,
+    words: HashMap<String, Vec<NodeId>>,
+    finer: HashMap<String, NodeId>,
+    rules: Rules,
+    animal: Vec<NodeId>,
+    bird: Vec<NodeId>,
+}
+
+impl std::fmt::Debug for Taxonomy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Taxonomy({} nodes, {} classes)",
+            self.nodes.len(),
+            self.classes
+        )
+    }
+}
+
+fn bad(what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::BadPack, format!("taxonomy: {what}"))
+        .remedy("write it with models/reference/taxonomy.py, or fetch the pack again")
+}
+
+impl Taxonomy {
+    /// Reads and checks a taxonomy file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadPack`] if it is not JSON of format 1, or an index, number or noun in it makes no sense.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let raw: Raw = serde_json::from_slice(bytes).map_err(bad)?;
+        if raw.format != FORMAT {
+            return Err(bad(format!("format {}, this is {FORMAT}", raw.format)));
+        }
+        if raw.nodes.len() > MAX_NODES || raw.classes > MAX_CLASSES {
+            return Err(bad("too many nodes or classes"));
+        }
+        check_rules(&raw.rules)?;
+        let mut taxonomy = Self {
+            nodes: Vec::with_capacity(raw.nodes.len()),
+            classes: raw.classes,
+            floors: vec![0.0; raw.classes],
+            labels: raw.labels,
+            words: HashMap::new(),
+            finer: raw.finer,
+            rules: raw.rules,
+            animal: Vec::new(),
+            bird: Vec::new(),
+        };
+        for node in raw.nodes {
+            taxonomy.add(node)?;
+        }
+        let count = taxonomy.nodes.len();
+        let mut targets = taxonomy.labels.values().chain(taxonomy.finer.values());
+        if targets.any(|node| *node as usize >= count) {
+            return Err(bad(
+                "a label or a finer word names a node that is not there",
+            ));
+        }
+        let unsaid = |node: &&NodeId| taxonomy.nodes[**node as usize].noun.is_none();
+        if taxonomy.labels.values().find(unsaid).is_some() {
+            return Err(bad("a label's node has no noun"));
+        }
+        for node in &mut taxonomy.nodes {
+            node.members.sort_unstable();
+            node.members.dedup();
+        }
+        Ok(taxonomy)
+    }
+
+    fn add(&mut self, raw: RawNode) -> Result<()> {
+        let index = self.nodes.len();
+        let own = index as NodeId;
+        if let Some(up) = raw.up.iter().find(|up| **up as usize >= index) {
+            return Err(bad(format!("{}: its parent {up} is not before it", raw.id)));
+        }
+        let noun = match raw.noun {
+            None => None,
+            Some((article, one, many)) if [&article, &one, &many].iter().all(|w| !w.is_empty()) => {
+                Some(Noun { article, one, many })
+            }
+            Some(_) => return Err(bad(format!("{}: an empty word in its noun", raw.id))),
+        };
+        let mut above: Vec<NodeId> = vec![own];
+        for up in &raw.up {
+            above.extend(&self.nodes[*up as usize].above);
+        }
+        above.sort_unstable();
+        above.dedup();
+        if let Some(class) = raw.class {
+            let floor = raw.floor.unwrap_or(0.0);
+            if !(0.0..=1.0).contains(&floor) {
+                return Err(bad(format!("{}: floor {floor}", raw.id)));
+            }
+            let slot = self.floors.get_mut(class as usize);
+            *slot.ok_or_else(|| bad(format!("{}: class {class}", raw.id)))? = floor;
+            // `above` holds earlier nodes only, besides this one.
+            for up in above.iter().filter(|up| **up != own) {
+                self.nodes[*up as usize].members.push(class);
+            }
+        }
+        for flag in &raw.flags {
+            match flag {
+                Flag::Animal => self.animal.push(own),
+                Flag::Bird => self.bird.push(own),
+                Flag::Partial => {}
+            }
+        }
+        let spoken = noun.iter().flat_map(|noun| [&noun.one, &noun.many]);
+        for word in raw.words.iter().chain(spoken) {
+            let word = word.to_lowercase();
+            for form in [plural(&word), word] {
+                let nodes = self.words.entry(form).or_default();
+                if nodes.last() != Some(&own) {
+                    nodes.push(own);
+                }
+            }
+        }
+        self.nodes.push(Node {
+            id: raw.id,
+            noun,
+            members: raw.class.into_iter().collect(),
+            above,
+            partial: raw.flags.contains(&Flag::Partial),
+        });
+        Ok(())
+    }
+
+    /// How many posteriors it reads.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// How many nodes it has.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether it has no node at all.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The recipe's numbers.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The nodes of a detector's labels, in their order.
+    pub fn labels(&self, labels: &[String]) -> Labels {
+        let node = |label: &String| self.labels.get(label).copied();
+        Labels(labels.iter().map(node).collect())
+    }
+
+    /// The node with this identifier.
+    pub fn by_id(&self, id: &str) -> Option<NodeId> {
+        let at = self.nodes.iter().position(|node| node.id == id)?;
+        Some(at as NodeId)
+    }
+
+    /// Nodes a word or phrase may mean, singular or plural, in lower case; empty if it means none.
+    pub fn find(&self, words: &str) -> &[NodeId] {
+        self.words.get(words).map_or(&[], Vec::as_slice)
+    }
+
+    /// The node under which `word` is, when nothing can tell it from its neighbours ("woman" under person).
+    pub fn finer(&self, word: &str) -> Option<NodeId> {
+        self.finer.get(word).copied()
+    }
+
+    /// Whether everything that is a `node` is a `kind`; true for a node and itself.
+    pub fn is_a(&self, node: NodeId, kind: NodeId) -> bool {
+        let found = self.nodes.get(node as usize);
+        found.is_some_and(|node| node.above.binary_search(&kind).is_ok())
+    }
+
+    /// How the node is said, if it is.
+    pub fn noun(&self, node: NodeId) -> Option<&Noun> {
+        self.nodes.get(node as usize)?.noun.as_ref()
+    }
+
+    /// Whether the classes know only some of what the node means, so that their silence says nothing.
+    pub fn is_partial(&self, node: NodeId) -> bool {
+        self.nodes.get(node as usize).is_some_and(|n| n.partial)
+    }
+
+    /// Whether the node is an animal.
+    pub fn is_animal(&self, node: NodeId) -> bool {
+        self.animal.iter().any(|kind| self.is_a(node, *kind))
+    }
+
+    /// Whether the node is a bird.
+    pub fn is_bird(&self, node: NodeId) -> bool {
+        self.bird.iter().any(|kind| self.is_a(node, *kind))
+    }
+
+    /// Number of classes at or below the node.
+    pub(super) fn breadth(&self, node: NodeId) -> usize {
+        self.nodes[node as usize].members.len()
+    }
+
+    /// Posterior mass of every node. `posteriors` has [`classes`](Self::classes) values.
+    pub(super) fn masses(&self, posteriors: &[f32]) -> Vec<f32> {
+        let mass = |node: &Node| {
+            let of = |class: &u32| posteriors.get(*class as usize).copied().unwrap_or(0.0);
+            node.members.iter().map(of).sum()
+        };
+        self.nodes.iter().map(mass).collect()
+    }
+
+    /// Mass of all animals.
+    pub(super) fn animal_mass(&self, masses: &[f32]) -> f32 {
+        self.animal.iter().map(|node| masses[*node as usize]).sum()
+    }
+
+    /// The mass that makes a node certain, given the posteriors: more for a node that rests on a class pictures fall
+    /// into when they are like nothing the classifier knows.
+    pub(super) fn threshold(&self, node: NodeId, posteriors: &[f32]) -> f32 {
+        let members = &self.nodes[node as usize].members;
+        let rule = self
+            .rules
+            .mass
+            .iter()
+            .find(|(most, _)| members.len() <= *most);
+        let mass = rule.map_or(1.0, |(_, mass)| *mass);
+        let weight = |class: &u32| posteriors.get(*class as usize).copied().unwrap_or(0.0);
+        let heaviest = members
+            .iter()
+            .max_by(|a, b| weight(a).total_cmp(&weight(b)));
+        heaviest.map_or(mass, |class| mass.max(self.floors[*class as usize]))
+    }
+}
+
+fn check_rules(rules: &Rules) -> Result<()> {
+    let shares = [
+        rules.broad.top,
+        rules.possible.share,
+        rules.detection,
+        rules.animal,
+    ];
+    let masses = rules.mass.iter().map(|(_, mass)| *mass);
+    if masses
+        .chain(shares)
+        .any(|share| !(0.0..=1.0).contains(&share))
+    {
+        return Err(bad("a number of its rules is outside 0 to 1"));
+    }
+    if !rules.mass.is_sorted_by_key(|(most, _)| *most) {
+        return Err(bad("rules.mass is not in ascending order"));
+    }
+    if rules.counts.iter().any(String::is_empty) || rules.counts.len() < 2 {
+        return Err(bad("rules.counts needs two or more words"));
+    }
+    Ok(())
+}
+
+/// The regular English plural; what is irregular is in the nouns.
+pub(super) fn plural(word: &str) -> String {
+    let ends = |ends: &[&str]| ends.iter().any(|end| word.ends_with(end));
+    let stem = || {
+        let mut chars = word.chars();
+        chars.next_back();
+        chars.as_str()
+    };
+    if ends(&["s", "x", "z", "ch", "sh"]) {
+        format!("{word}es")
+    } else if word.ends_with('y') && !ends(&["ay", "ey", "oy", "uy"]) {
+        format!("{}ies", stem())
+    } else {
+        format!("{word}s")
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Six classes: 0 beagle, 1 pug, 2 tabby, 3 sports car, 4 web page (a sink), 5 sparrow.
+    pub(in crate::ground) const SMALL: &str = r#"{
+      "format":1, "sources":"by hand",
+      "rules":{"mass":[[2,0.5],[3,0.65],[1000,0.8]],"broad":{"classes":2,"top":0.15},
+               "possible":{"classes":2,"share":0.6},"detection":0.45,"animal":0.5,
+               "counts":["one","two","three","several"]},
+      "classes":6,
+      "labels":{"person":8,"dog":1,"car":6,"bicycle":9,"bird":11,"traffic light":13},
+      "finer":{"woman":8,"women":8},
+      "nodes":[
+        {"id":"animal","noun":["an","animal","animals"],"flags":["animal"]},
+        {"id":"dog","noun":["a","dog","dogs"],"words":["domestic dog"],"up":[0]},
+        {"id":"beagle","noun":["a","beagle","beagles"],"up":[1],"class":0},
+        {"id":"pug","noun":["a","pug","pugs"],"up":[1],"class":1},
+        {"id":"cat","noun":["a","tabby cat","tabby cats"],"words":["cat"],"up":[0],"class":2},
+        {"id":"artifact"},
+        {"id":"car","noun":["a","car","cars"],"words":["automobile"],"up":[5]},
+        {"id":"sports","noun":["a","sports car","sports cars"],"up":[6],"class":3},
+        {"id":"person","noun":["a","person","people"],"words":["human"],"flags":["partial"]},
+        {"id":"bicycle","noun":["a","bicycle","bicycles"],"words":["bike"],"up":[5]},
+        {"id":"web","noun":["a","web page","web pages"],"class":4,"floor":0.75},
+        {"id":"bird","noun":["a","bird","birds"],"up":[0],"flags":["bird"]},
+        {"id":"sparrow","noun":["a","sparrow","sparrows"],"up":[11],"class":5},
+        {"id":"light","noun":["a","traffic light","traffic lights"]}
+      ]}"#;
+
+    pub(in crate::ground) fn small() -> Taxonomy {
+        Taxonomy::from_bytes(SMALL.as_bytes()).unwrap()
+    }
+
+    fn refused(from: &str, to: &str) -> String {
+        assert!(SMALL.contains(from), "the test names what is there");
+        let error = Taxonomy::from_bytes(SMALL.replacen(from, to, 1).as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadPack);
+        error.message().to_owned()
+    }
+
+    #[test]
+    fn mass_adds_up_over_distinct_classes() {
+        let taxonomy = small();
+        let masses = taxonomy.masses(&[0.2, 0.3, 0.1, 0.0, 0.4, 0.0]);
+        let of = |id| masses[taxonomy.by_id(id).unwrap() as usize];
+        assert!((of("dog") - 0.5).abs() < 1e-6);
+        assert!((of("animal") - 0.6).abs() < 1e-6);
+        assert!((of("beagle") - 0.2).abs() < 1e-6);
+    }
+
+    #[test]
+    fn words_are_found_in_singular_and_plural() {
+        let taxonomy = small();
+        let dog = taxonomy.by_id("dog").unwrap();
+        assert_eq!(taxonomy.find("dogs"), [dog]);
+        assert_eq!(taxonomy.find("domestic dogs"), [dog]);
+        assert_eq!(taxonomy.find("cats"), [taxonomy.by_id("cat").unwrap()]);
+        assert_eq!(taxonomy.find("people"), [taxonomy.by_id("person").unwrap()]);
+        assert!(taxonomy.find("unicorn").is_empty());
+    }
+
+    #[test]
+    fn kinds_follow_the_graph() {
+        let taxonomy = small();
+        let id = |id| taxonomy.by_id(id).unwrap();
+        assert!(taxonomy.is_a(id("beagle"), id("animal")));
+        assert!(taxonomy.is_a(id("dog"), id("dog")));
+        assert!(!taxonomy.is_a(id("dog"), id("beagle")));
+        assert!(taxonomy.is_bird(id("sparrow")) && !taxonomy.is_bird(id("pug")));
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused() {
+        assert!(refused(r#""up":[1],"class":0"#, r#""up":[2],"class":0"#).contains("beagle"));
+        assert!(refused(r#""class":5"#, r#""class":6"#).contains("sparrow"));
+        assert!(refused(r#""a","pug""#, r#""a","""#).contains("pug"));
+        assert!(refused(r#""format":1"#, r#""format":2"#).contains("format 2"));
+        assert!(refused(r#""dog":1,"#, r#""dog":99,"#).contains("not there"));
+        assert!(refused(r#""dog":1,"#, r#""dog":5,"#).contains("no noun"));
+        assert!(refused(r#""detection":0.45"#, r#""detection":45"#).contains("0 to 1"));
+        assert!(refused(r#""id":"light""#, r#""id":"light","colour":"red""#).contains("colour"));
+        assert_eq!(
+            Taxonomy::from_bytes(&SMALL.as_bytes()[..400])
+                .unwrap_err()
+                .kind(),
+            ErrorKind::BadPack
+        );
+    }
+
+    #[test]
+    fn the_reference_taxonomy_loads_and_reads_well() {
+        let bytes = include_bytes!("../../../models/reference/taxonomy.json");
+        let taxonomy = Taxonomy::from_bytes(bytes).unwrap();
+        assert_eq!(taxonomy.classes(), 1000);
+        assert_eq!(taxonomy.labels.len(), 80);
+        let mut said = vec![false; 1000];
+        for node in &taxonomy.nodes {
+            if let (Some(_), [class]) = (&node.noun, node.members.as_slice()) {
+                said[*class as usize] = true;
+            }
+        }
+        assert!(said.iter().all(|said| *said), "every class has a noun");
+        let id = |id| taxonomy.by_id(id).unwrap();
+        let label = |label: &str| taxonomy.labels[label];
+        assert!(taxonomy.is_a(label("dog"), id("n00015388")));
+        assert!(taxonomy.is_a(label("airplane"), taxonomy.find("vehicles")[0]));
+        assert!(taxonomy.is_bird(label("bird")) && !taxonomy.is_bird(label("cat")));
+        for word in [
+            "people", "bike", "buses", "knives", "tv", "mice", "animal", "wolves", "sofa",
+        ] {
+            assert!(!taxonomy.find(word).is_empty(), "{word}");
+        }
+        for word in ["object", "whole", "artifact"] {
+            assert!(taxonomy.find(word).is_empty(), "{word}");
+        }
+    }
+}
