@@ -10,6 +10,10 @@ from onnx import TensorProto, helper
 # ONNX Runtime maps external data by page; a big tensor that starts on a page shares none with its neighbour.
 PAGE = 4096
 SMALL = 1024
+# When ONNX Runtime 1.31 writes a prepacked form it packs the tensors one behind the other; the packed 4- and 8-bit blocks hold
+# inner offsets that are only right if they land on a multiple of 64 bytes in the file. With another size before them the
+# form loads, runs and returns garbage. So in a graph with such blocks every external tensor is a multiple of that.
+ALIGN = 64
 DTYPES = {
     "f32": TensorProto.FLOAT,
     "f16": TensorProto.FLOAT16,
@@ -66,6 +70,7 @@ class Graph:
         path = Path(path)
         data = path.with_name(path.name + ".data")
         protos = []
+        packs = any(node.op_type == "MatMulNBits" for node in self.nodes)
         used = {name for node in self.nodes for name in node.input}
         with open(data, "wb") as out:
             for name, value in self.tensors.items():
@@ -73,7 +78,8 @@ class Graph:
                 if value.nbytes < SMALL:
                     protos.append(onnx.numpy_helper.from_array(value, name))
                     continue
-                step = PAGE if value.nbytes >= PAGE else 64
+                assert not packs or value.nbytes % ALIGN == 0, f"{name}: {value.nbytes} bytes, see ALIGN"
+                step = PAGE if value.nbytes >= PAGE else ALIGN
                 out.write(b"\0" * (-out.tell() % step))
                 proto = TensorProto(name=name, dims=value.shape, data_type=helper.np_dtype_to_tensor_dtype(value.dtype))
                 proto.data_location = TensorProto.EXTERNAL

@@ -41,8 +41,10 @@ def build(source, path, mean=None):
 
     words = "inner.embeddings.word_embeddings.weight"
     blocks = WIDTH // BLOCK
-    table = graph.const("words", tensors[words + "_q"].astype(np.int16) + 128, np.uint8)
-    scales = graph.const("words.scales", np.repeat(tensors[words + "_scale"], blocks, axis=1), np.float32)
+    # Rows nobody looks up, so that both tables are whole multiples of graph.ALIGN bytes.
+    spare = ((0, -len(tensors[words + "_q"]) % g.ALIGN), (0, 0))
+    table = graph.const("words", np.pad(tensors[words + "_q"].astype(np.int16) + 128, spare), np.uint8)
+    scales = graph.const("words.scales", np.pad(np.repeat(tensors[words + "_scale"], blocks, axis=1), spare), np.float32)
     embedded = graph.ms(
         "GatherBlockQuantized", [table, ids, scales], gather_axis=0, quantize_axis=1, block_size=BLOCK, bits=8
     )
