@@ -6,5 +6,6 @@ pub mod error;
 pub mod features;
 pub mod frame;
 pub mod ground;
+pub mod index;
 
 pub use error::{Error, ErrorKind, Result};

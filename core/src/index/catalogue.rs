@@ -1,0 +1,507 @@
+//! The catalogue: streams, partitions, segments and captions in SQLite. Its commit is what acknowledges a segment.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::segment::SLOT_BITS;
+use super::types::{Identity, Segment, SegmentId, Source, Stream, StreamId};
+use super::{folder, lock};
+
+pub(super) const FILE: &str = "atom.db";
+
+/// Version of schema and files; a store of a newer one is refused.
+pub(super) const SCHEMA: i64 = 1;
+/// "Atom": tells a store from some other program's database of the same name.
+const APPLICATION: i64 = 0x4174_6f6d;
+
+const TABLES: &str = "
+CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+-- A deleted stream keeps its row (name NULL) until nothing refers to it; ids are never used again.
+CREATE TABLE streams(
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE,
+  source_uri TEXT, source_sha256 BLOB, source_bytes INTEGER,
+  boot_id TEXT, start_wall_ns INTEGER, complete INTEGER NOT NULL DEFAULT 0);
+-- What is acknowledged of each partition's files. A dropped one is gone for readers, its files are being unlinked.
+CREATE TABLE parts(
+  id INTEGER PRIMARY KEY AUTOINCREMENT, created_ns INTEGER NOT NULL,
+  records INTEGER NOT NULL, blob_bytes INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0);
+-- id = partition << 20 | slot
+CREATE TABLE segments(
+  id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
+  keyframe_ns INTEGER NOT NULL, blob_at INTEGER NOT NULL, UNIQUE(stream, start_ns));
+-- Records of damaged segments that were appended anew: the scan leaves them out.
+CREATE TABLE replaced(id INTEGER PRIMARY KEY);
+CREATE TABLE captions(
+  segment INTEGER NOT NULL, maker TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY(segment, maker)) WITHOUT ROWID;
+CREATE VIEW visible AS
+  SELECT segments.*, streams.name AS name FROM segments
+  JOIN streams ON streams.id = segments.stream AND streams.name IS NOT NULL
+  JOIN parts ON parts.id = segments.id >> 20 AND NOT parts.dropped;
+";
+const _: () = assert!(SLOT_BITS == 20, "the view above says 20");
+
+/// A partition as the catalogue knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PartRow {
+    pub(super) partition: u64,
+    pub(super) created_ns: i64,
+    pub(super) records: u32,
+    pub(super) blob_bytes: u64,
+}
+
+/// A segment's row and where its blob is.
+pub(super) struct SegmentRow {
+    pub(super) segment: Segment,
+    pub(super) blob_at: u64,
+}
+
+/// A connection to the catalogue.
+pub(super) struct Catalogue {
+    pub(super) conn: Connection,
+    path: PathBuf,
+    /// Where the catalogue was copied to because its medium cannot be written; removed at the end.
+    _copy: Option<Copy>,
+}
+
+impl Catalogue {
+    /// Opens it for writing; one that is not there yet, or not completely, is made with `identity`.
+    pub(super) fn open_writer(store: &Path, identity: &Identity) -> Result<Self> {
+        let path = store.join(FILE);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = Connection::open_with_flags(&path, flags).map_err(|e| sql(&path, &e))?;
+        let mut catalogue = Self {
+            conn,
+            path,
+            _copy: None,
+        };
+        catalogue.set_up()?;
+        // Before anything is changed: a newer store stays as it is.
+        let fresh = catalogue.check_version(true)?;
+        if fresh {
+            folder::check_no_parts(store)?;
+        }
+        let mode: String = catalogue.run(|c| {
+            // Full: the commit is what makes an append durable. Small checkpoints: the log is dead weight on a small disk.
+            c.execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=256;")?;
+            c.query_row("PRAGMA journal_mode=WAL", [], |r| r.get(0))
+        })?;
+        if mode != "wal" {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the file system of {} carries no shared write-ahead log",
+                    catalogue.path.display()
+                ),
+            )
+            .remedy("keep the store on a local file system"));
+        }
+        if fresh {
+            catalogue.make(identity)?;
+        }
+        Ok(catalogue)
+    }
+
+    /// Opens it for reading, also beside a writer, also on a medium that cannot be written.
+    pub(super) fn open_reader(store: &Path) -> Result<Self> {
+        let path = store.join(FILE);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let plain = Connection::open_with_flags(&path, flags).and_then(|conn| {
+            conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
+            Ok(conn)
+        });
+        let (conn, copy) = match (plain, lock::why_unwritable(store)) {
+            (Ok(conn), _) => (conn, None),
+            // The reader's side of the log needs a file beside the catalogue, and cannot make it. Nobody writes a medium
+            // that is read-only; in a folder closed only to us somebody may, so look at a copy then.
+            (Err(_), Some(why)) => {
+                let log = std::fs::metadata(store.join(format!("{FILE}-wal")));
+                if why == std::io::ErrorKind::ReadOnlyFilesystem && log.map_or(0, |m| m.len()) == 0
+                {
+                    let uri = format!("file:{}?immutable=1", escape(&path));
+                    let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+                    let conn =
+                        Connection::open_with_flags(uri, flags).map_err(|e| sql(&path, &e))?;
+                    (conn, None)
+                } else {
+                    let copy = Copy::make(store)?;
+                    let conn = Connection::open(copy.0.join(FILE)).map_err(|e| sql(&path, &e))?;
+                    (conn, Some(copy))
+                }
+            }
+            (Err(e), None) => return Err(sql(&path, &e)),
+        };
+        let catalogue = Self {
+            conn,
+            path,
+            _copy: copy,
+        };
+        catalogue.set_up()?;
+        catalogue.check_version(false)?;
+        Ok(catalogue)
+    }
+
+    /// Runs SQL, with errors that name the file.
+    pub(super) fn run<T>(
+        &self,
+        body: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        body(&self.conn).map_err(|e| sql(&self.path, &e))
+    }
+
+    /// Gives the log's space back, where no reader holds it.
+    pub(super) fn shrink_log(&self) {
+        let result = self
+            .conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(e) = result {
+            log::debug!("{}: checkpoint: {e}", self.path.display());
+        }
+    }
+
+    fn set_up(&self) -> Result<()> {
+        self.conn
+            .busy_timeout(Duration::from_secs(10))
+            .and_then(|()| self.conn.execute_batch("PRAGMA temp_store=MEMORY"))
+            .map_err(|e| sql(&self.path, &e))
+    }
+
+    /// Whether the catalogue is still to be made.
+    fn check_version(&self, may_make: bool) -> Result<bool> {
+        let (version, application, tables): (i64, i64, i64) = self.run(|c| {
+            Ok((
+                c.query_row("PRAGMA user_version", [], |r| r.get(0))?,
+                c.query_row("PRAGMA application_id", [], |r| r.get(0))?,
+                c.query_row("SELECT count(*) FROM sqlite_master", [], |r| r.get(0))?,
+            ))
+        })?;
+        if version == 0 && tables == 0 && application == 0 {
+            return if may_make {
+                Ok(true)
+            } else {
+                Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("{}: the store was never completed", self.path.display()),
+                )
+                .remedy("index a video into it first"))
+            };
+        }
+        if application != APPLICATION {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("{} is some other program's database", self.path.display()),
+            )
+            .remedy("name a new or an empty folder"));
+        }
+        if version != SCHEMA {
+            return Err(Error::new(
+                ErrorKind::StoreVersion,
+                format!(
+                    "{} has version {version}, this Atom reads {SCHEMA}",
+                    self.path.display()
+                ),
+            )
+            .remedy("use the Atom that wrote it, or index into a new folder"));
+        }
+        Ok(false)
+    }
+
+    fn make(&mut self, identity: &Identity) -> Result<()> {
+        let path = self.path.clone();
+        let mut run = || -> rusqlite::Result<()> {
+            let tx = self.conn.transaction()?;
+            tx.execute_batch(TABLES)?;
+            let set = "INSERT INTO meta(key, value) VALUES (?1, ?2)";
+            tx.execute(
+                "INSERT INTO meta(key, value) VALUES ('store', randomblob(16))",
+                [],
+            )?;
+            tx.execute(set, params!["identity", identity.hash])?;
+            tx.execute(set, params!["dim", identity.dim as i64])?;
+            tx.execute(set, params!["description", identity.description])?;
+            tx.pragma_update(None, "application_id", APPLICATION)?;
+            tx.pragma_update(None, "user_version", SCHEMA)?;
+            tx.commit()
+        };
+        run().map_err(|e| sql(&path, &e))
+    }
+
+    /// The store's own id and the identity of its vectors.
+    pub(super) fn identity(&self) -> Result<([u8; 16], Identity)> {
+        let get = "SELECT value FROM meta WHERE key = ?1";
+        self.run(|c| {
+            let store = c.query_row(get, ["store"], |r| r.get(0))?;
+            let hash = c.query_row(get, ["identity"], |r| r.get(0))?;
+            let dim: i64 = c.query_row(get, ["dim"], |r| r.get(0))?;
+            let description = c.query_row(get, ["description"], |r| r.get(0))?;
+            let dim = usize::try_from(dim)
+                .map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, dim))?;
+            Ok((
+                store,
+                Identity {
+                    hash,
+                    dim,
+                    description,
+                },
+            ))
+        })
+    }
+
+    /// Changes whenever another connection has committed.
+    pub(super) fn data_version(&self) -> Result<i64> {
+        self.run(|c| c.query_row("PRAGMA data_version", [], |r| r.get(0)))
+    }
+
+    /// All streams that are not deleted, by id.
+    pub(super) fn streams(&self) -> Result<Vec<Stream>> {
+        self.run(|c| {
+            c.prepare_cached("SELECT * FROM streams WHERE name IS NOT NULL ORDER BY id")?
+                .query_map([], stream)?
+                .collect()
+        })
+    }
+
+    pub(super) fn stream_named(&self, name: &str) -> Result<Option<Stream>> {
+        self.run(|c| {
+            c.prepare_cached("SELECT * FROM streams WHERE name = ?1")?
+                .query_row([name], stream)
+                .optional()
+        })
+    }
+
+    /// Partitions that are not dropped, by id.
+    pub(super) fn parts(&self) -> Result<Vec<PartRow>> {
+        self.run(|c| {
+            c.prepare_cached("SELECT * FROM parts WHERE NOT dropped ORDER BY id")?
+                .query_map([], |r| {
+                    Ok(PartRow {
+                        partition: unsigned(r, "id")?,
+                        created_ns: r.get("created_ns")?,
+                        records: r.get("records")?,
+                        blob_bytes: unsigned(r, "blob_bytes")?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    /// Records to leave out of a scan.
+    pub(super) fn replaced(&self) -> Result<HashSet<u64>> {
+        self.run(|c| {
+            c.prepare_cached("SELECT id FROM replaced")?
+                .query_map([], |r| unsigned(r, "id"))?
+                .collect()
+        })
+    }
+
+    /// The number the next partition may have; numbers of dropped ones never come back.
+    pub(super) fn next_partition(&self) -> Result<u64> {
+        self.run(|c| {
+            c.query_row(
+                "SELECT coalesce(max(seq), 0) + 1 AS next FROM sqlite_sequence WHERE name = 'parts'",
+                [],
+                |r| unsigned(r, "next"),
+            )
+        })
+    }
+
+    pub(super) fn segment(&self, id: SegmentId) -> Result<SegmentRow> {
+        let Ok(key) = i64::try_from(id.0) else {
+            return Err(no_segment(id));
+        };
+        self.run(|c| {
+            c.prepare_cached("SELECT * FROM visible WHERE id = ?1")?
+                .query_row([key], segment)
+                .optional()
+        })?
+        .ok_or_else(|| no_segment(id))
+    }
+
+    /// The segment of `stream` that starts at exactly `start_ns`.
+    pub(super) fn segment_starting(
+        &self,
+        stream: StreamId,
+        start_ns: i64,
+    ) -> Result<Option<SegmentRow>> {
+        self.run(|c| {
+            c.prepare_cached("SELECT * FROM visible WHERE stream = ?1 AND start_ns = ?2")?
+                .query_row(params![stream.0, start_ns], segment)
+                .optional()
+        })
+    }
+
+    /// The last segment of `stream` that starts at or before `at_ns`.
+    pub(super) fn segment_before(&self, stream: StreamId, at_ns: i64) -> Result<Option<Segment>> {
+        self.run(|c| {
+            c.prepare_cached(
+                "SELECT * FROM visible WHERE stream = ?1 AND start_ns <= ?2 ORDER BY start_ns DESC LIMIT 1",
+            )?
+            .query_row(params![stream.0, at_ns], |r| Ok(segment(r)?.segment))
+            .optional()
+        })
+    }
+
+    /// The segments of `stream` that end at or after `from_ns` and start before `to_ns`, by start.
+    pub(super) fn segments(
+        &self,
+        stream: StreamId,
+        from_ns: Option<i64>,
+        to_ns: Option<i64>,
+    ) -> Result<Vec<Segment>> {
+        self.run(|c| {
+            c.prepare_cached(
+                "SELECT * FROM visible WHERE stream = ?1 AND (?2 IS NULL OR end_ns >= ?2)
+                 AND (?3 IS NULL OR start_ns < ?3) ORDER BY start_ns",
+            )?
+            .query_map(params![stream.0, from_ns, to_ns], |r| {
+                Ok(segment(r)?.segment)
+            })?
+            .collect()
+        })
+    }
+
+    pub(super) fn caption(&self, id: SegmentId, maker: &str) -> Result<Option<String>> {
+        self.run(|c| {
+            c.prepare_cached("SELECT text FROM captions WHERE segment = ?1 AND maker = ?2")?
+                .query_row(params![id.0 as i64, maker], |r| r.get(0))
+                .optional()
+        })
+    }
+
+    /// Visible segments.
+    pub(super) fn count(&self) -> Result<u64> {
+        self.run(|c| {
+            c.query_row("SELECT count(*) AS n FROM visible", [], |r| {
+                unsigned(r, "n")
+            })
+        })
+    }
+}
+
+fn no_segment(id: SegmentId) -> Error {
+    Error::new(ErrorKind::NotFound, format!("no segment {id} in the store"))
+        .remedy("retention or a deletion may have removed it: search again")
+}
+
+fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, value))
+}
+
+fn stream(row: &Row<'_>) -> rusqlite::Result<Stream> {
+    let uri: Option<String> = row.get("source_uri")?;
+    let bytes: Option<i64> = row.get("source_bytes")?;
+    let sha256 = row.get("source_sha256")?;
+    Ok(Stream {
+        id: StreamId(row.get("id")?),
+        name: row.get("name")?,
+        source: uri.map(|uri| Source {
+            uri,
+            sha256,
+            bytes: bytes.and_then(|b| u64::try_from(b).ok()),
+        }),
+        boot_id: row.get("boot_id")?,
+        start_wall_ns: row.get("start_wall_ns")?,
+        complete: row.get("complete")?,
+    })
+}
+
+fn segment(row: &Row<'_>) -> rusqlite::Result<SegmentRow> {
+    Ok(SegmentRow {
+        segment: Segment {
+            id: SegmentId(unsigned(row, "id")?),
+            stream: StreamId(row.get("stream")?),
+            stream_name: row.get("name")?,
+            start_ns: row.get("start_ns")?,
+            end_ns: row.get("end_ns")?,
+            keyframe_ns: row.get("keyframe_ns")?,
+        },
+        blob_at: unsigned(row, "blob_at")?,
+    })
+}
+
+/// The error for what SQLite says about the catalogue at `path`.
+pub(super) fn sql(path: &Path, error: &rusqlite::Error) -> Error {
+    // Growing the log's index on a full disk has no code of its own.
+    const IOERR_SHMSIZE: i32 = 10 | 19 << 8;
+    let message = format!("{}: {error}", path.display());
+    let Some(cause) = error.sqlite_error() else {
+        return Error::new(ErrorKind::Internal, message);
+    };
+    match cause.code {
+        _ if cause.extended_code == IOERR_SHMSIZE => Error::new(ErrorKind::DiskFull, message),
+        ErrorCode::DiskFull => Error::new(ErrorKind::DiskFull, message),
+        ErrorCode::ReadOnly => Error::new(ErrorKind::ReadOnly, message)
+            .remedy("open it read-only, or make it writable"),
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+            Error::new(ErrorKind::Busy, message).remedy("try again")
+        }
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+            Error::new(ErrorKind::StoreCorrupt, message)
+                .remedy("delete the store and index the videos again")
+        }
+        _ => Error::new(ErrorKind::Io, message),
+    }
+}
+
+/// A path within an SQLite URI.
+fn escape(path: &Path) -> String {
+    let mut out = String::new();
+    for c in path.to_string_lossy().chars() {
+        match c {
+            '%' => out.push_str("%25"),
+            '?' => out.push_str("%3f"),
+            '#' => out.push_str("%23"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A private copy of catalogue and log; the folder goes when this is dropped.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn make(store: &Path) -> Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        let base = std::env::temp_dir();
+        let pid = std::process::id();
+        let mut number = 0u32;
+        let folder = loop {
+            let folder = base.join(format!("atom-catalogue-{pid}-{number}"));
+            match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+                Ok(()) => break folder,
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && number < 1000 => {
+                    number += 1;
+                }
+                Err(e) => return Err(Error::io(folder.display(), &e)),
+            }
+        };
+        let copy = Self(folder);
+        for name in [FILE.to_owned(), format!("{FILE}-wal")] {
+            let (from, to) = (store.join(&name), copy.0.join(&name));
+            // `copy` would bring the read-only mode along.
+            let done = std::fs::read(&from).and_then(|bytes| std::fs::write(&to, bytes));
+            match done {
+                Ok(()) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && name != FILE => {}
+                Err(e) => return Err(Error::io(from.display(), &e)),
+            }
+        }
+        Ok(copy)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_dir_all(&self.0) {
+            log::warn!("{}: cannot remove: {e}", self.0.display());
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The flat scan: i8 vectors against a quantised query, the best candidates kept in a deterministic order.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::codec::check_vector;
+
+/// A vector of unit length as `scale * i8`. `vector` must have a direction (see [`check_vector`]).
+pub(super) fn quantise(vector: &[f32], norm: f64, out: &mut Vec<i8>) -> f32 {
+    let peak = vector.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let factor = 127.0 / f64::from(peak);
+    out.extend(
+        vector
+            .iter()
+            .map(|&v| (f64::from(v) * factor).round() as i8),
+    );
+    (f64::from(peak) / norm / 127.0) as f32
+}
+
+/// A query in the two forms a search needs.
+pub(super) struct Query {
+    unit: Vec<f64>,
+    quantised: Vec<i16>,
+    scale: f32,
+}
+
+impl Query {
+    pub(super) fn new(vector: &[f32], dim: usize) -> Result<Self> {
+        if vector.len() != dim {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "query of {} values for a store of dimension {dim}",
+                    vector.len()
+                ),
+            ));
+        }
+        let norm = check_vector("query", vector)?;
+        let unit: Vec<f64> = vector.iter().map(|&v| f64::from(v) / norm).collect();
+        // As fine as i16 allows while the i32 sum over the vector cannot overflow.
+        let top = f64::from(i16::MAX).min(f64::from(i32::MAX) / (127.0 * dim as f64));
+        let peak = unit.iter().fold(0f64, |m, v| m.max(v.abs()));
+        let quantised = unit
+            .iter()
+            .map(|v| (v / peak * top).trunc() as i16)
+            .collect();
+        Ok(Self {
+            unit,
+            quantised,
+            scale: (peak / top) as f32,
+        })
+    }
+
+    /// The approximate cosine with a quantised vector.
+    pub(super) fn approximate(&self, vector: &[i8], scale: f32) -> f32 {
+        dot(&self.quantised, vector) as f32 * self.scale * scale
+    }
+
+    /// The cosine with `embedding`; `None` when that has no direction.
+    pub(super) fn exact(&self, embedding: &[f32]) -> Option<f32> {
+        let (mut product, mut square) = (0f64, 0f64);
+        for (&u, &e) in self.unit.iter().zip(embedding) {
+            product += u * f64::from(e);
+            square += f64::from(e) * f64::from(e);
+        }
+        let cosine = product / square.sqrt();
+        cosine.is_finite().then_some(cosine.clamp(-1.0, 1.0) as f32)
+    }
+}
+
+/// Written so that the compiler sees a widening multiply-add: the checks of plain `+` would keep it scalar.
+fn dot(query: &[i16], vector: &[i8]) -> i32 {
+    query.iter().zip(vector).fold(0i32, |sum, (&q, &v)| {
+        sum.wrapping_add(i32::from(q).wrapping_mul(i32::from(v)))
+    })
+}
+
+/// A record that may be among the best.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Candidate {
+    pub(super) score: f32,
+    pub(super) id: u64,
+}
+
+/// Best first: by score, then by id, so that equal scores always come in the same order.
+pub(super) fn rank(a_score: f32, a_id: u64, b_score: f32, b_id: u64) -> Ordering {
+    b_score.total_cmp(&a_score).then(a_id.cmp(&b_id))
+}
+
+impl Eq for Candidate {}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        rank(self.score, self.id, other.score, other.id)
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The best `limit` candidates offered so far.
+pub(super) struct Best {
+    limit: usize,
+    heap: BinaryHeap<Candidate>,
+    /// Score of the worst one kept, once full: most records end here.
+    floor: f32,
+}
+
+impl Best {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            heap: BinaryHeap::new(),
+            floor: f32::NEG_INFINITY,
+        }
+    }
+
+    pub(super) fn offer(&mut self, candidate: Candidate) {
+        if candidate.score < self.floor {
+            return;
+        }
+        if self.heap.len() < self.limit {
+            self.heap.push(candidate);
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && candidate < *worst
+        {
+            *worst = candidate;
+        }
+        if self.heap.len() == self.limit {
+            self.floor = self.heap.peek().map_or(f32::NEG_INFINITY, |w| w.score);
+        }
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Candidate> {
+        self.heap.into_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn best_keeps_the_best_and_breaks_ties_by_id() {
+        let mut best = Best::new(3);
+        for (id, score) in [(9, 0.5), (4, 0.5), (7, 0.9), (1, 0.5), (2, 0.1), (3, 0.5)] {
+            best.offer(Candidate { score, id });
+        }
+        let mut kept = best.into_vec();
+        kept.sort();
+        assert_eq!(kept.iter().map(|c| c.id).collect::<Vec<_>>(), [7, 1, 3]);
+    }
+
+    #[test]
+    fn the_sum_cannot_overflow() {
+        for dim in [1, 384, 65_536] {
+            let ones = vec![1.0f32; dim];
+            let query = Query::new(&ones, dim).unwrap();
+            let mut quantised = Vec::new();
+            let scale = quantise(&ones, (dim as f64).sqrt(), &mut quantised);
+            let score = query.approximate(&quantised, scale);
+            assert!((score - 1.0).abs() < 0.01, "dimension {dim}: {score}");
+        }
+    }
+
+    #[test]
+    fn queries_without_direction_are_refused() {
+        for bad in [[0.0, 0.0], [f32::NAN, 1.0], [f32::INFINITY, 1.0]] {
+            let error = Query::new(&bad, 2).err().map(|e| e.kind());
+            assert_eq!(error, Some(ErrorKind::InvalidArgument));
+        }
+        assert!(Query::new(&[1.0], 2).is_err());
+    }
+}

@@ -1,0 +1,519 @@
+//! The store: opening, reading and searching. What changes it is in `write`.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::Features;
+
+use super::blob::Blobs;
+use super::catalogue::{self, Catalogue, SegmentRow};
+use super::folder::{self, Folder};
+use super::lock::WriterLock;
+use super::scan::{Best, Candidate, Query, rank};
+use super::segment::{self, Layout, Part, SLOT_BITS};
+use super::types::*;
+use super::writer::Writer;
+
+/// A persistent index: streams, their segments with features and keyframe thumbnails, and a search over them.
+///
+/// Cheap to clone; all clones are one store. Every method may be called from any thread. Appends, deletions and retention wait
+/// for one another; searches and reads never wait for an append's disk writes. The store is closed when the last clone goes.
+#[derive(Clone)]
+pub struct Store(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) path: PathBuf,
+    pub(super) layout: Layout,
+    pub(super) partition_bytes: u64,
+    identity: Identity,
+    access: Access,
+    view: RwLock<Arc<View>>,
+    /// Ids of records whose checksum was wrong, each warned of once.
+    corrupt: Mutex<HashSet<u64>>,
+    reader: Mutex<Reader>,
+    pub(super) writer: Option<Mutex<Writer>>,
+}
+
+struct Reader {
+    catalogue: Catalogue,
+    /// Of the catalogue, when the view was last made from it.
+    data_version: Option<i64>,
+}
+
+/// What a search looks at: the live partitions and streams at one moment.
+#[derive(Default)]
+pub(super) struct View {
+    pub(super) parts: Vec<Arc<Part>>,
+    /// Records of segments that were appended anew.
+    replaced: HashSet<u64>,
+    /// By stream id; `None` = deleted.
+    names: Vec<Option<Arc<str>>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.0.path)
+            .field("access", &self.0.access)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    /// Opens the store in the folder `path`; with [`Access::ReadWrite`] a missing or empty folder becomes a new store.
+    ///
+    /// Opening for writing tidies up what an unclean end left behind: nothing acknowledged is lost, nothing else is kept.
+    /// A reader on a medium it cannot write may see the store as it was when opened.
+    ///
+    /// # Errors
+    /// `NotFound` (read-only and no store), `InvalidArgument` (the folder holds something else, or `options` are unusable),
+    /// `StoreLocked` (another writer), `StoreVersion` (newer Atom), `StoreForeign` (another identity), `StoreCorrupt`,
+    /// `ReadOnly`, `DiskFull`, `Io`.
+    pub fn open(path: impl AsRef<Path>, options: &StoreOptions) -> Result<Store> {
+        let path = path.as_ref();
+        let wanted = &options.identity;
+        if !(1..=65_536).contains(&wanted.dim) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "embeddings of {} values: 1 to 65536 are possible",
+                    wanted.dim
+                ),
+            ));
+        }
+        let found = folder::inspect(path)?;
+        let parts = path.join(folder::PARTS);
+        let io = |p: &Path, e: &std::io::Error| Error::io(p.display(), e);
+        let writing = match options.access {
+            Access::ReadOnly if found != Folder::Store => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("no store at {}", path.display()),
+                )
+                .remedy("index a video into it first"));
+            }
+            Access::ReadOnly => None,
+            Access::ReadWrite => {
+                if found == Folder::Missing {
+                    fs::create_dir_all(path).map_err(|e| io(path, &e))?;
+                    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+                        segment::sync_folder(parent)?;
+                    }
+                }
+                let lock = WriterLock::acquire(path)?;
+                // Anew under the lock: the process before us may just have made the store.
+                folder::inspect(path)?;
+                fs::create_dir_all(&parts).map_err(|e| io(&parts, &e))?;
+                let catalogue = Catalogue::open_writer(path, wanted)?;
+                segment::sync_folder(path)?;
+                Some((catalogue, lock))
+            }
+        };
+        let reader = Catalogue::open_reader(path)?;
+        let (store, identity) = reader.identity()?;
+        check_identity(path, &identity, wanted)?;
+        let layout = Layout {
+            folder: parts,
+            dim: identity.dim,
+            store,
+            identity: identity.hash,
+        };
+        let writer = match writing {
+            Some((catalogue, lock)) => Some(Mutex::new(Writer::start(catalogue, lock, &layout)?)),
+            None => None,
+        };
+        let store = Store(Arc::new(Inner {
+            path: path.to_owned(),
+            layout,
+            partition_bytes: options.partition_bytes,
+            identity,
+            access: options.access,
+            view: RwLock::default(),
+            corrupt: Mutex::default(),
+            reader: Mutex::new(Reader {
+                catalogue: reader,
+                data_version: None,
+            }),
+            writer,
+        }));
+        store.0.refresh()?;
+        Ok(store)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// What made the vectors.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// How the store was opened.
+    pub fn access(&self) -> Access {
+        self.0.access
+    }
+
+    /// All streams, in the order they were opened first.
+    pub fn streams(&self) -> Result<Vec<Stream>> {
+        lock(&self.0.reader).catalogue.streams()
+    }
+
+    /// The stream of that name.
+    ///
+    /// # Errors
+    /// `NotFound`, naming the streams there are.
+    pub fn stream(&self, name: &str) -> Result<Stream> {
+        let reader = lock(&self.0.reader);
+        if let Some(stream) = reader.catalogue.stream_named(name)? {
+            return Ok(stream);
+        }
+        let streams = reader.catalogue.streams()?;
+        let mut names: Vec<_> = streams.iter().take(10).map(|s| s.name.as_str()).collect();
+        if streams.len() > names.len() {
+            names.push("…");
+        }
+        Err(Error::new(
+            ErrorKind::NotFound,
+            format!("no stream {name:?} in store {}", self.0.path.display()),
+        )
+        .remedy(if names.is_empty() {
+            "it has no streams yet: index a video first".to_owned()
+        } else {
+            format!("it has: {}", names.join(", "))
+        }))
+    }
+
+    /// End of the last segment of `stream`, from which indexing goes on; `None` when it has no segment.
+    pub fn last_end_ns(&self, stream: StreamId) -> Result<Option<i64>> {
+        let reader = lock(&self.0.reader);
+        let last = reader.catalogue.segment_before(stream, i64::MAX)?;
+        Ok(last.map(|s| s.end_ns))
+    }
+
+    /// The segments of `stream` that end at or after `from_ns` and start before `to_ns`, by start; `None` = unbounded.
+    pub fn segments(
+        &self,
+        stream: StreamId,
+        from_ns: Option<i64>,
+        to_ns: Option<i64>,
+    ) -> Result<Vec<Segment>> {
+        let reader = lock(&self.0.reader);
+        reader.catalogue.segments(stream, from_ns, to_ns)
+    }
+
+    /// The segment of `stream` that holds time `at_ns` (of two that meet there, the later); `None` in a gap.
+    pub fn segment_at(&self, stream: StreamId, at_ns: i64) -> Result<Option<Segment>> {
+        let reader = lock(&self.0.reader);
+        let found = reader.catalogue.segment_before(stream, at_ns)?;
+        Ok(found.filter(|s| s.end_ns >= at_ns))
+    }
+
+    /// The segment `id`.
+    ///
+    /// # Errors
+    /// `NotFound`, also when retention or a deletion removed it.
+    pub fn segment(&self, id: SegmentId) -> Result<Segment> {
+        Ok(self.row(id)?.segment)
+    }
+
+    /// The features of segment `id`.
+    ///
+    /// # Errors
+    /// `NotFound`; `StoreCorrupt` when their bytes are damaged.
+    pub fn features(&self, id: SegmentId) -> Result<Features> {
+        self.blob(id, Blobs::features)
+    }
+
+    /// The keyframe of segment `id` as JPEG; empty when it was appended without one.
+    ///
+    /// # Errors
+    /// `NotFound`; `StoreCorrupt` when its bytes are damaged.
+    pub fn thumbnail(&self, id: SegmentId) -> Result<Vec<u8>> {
+        self.blob(id, Blobs::thumbnail)
+    }
+
+    /// The caption that `maker` gave segment `id`, if it did.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such segment.
+    pub fn caption(&self, id: SegmentId, maker: &str) -> Result<Option<String>> {
+        self.row(id)?;
+        lock(&self.0.reader).catalogue.caption(id, maker)
+    }
+
+    /// The segments nearest to `query` (any length but zero; of the store's dimension), best first, equal scores by id. Scores are
+    /// exact cosines. Empty when nothing passes the filter. Damaged records are left out, warned of and counted.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: a query of another dimension, zero, or with a NaN; `k` of 0; a NaN `min_score`.
+    pub fn search(&self, query: &[f32], filter: &Filter) -> Result<Vec<Hit>> {
+        let inner = &self.0;
+        let query = Query::new(query, inner.layout.dim)?;
+        if filter.k == 0 || filter.min_score.is_some_and(f32::is_nan) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "a search for no hits, or with a NaN as least score",
+            ));
+        }
+        if inner.access == Access::ReadOnly {
+            inner.refresh()?;
+        }
+        let view = inner.view();
+        // Enough that the best k by the exact score are among them: the scan's error is about 1 % of a cosine.
+        let mut best = Best::new(filter.k.saturating_mul(4).saturating_add(64));
+        let mut maps = HashMap::new();
+        for part in &view.parts {
+            let Some(mapped) = inner.map(part) else {
+                continue;
+            };
+            for (record, vector) in mapped.iter() {
+                let stream = record.stream.get();
+                let live = match filter.stream {
+                    Some(wanted) => wanted.0 == stream && view.name(stream).is_some(),
+                    None => view.name(stream).is_some(),
+                };
+                if live
+                    && (view.replaced.is_empty() || !view.replaced.contains(&record.id.get()))
+                    && filter
+                        .from_ns
+                        .is_none_or(|from| record.end_ns.get() >= from)
+                    && filter.to_ns.is_none_or(|to| record.start_ns.get() < to)
+                {
+                    best.offer(Candidate {
+                        score: query.approximate(vector, record.scale.get()),
+                        id: record.id.get(),
+                    });
+                }
+            }
+            maps.insert(part.partition, (part, mapped));
+        }
+        let mut candidates = best.into_vec();
+        candidates.sort_by_key(|c| c.id);
+        let mut hits = Vec::new();
+        let mut open: Option<(u64, Result<Blobs>)> = None;
+        for Candidate { id, .. } in candidates {
+            let partition = id >> SLOT_BITS;
+            let Some((part, mapped)) = maps.get(&partition) else {
+                continue;
+            };
+            if open.as_ref().is_none_or(|(p, _)| *p != partition) {
+                open = Some((partition, Blobs::open(&inner.layout, partition)));
+            }
+            let slot = (id & ((1 << SLOT_BITS) - 1)) as u32;
+            let (Some((_, blobs)), Some((record, _))) = (&open, mapped.record(slot)) else {
+                continue;
+            };
+            let embedding = match blobs {
+                Ok(blobs) => blobs.embedding(record.blob_at.get(), id),
+                Err(e) => Err(e.clone()),
+            };
+            let embedding = match embedding {
+                Ok(embedding) => embedding,
+                Err(e) => {
+                    if inner.still_has(part) {
+                        inner.note_corrupt(id, &e);
+                    }
+                    continue;
+                }
+            };
+            let (Some(score), Some(stream)) =
+                (query.exact(&embedding), view.name(record.stream.get()))
+            else {
+                continue;
+            };
+            if filter.min_score.is_none_or(|least| score >= least) {
+                hits.push(Hit {
+                    segment: SegmentId(id),
+                    stream: stream.to_string(),
+                    start_ns: record.start_ns.get(),
+                    end_ns: record.end_ns.get(),
+                    keyframe_ns: record.keyframe_ns.get(),
+                    score,
+                });
+            }
+        }
+        hits.sort_by(|a, b| rank(a.score, a.segment.0, b.score, b.segment.0));
+        hits.truncate(filter.k);
+        Ok(hits)
+    }
+
+    /// Counts and sizes.
+    pub fn stats(&self) -> Result<StoreStats> {
+        let inner = &self.0;
+        inner.refresh()?;
+        let view = inner.view();
+        let segments = lock(&inner.reader).catalogue.count()?;
+        let size = |part: &Arc<Part>| inner.layout.vec_bytes(part.records());
+        let blobs = |part: &Arc<Part>| part.blob_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        Ok(StoreStats {
+            streams: view.names.iter().flatten().count() as u64,
+            segments,
+            partitions: view.parts.len(),
+            vector_bytes: view.parts.iter().map(size).sum(),
+            blob_bytes: view.parts.iter().map(blobs).sum(),
+            catalogue_bytes: inner.catalogue_bytes(),
+            corrupt_records: lock(&inner.corrupt).len() as u64,
+            damaged_partitions: view.parts.iter().filter(|p| p.damaged()).count() as u64,
+        })
+    }
+
+    fn row(&self, id: SegmentId) -> Result<SegmentRow> {
+        lock(&self.0.reader).catalogue.segment(id)
+    }
+
+    fn blob<T>(&self, id: SegmentId, read: fn(&Blobs, u64, u64) -> Result<T>) -> Result<T> {
+        let row = self.row(id)?;
+        let result = Blobs::open(&self.0.layout, id.0 >> SLOT_BITS)
+            .and_then(|blobs| read(&blobs, row.blob_at, id.0));
+        match result {
+            Err(e) if e.kind() == ErrorKind::StoreCorrupt => {
+                // Retention may have unlinked the file between the two steps; then this says so.
+                self.row(id)?;
+                self.0.note_corrupt(id.0, &e);
+                Err(e)
+            }
+            other => other,
+        }
+    }
+}
+
+impl View {
+    fn name(&self, stream: u32) -> Option<&Arc<str>> {
+        self.names.get(stream as usize)?.as_ref()
+    }
+}
+
+impl Inner {
+    pub(super) fn view(&self) -> Arc<View> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.clone()
+    }
+
+    /// Makes the view anew when another connection (this store's writer, or another process) has committed since.
+    pub(super) fn refresh(&self) -> Result<()> {
+        let mut reader = lock(&self.reader);
+        let version = reader.catalogue.data_version()?;
+        if reader.data_version == Some(version) {
+            return Ok(());
+        }
+        // One transaction: partitions and streams of one moment.
+        let rows = {
+            let catalogue = &reader.catalogue;
+            catalogue.run(|c| c.execute_batch("BEGIN"))?;
+            let rows = catalogue
+                .parts()
+                .and_then(|parts| Ok((parts, catalogue.streams()?, catalogue.replaced()?)));
+            catalogue.run(|c| c.execute_batch("ROLLBACK"))?;
+            rows
+        };
+        let (parts, streams, replaced) = rows?;
+        let old = self.view();
+        let mut view = View {
+            replaced,
+            ..View::default()
+        };
+        for row in parts {
+            let known = old.parts.iter().find(|p| p.partition == row.partition);
+            let part = match known {
+                Some(part) => {
+                    part.acknowledge(row.records, row.blob_bytes);
+                    part.clone()
+                }
+                None => Arc::new(Part::new(
+                    &self.layout,
+                    row.partition,
+                    row.records,
+                    row.blob_bytes,
+                )),
+            };
+            view.parts.push(part);
+        }
+        for stream in streams {
+            let at = stream.id.0 as usize;
+            if view.names.len() <= at {
+                view.names.resize(at + 1, None);
+            }
+            view.names[at] = Some(stream.name.into());
+        }
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        reader.data_version = Some(version);
+        Ok(())
+    }
+
+    /// The partition's records, or `None` when it is unusable: warned of once, then left out.
+    pub(super) fn map(&self, part: &Arc<Part>) -> Option<Arc<segment::Mapped>> {
+        if part.damaged() {
+            return None;
+        }
+        let mapped = part.map(&mut |slot, path| {
+            let id = part.partition << SLOT_BITS | u64::from(slot);
+            self.note_corrupt(id, &segment::corrupt(path, &format!("record {slot}")));
+        });
+        match mapped {
+            Ok(mapped) => Some(mapped),
+            Err(e) => {
+                if self.still_has(part) && part.set_damaged() {
+                    log::warn!("store {}: partition left out: {e}", self.path.display());
+                }
+                None
+            }
+        }
+    }
+
+    /// False when the partition was dropped since its view was made: then it is not damaged, only gone.
+    fn still_has(&self, part: &Arc<Part>) -> bool {
+        self.refresh().is_ok() && self.view().parts.iter().any(|p| Arc::ptr_eq(p, part))
+    }
+
+    pub(super) fn note_corrupt(&self, id: u64, error: &Error) {
+        if lock(&self.corrupt).insert(id) {
+            log::warn!(
+                "store {}: segment {id} left out: {error}",
+                self.path.display()
+            );
+        }
+    }
+
+    pub(super) fn catalogue_bytes(&self) -> u64 {
+        ["", "-wal", "-shm"]
+            .iter()
+            .filter_map(|suffix| {
+                let name = format!("{}{suffix}", catalogue::FILE);
+                fs::metadata(self.path.join(name)).ok()
+            })
+            .map(|meta| meta.len())
+            .sum()
+    }
+}
+
+fn check_identity(path: &Path, found: &Identity, wanted: &Identity) -> Result<()> {
+    if found.hash == wanted.hash && found.dim == wanted.dim {
+        return Ok(());
+    }
+    let name = |identity: &Identity| {
+        let hex: String = identity.hash[..4]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        format!("{} ({hex}…, {} values)", identity.description, identity.dim)
+    };
+    Err(Error::new(
+        ErrorKind::StoreForeign,
+        format!(
+            "the vectors of store {} were made by {}, not by {}",
+            path.display(),
+            name(found),
+            name(wanted)
+        ),
+    )
+    .remedy("use the pack that made it, or index the videos into another folder"))
+}

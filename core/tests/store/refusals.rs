@@ -1,0 +1,247 @@
+use std::fs;
+
+use atom_core::ErrorKind;
+use atom_core::features::Features;
+use atom_core::index::{Access, Filter, NewSegment, NewStream, Store, StoreOptions};
+
+use crate::{DIM, append, camera, expect, identity, options, readable, sample, writable};
+
+#[test]
+fn a_store_of_another_pack_is_refused_and_names_both() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(writable(folder.path()).unwrap());
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let mut other = StoreOptions::new(identity(2), access);
+        let error = Store::open(folder.path(), &other).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreForeign);
+        let text = error.to_string();
+        assert!(
+            text.contains("test pack 1") && text.contains("test pack 2"),
+            "{text}"
+        );
+        assert!(error.remedy_text().is_some());
+        other.identity = identity(1);
+        other.identity.dim = DIM + 1;
+        let error = Store::open(folder.path(), &other).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreForeign);
+    }
+    drop(writable(folder.path()).unwrap());
+}
+
+#[test]
+fn a_newer_store_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = writable(folder.path()).unwrap();
+        append(&store, camera(&store, "a"), 1).unwrap();
+    }
+    let database = folder.path().join("atom.db");
+    let set = |version: i64| {
+        let conn = rusqlite::Connection::open(&database).unwrap();
+        conn.pragma_update(None, "user_version", version).unwrap();
+    };
+    set(2);
+    let before = fs::read(&database).unwrap();
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let error = Store::open(folder.path(), &options(access)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreVersion, "{error}");
+        assert!(error.to_string().contains("version 2"), "{error}");
+    }
+    assert_eq!(fs::read(&database).unwrap(), before);
+    set(1);
+    let store = writable(folder.path()).unwrap();
+    expect(&store, store.stream("a").unwrap().id, 1).unwrap();
+}
+
+#[test]
+fn a_folder_of_something_else_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("holiday.jpg"), b"x").unwrap();
+    let error = writable(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("holiday.jpg"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    let file = folder.path().join("holiday.jpg");
+    assert_eq!(
+        writable(&file).unwrap_err().kind(),
+        ErrorKind::InvalidArgument
+    );
+    let missing = folder.path().join("none");
+    assert_eq!(readable(&missing).unwrap_err().kind(), ErrorKind::NotFound);
+    let empty = tempfile::tempdir().unwrap();
+    let error = readable(empty.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(fs::read_dir(empty.path()).unwrap().count(), 0);
+
+    // A database of another program, and one that is none.
+    let other = tempfile::tempdir().unwrap();
+    let conn = rusqlite::Connection::open(other.path().join("atom.db")).unwrap();
+    conn.execute_batch("CREATE TABLE t(x)").unwrap();
+    drop(conn);
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let error = Store::open(other.path(), &options(access)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    }
+    fs::write(other.path().join("atom.db"), [7; 5000]).unwrap();
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let error = Store::open(other.path(), &options(access)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreCorrupt, "{error}");
+        assert!(error.to_string().contains("atom.db"), "{error}");
+    }
+}
+
+#[test]
+fn partitions_without_a_catalogue_are_not_taken_for_leftovers() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let store = writable(folder.path()).unwrap();
+        append(&store, camera(&store, "a"), 1).unwrap();
+    }
+    fs::remove_file(folder.path().join("atom.db")).unwrap();
+    let error = writable(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StoreCorrupt);
+    fs::write(folder.path().join("atom.db"), b"").unwrap();
+    let error = writable(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StoreCorrupt);
+    assert_eq!(
+        fs::read_dir(folder.path().join("parts")).unwrap().count(),
+        2
+    );
+}
+
+#[test]
+fn two_writers_in_one_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = writable(folder.path()).unwrap();
+    let error = writable(folder.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StoreLocked);
+    let pid = std::process::id().to_string();
+    assert!(error.to_string().contains(&pid), "{error}");
+    let stream = camera(&store, "a");
+    append(&store, stream, 1).unwrap();
+    drop(store);
+    expect(&writable(folder.path()).unwrap(), stream, 1).unwrap();
+}
+
+#[test]
+fn a_reader_does_not_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = writable(folder.path()).unwrap();
+    let stream = camera(&store, "a");
+    let id = append(&store, stream, 1).unwrap();
+    let reader = readable(folder.path()).unwrap();
+    let new = NewStream {
+        name: "b".into(),
+        ..NewStream::default()
+    };
+    for error in [
+        append(&reader, stream, 2).unwrap_err(),
+        reader.open_stream(&new).unwrap_err(),
+        reader.set_caption(id, "m", "t").unwrap_err(),
+        reader.set_complete(stream, true).unwrap_err(),
+        reader.delete_stream(stream).unwrap_err(),
+        reader.retain(0).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::ReadOnly);
+    }
+}
+
+#[test]
+fn bad_segments_and_queries_are_refused_and_leave_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = writable(folder.path()).unwrap();
+    let stream = camera(&store, "a");
+    append(&store, stream, 1).unwrap();
+    let (good, _) = sample(2);
+    let with = |change: &dyn Fn(&mut Features)| {
+        let mut features = good.clone();
+        change(&mut features);
+        features
+    };
+    let times = (10, 20, 15);
+    for (features, (start_ns, end_ns, keyframe_ns)) in [
+        (with(&|f| f.embedding[3] = f32::NAN), times),
+        (with(&|f| f.embedding[3] = f32::INFINITY), times),
+        (with(&|f| f.embedding.fill(0.0)), times),
+        (with(&|f| f.embedding.truncate(3)), times),
+        (with(&|f| f.posteriors[0] = f32::NAN), times),
+        (with(&|f| f.map.data[0] = f32::NAN), times),
+        (good.clone(), (20, 10, 15)),
+        (good.clone(), (10, 20, 9)),
+        (good.clone(), (10, 20, 21)),
+    ] {
+        let bad = NewSegment {
+            start_ns,
+            end_ns,
+            keyframe_ns,
+            features: &features,
+            thumbnail: b"",
+        };
+        let fine = NewSegment {
+            start_ns: 0,
+            end_ns: 1,
+            keyframe_ns: 0,
+            features: &good,
+            ..bad
+        };
+        let error = store.append_batch(stream, &[fine, bad]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+    assert_eq!(store.stats().unwrap().segments, 1);
+
+    let query = &good.embedding;
+    let nan_score = Filter {
+        min_score: Some(f32::NAN),
+        ..Filter::best(1)
+    };
+    for (query, filter) in [
+        (vec![0.0; DIM], Filter::best(1)),
+        (vec![f32::NAN; DIM], Filter::best(1)),
+        (vec![1.0; DIM - 1], Filter::best(1)),
+        (vec![], Filter::best(1)),
+        (query.clone(), Filter::best(0)),
+        (query.clone(), nan_score),
+    ] {
+        let error = store.search(&query, &filter).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+    // As many as one likes.
+    assert_eq!(
+        store
+            .search(query, &Filter::best(usize::MAX))
+            .unwrap()
+            .len(),
+        1
+    );
+    for dim in [0, 65_537] {
+        let mut options = options(Access::ReadWrite);
+        options.identity.dim = dim;
+        let error = Store::open(folder.path().join("new"), &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+    let unnamed = NewStream::default();
+    let error = store.open_stream(&unnamed).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn queries_and_appends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = writable(folder.path()).unwrap();
+    let stream = camera(&store, "a");
+    append(&store, stream, 0).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let store = store.clone();
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    expect(&store, stream, 0).unwrap();
+                }
+            });
+        }
+        for number in 1..60 {
+            append(&store, stream, number).unwrap();
+            expect(&store, stream, number).unwrap();
+        }
+    });
+}
