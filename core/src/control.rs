@@ -1,7 +1,8 @@
 //! How a caller steers work under way: cancel, deadline, priority.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -19,8 +20,45 @@ pub enum Priority {
 }
 
 /// A flag that stops work; cheap to clone, all clones share the flag.
-#[derive(Debug, Clone, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+#[derive(Clone, Default)]
+pub struct CancelToken(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    cancelled: AtomicBool,
+    hooks: Mutex<Hooks>,
+}
+
+#[derive(Default)]
+struct Hooks {
+    next: u64,
+    list: Vec<(u64, Box<dyn Fn() + Send>)>,
+}
+
+/// Keeps a hook of [`CancelToken::on_cancel`]; dropping it takes the hook away.
+pub(crate) struct CancelHook {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for CancelHook {
+    fn drop(&mut self) {
+        let mut hooks = self
+            .shared
+            .hooks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        hooks.list.retain(|(id, _)| *id != self.id);
+    }
+}
+
+impl fmt::Debug for CancelToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CancelToken")
+            .field(&self.is_cancelled())
+            .finish()
+    }
+}
 
 impl CancelToken {
     /// A token nobody has cancelled.
@@ -28,14 +66,36 @@ impl CancelToken {
         Self::default()
     }
 
-    /// Asks the work to stop at its next step. Never blocks; may be called from any thread, or more than once.
+    /// Asks the work to stop: a model run under way is ended, anything else stops at its next step. Returns at once;
+    /// may be called from any thread and more than once, but not from a signal handler.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.cancelled.store(true, Ordering::Release);
+        let hooks = self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, hook) in &hooks.list {
+            hook();
+        }
+    }
+
+    /// Has `hook` called by [`cancel`](Self::cancel), or at once if that has been, until the returned guard is dropped.
+    /// `hook` must be quick and bear being called twice; it must not use this token.
+    pub(crate) fn on_cancel(&self, hook: impl Fn() + Send + 'static) -> CancelHook {
+        let mut hooks = self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        // `cancel` sets the flag before it takes the lock, so one of the two sees the other.
+        if self.is_cancelled() {
+            hook();
+        }
+        let id = hooks.next;
+        hooks.next += 1;
+        hooks.list.push((id, Box::new(hook)));
+        CancelHook {
+            shared: Arc::clone(&self.0),
+            id,
+        }
     }
 
     /// Whether [`cancel`](Self::cancel) was called.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.cancelled.load(Ordering::Acquire)
     }
 }
 
@@ -84,5 +144,33 @@ impl Default for TextOptions {
             max_tokens: 48,
             choices: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[test]
+    fn hooks_run_on_cancel_and_only_while_kept() {
+        let token = CancelToken::new();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let count = |calls: &Arc<AtomicUsize>| {
+            let calls = Arc::clone(calls);
+            move || {
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        drop(token.on_cancel(count(&calls)));
+        let kept = token.on_cancel(count(&calls));
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
+        token.clone().cancel();
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        drop(kept);
+        let late = token.on_cancel(count(&calls));
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
+        drop(late);
     }
 }

@@ -1,5 +1,6 @@
 //! Atom's runtime: video-language modules that are loaded once and shared by every task.
 
+pub mod budget;
 pub mod cache;
 pub mod control;
 pub mod error;
@@ -7,5 +8,9 @@ pub mod features;
 pub mod frame;
 pub mod ground;
 pub mod index;
+pub mod module;
+pub mod ort;
+pub mod os;
+pub mod pack;
 
 pub use error::{Error, ErrorKind, Result};

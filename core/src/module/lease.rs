@@ -1,0 +1,135 @@
+//! Leases and steps.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::permit::Permit;
+use super::slot::{Resident, Slot};
+use crate::control::Control;
+use crate::error::Result;
+use crate::ort::{Port, Session};
+use crate::pack::{ModuleSpec, Pack};
+
+/// Keeps a module resident. Clones share the lease; the module may be released when the last is dropped. Any number of
+/// threads may hold one; they take turns in [`step`](Self::step).
+#[derive(Clone)]
+pub struct Lease(Arc<Inner>);
+
+struct Inner {
+    pack: Arc<Pack>,
+    /// Index of the module in the manifest.
+    index: usize,
+    slot: Arc<Slot>,
+    resident: Arc<Resident>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.resident.release();
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lease").field(&self.spec().id).finish()
+    }
+}
+
+impl Lease {
+    /// `resident` has this lease counted already.
+    pub(super) fn new(
+        pack: Arc<Pack>,
+        index: usize,
+        slot: Arc<Slot>,
+        resident: Arc<Resident>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            pack,
+            index,
+            slot,
+            resident,
+        }))
+    }
+
+    /// Waits for the turn to use the session. Hold it for one step (a batch, a token, a chunk of at most 128), so that
+    /// others get theirs; never take a second one of the same module meanwhile, which would wait for ever.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) or
+    /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded).
+    pub fn step(&self, control: &Control) -> Result<Step<'_>> {
+        let permit = self.0.resident.gate.enter(control)?;
+        // Never contended: the permit is exclusive. A panic in an earlier step leaves the session as usable as before.
+        let session = self
+            .0
+            .resident
+            .session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let runs_before = session.runs();
+        Ok(Step {
+            slot: &self.0.slot,
+            runs_before,
+            session,
+            _permit: permit,
+        })
+    }
+
+    /// The module's manifest entry.
+    pub fn spec(&self) -> &ModuleSpec {
+        &self.0.pack.manifest().modules[self.0.index]
+    }
+
+    /// The ports the graph reads.
+    pub fn inputs(&self) -> &[Port] {
+        &self.0.resident.inputs
+    }
+
+    /// The ports the graph writes.
+    pub fn outputs(&self) -> &[Port] {
+        &self.0.resident.outputs
+    }
+
+    /// The provider the session was made for.
+    pub fn provider(&self) -> &'static str {
+        self.0.resident.provider
+    }
+}
+
+/// The exclusive use of a session for one step.
+pub struct Step<'a> {
+    slot: &'a Slot,
+    runs_before: u64,
+    // In this order: the session is let go of before the turn is given on.
+    session: MutexGuard<'a, Session>,
+    _permit: Permit<'a>,
+}
+
+impl Deref for Step<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl DerefMut for Step<'_> {
+    fn deref_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        let runs = self.session.runs() - self.runs_before;
+        self.slot.runs.fetch_add(runs, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Step").field(&*self.session).finish()
+    }
+}

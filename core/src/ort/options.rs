@@ -1,0 +1,88 @@
+//! Session options: the same for every module, but for the form of the graph.
+
+use std::ffi::CString;
+use std::path::Path;
+use std::ptr::{self, NonNull};
+
+use ::ort::sys;
+use sys::GraphOptimizationLevel as Level;
+
+use super::session::{GraphForm, c_path};
+use super::{api, check, failure};
+use crate::error::{Error, ErrorKind, Result};
+
+pub(super) struct SessionOptions(NonNull<sys::OrtSessionOptions>);
+
+impl Drop for SessionOptions {
+    fn drop(&mut self) {
+        if let Ok(api) = api() {
+            // SAFETY: owned and not used afterwards.
+            unsafe { (api.ReleaseSessionOptions)(self.0.as_ptr()) };
+        }
+    }
+}
+
+impl SessionOptions {
+    pub(super) fn new(form: &GraphForm) -> Result<Self> {
+        let api = api()?;
+        let mut raw = ptr::null_mut();
+        // SAFETY: `raw` receives an owned pointer.
+        check(unsafe { (api.CreateSessionOptions)(&mut raw) }).map_err(|e| refused(&e))?;
+        let options = NonNull::new(raw)
+            .map(Self)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "ONNX Runtime made no options"))?;
+        let level = match form {
+            GraphForm::Prepacked => Level::ORT_DISABLE_ALL,
+            GraphForm::Source | GraphForm::SourceAndSave(_) => Level::ORT_ENABLE_ALL,
+        };
+        // SAFETY: the options are valid.
+        check(unsafe { (api.SetSessionGraphOptimizationLevel)(raw, level) })
+            .map_err(|e| refused(&e))?;
+        // The threads of the environment serve every session, or sessions would fight over the cores.
+        // SAFETY: as above.
+        check(unsafe { (api.DisablePerSessionThreads)(raw) }).map_err(|e| refused(&e))?;
+        // Per-session arenas are freed with the session; shared ones would keep hundreds of megabytes.
+        options.set("session.use_env_allocators", "0")?;
+        options.set("session.record_ep_graph_assignment_info", "1")?;
+        if let GraphForm::SourceAndSave(path) = form {
+            options.save_to(path)?;
+        }
+        Ok(options)
+    }
+
+    fn save_to(&self, path: &Path) -> Result<()> {
+        let api = api()?;
+        let mut data = path.file_name().unwrap_or_default().to_owned();
+        data.push(".data");
+        let data = data.to_string_lossy();
+        let path = c_path(path)?;
+        // SAFETY: options and path are valid for the call.
+        check(unsafe { (api.SetOptimizedModelFilePath)(self.0.as_ptr(), path.as_ptr()) })
+            .map_err(|e| refused(&e))?;
+        self.set(
+            "session.optimized_model_external_initializers_file_name",
+            &data,
+        )?;
+        self.set("session.save_external_prepacked_constant_initializers", "1")
+    }
+
+    fn set(&self, key: &str, value: &str) -> Result<()> {
+        let api = api()?;
+        let nul = |_| Error::new(ErrorKind::Internal, "a session option contains a NUL");
+        let (key, value) = (
+            CString::new(key).map_err(nul)?,
+            CString::new(value).map_err(nul)?,
+        );
+        // SAFETY: options and strings are valid for the call.
+        check(unsafe { (api.AddSessionConfigEntry)(self.0.as_ptr(), key.as_ptr(), value.as_ptr()) })
+            .map_err(|e| refused(&e))
+    }
+
+    pub(super) fn ptr(&self) -> *const sys::OrtSessionOptions {
+        self.0.as_ptr()
+    }
+}
+
+fn refused(source: &::ort::Error) -> Error {
+    failure(ErrorKind::Internal, "session options", source)
+}

@@ -1,0 +1,557 @@
+//! Sessions: a loaded graph, its ports, its runs.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ::ort::sys;
+
+use super::options::SessionOptions;
+use super::tensor::{self, Dim, Port, Tensor};
+use super::{Environment, api, check, failure, watch};
+use crate::control::CancelToken;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Which form of the graph to load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GraphForm {
+    /// As exported: optimised during the load, weights repacked into anonymous memory.
+    Source,
+    /// As exported; the optimised, prepacked form is also written to this path, its weights to a file of the same name
+    /// with `.data` appended. Neither may exist.
+    SourceAndSave(PathBuf),
+    /// A form that `SourceAndSave` wrote on this machine: no optimisation, weights mapped from the file.
+    Prepacked,
+}
+
+/// What to load.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// The open environment.
+    pub environment: &'static Environment,
+    /// The `.onnx` file; external data is found beside it.
+    pub model: PathBuf,
+    /// The form it has.
+    pub form: GraphForm,
+}
+
+/// Which provider runs how many nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Placement(pub Vec<(String, usize)>);
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("unknown");
+        }
+        for (i, (provider, nodes)) in self.0.iter().enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            let s = if *nodes == 1 { "" } else { "s" };
+            write!(f, "{comma}{provider}: {nodes} node{s}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One run of a session.
+#[derive(Debug, Default)]
+pub struct RunArgs<'a> {
+    /// Input ports and what they read.
+    pub inputs: Vec<(&'a str, &'a Tensor)>,
+    /// Output ports to return, in this order.
+    pub outputs: Vec<&'a str>,
+    /// (input, output, tensor): one buffer bound as that input and that output, as `GroupQueryAttention` wants its cache.
+    pub in_place: Vec<(&'a str, &'a str, &'a mut Tensor)>,
+    /// Ends the run when cancelled.
+    pub cancel: Option<&'a CancelToken>,
+    /// Ends the run when it passes.
+    pub deadline: Option<Instant>,
+}
+
+/// A loaded graph. May move between threads; one run at a time.
+pub struct Session {
+    ptr: NonNull<sys::OrtSession>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    input_names: HashMap<String, CString>,
+    output_names: HashMap<String, CString>,
+    placement: Placement,
+    model: PathBuf,
+    runs: u64,
+}
+
+// SAFETY: the session belongs to this value alone and ONNX Runtime does not tie it to a thread.
+unsafe impl Send for Session {}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Ok(api) = api() {
+            // SAFETY: the session is owned and no run is under way, since runs borrow it.
+            unsafe { (api.ReleaseSession)(self.ptr.as_ptr()) };
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("model", &self.model)
+            .field("runs", &self.runs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Loads a graph. Takes milliseconds to seconds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when the file is missing, [`ErrorKind::BadModel`] when ONNX Runtime refuses it, and
+    /// [`ErrorKind::Unsupported`] when a port is not a tensor of a [`DType`](super::DType).
+    pub fn load(config: &SessionConfig) -> Result<Self> {
+        let api = api()?;
+        let model = &config.model;
+        if !model.is_file() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("model {} does not exist", model.display()),
+            ));
+        }
+        let options = SessionOptions::new(&config.form)?;
+        let path = c_path(model)?;
+        let mut session = ptr::null_mut();
+        // SAFETY: environment, path and options are valid for the call; `session` receives an owned pointer.
+        check(unsafe {
+            (api.CreateSession)(
+                config.environment.ptr(),
+                path.as_ptr(),
+                options.ptr(),
+                &mut session,
+            )
+        })
+        .map_err(|e| {
+            failure(
+                ErrorKind::BadModel,
+                format_args!("loading {}", model.display()),
+                &e,
+            )
+        })?;
+        let ptr = NonNull::new(session)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "ONNX Runtime made no session"))?;
+        let mut session = Self {
+            ptr,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            input_names: HashMap::new(),
+            output_names: HashMap::new(),
+            placement: Placement::default(),
+            model: model.clone(),
+            runs: 0,
+        };
+        session.inputs = session.read_ports(Side::Input)?;
+        session.outputs = session.read_ports(Side::Output)?;
+        session.input_names = c_names(&session.inputs)?;
+        session.output_names = c_names(&session.outputs)?;
+        session.placement = session.read_placement().unwrap_or_default();
+        Ok(session)
+    }
+
+    /// The ports the graph reads.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// The ports the graph writes.
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// Which providers the nodes were given to, as ONNX Runtime recorded it.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// Runs finished without error.
+    pub fn runs(&self) -> u64 {
+        self.runs
+    }
+
+    /// Runs the graph and returns the tensors of `args.outputs`, in that order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for unknown, repeated or missing ports and wrong element types;
+    /// [`ErrorKind::Cancelled`] or [`ErrorKind::DeadlineExceeded`] when ended early (the content of `in_place` tensors
+    /// is then undefined); [`ErrorKind::Inference`] when the graph fails.
+    pub fn run(&mut self, args: RunArgs<'_>) -> Result<Vec<Tensor>> {
+        let api = api()?;
+        self.check_args(&args)?;
+        let count = args.inputs.len() + args.in_place.len();
+        let mut input_names: Vec<*const c_char> = Vec::with_capacity(count);
+        let mut inputs: Vec<*const sys::OrtValue> = Vec::with_capacity(count);
+        let count = args.outputs.len() + args.in_place.len();
+        let mut output_names: Vec<*const c_char> = Vec::with_capacity(count);
+        let mut outputs: Vec<*mut sys::OrtValue> = Vec::with_capacity(count);
+        for (name, tensor) in &args.inputs {
+            input_names.push(self.input_names[*name].as_ptr());
+            inputs.push(tensor.value());
+        }
+        for name in &args.outputs {
+            output_names.push(self.output_names[*name].as_ptr());
+            outputs.push(ptr::null_mut());
+        }
+        for (input, output, tensor) in &args.in_place {
+            input_names.push(self.input_names[*input].as_ptr());
+            inputs.push(tensor.value());
+            output_names.push(self.output_names[*output].as_ptr());
+            outputs.push(tensor.value());
+        }
+        let options = Arc::new(RunOptions::new()?);
+        let stop = Arc::clone(&options);
+        let cancel_hook = args.cancel.map(|c| c.on_cancel(move || stop.terminate()));
+        let stop = Arc::clone(&options);
+        let deadline = args
+            .deadline
+            .map(|at| watch::at(at, Arc::new(move || stop.terminate())));
+        // SAFETY: all arrays have the lengths given; names and tensors live through `args` and `self` until the call
+        // ends; `&mut self` makes this the only run; a tensor bound twice is borrowed mutably in `args`.
+        let status = check(unsafe {
+            (api.Run)(
+                self.ptr.as_ptr(),
+                options.0.as_ptr(),
+                input_names.as_ptr(),
+                inputs.as_ptr(),
+                inputs.len(),
+                output_names.as_ptr(),
+                output_names.len(),
+                outputs.as_mut_ptr(),
+            )
+        });
+        drop((cancel_hook, deadline));
+        // Those after `args.outputs` are the caller's own tensors.
+        let made: Vec<Result<Tensor>> = outputs[..args.outputs.len()]
+            .iter()
+            .filter_map(|&value| NonNull::new(value))
+            // SAFETY: values that the run put in place of NULL are owned by us.
+            .map(|value| unsafe { Tensor::from_value(value) })
+            .collect();
+        if let Err(e) = status {
+            return Err(self.run_failure(&args, &e));
+        }
+        let made = made.into_iter().collect::<Result<Vec<_>>>()?;
+        if made.len() != args.outputs.len() {
+            return Err(Error::new(
+                ErrorKind::Inference,
+                format!("{} left an output empty", self.model.display()),
+            ));
+        }
+        self.runs += 1;
+        Ok(made)
+    }
+
+    fn run_failure(&self, args: &RunArgs<'_>, source: &::ort::Error) -> Error {
+        if args.cancel.is_some_and(CancelToken::is_cancelled) {
+            return Error::new(ErrorKind::Cancelled, "cancelled by the caller");
+        }
+        if args.deadline.is_some_and(|at| Instant::now() >= at) {
+            return Error::new(
+                ErrorKind::DeadlineExceeded,
+                "the deadline passed during a run",
+            );
+        }
+        failure(
+            ErrorKind::Inference,
+            format_args!("running {}", self.model.display()),
+            source,
+        )
+    }
+
+    /// Everything that ONNX Runtime would not check, or not name.
+    fn check_args(&self, args: &RunArgs<'_>) -> Result<()> {
+        let wrong = |what: String| {
+            Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("{}: {what}", self.model.display()),
+            ))
+        };
+        let inputs = || {
+            let plain = args.inputs.iter().map(|(name, tensor)| (*name, *tensor));
+            plain.chain(
+                args.in_place
+                    .iter()
+                    .map(|(name, _, tensor)| (*name, &**tensor)),
+            )
+        };
+        for (name, tensor) in inputs() {
+            match self.inputs.iter().find(|port| port.name == name) {
+                None => return wrong(format!("it has no input {name:?}")),
+                Some(port) if port.dtype != tensor.dtype() => {
+                    return wrong(format!(
+                        "input {name:?} takes {}, not {}",
+                        port.dtype,
+                        tensor.dtype()
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        for port in &self.inputs {
+            match inputs().filter(|(name, _)| *name == port.name).count() {
+                1 => {}
+                0 => return wrong(format!("input {:?} is missing", port.name)),
+                _ => return wrong(format!("input {:?} is given twice", port.name)),
+            }
+        }
+        let in_place = args.in_place.iter().map(|(_, name, _)| *name);
+        let mut seen: Vec<&str> = Vec::new();
+        for name in args.outputs.iter().copied().chain(in_place) {
+            if !self.output_names.contains_key(name) {
+                return wrong(format!("it has no output {name:?}"));
+            }
+            if seen.contains(&name) {
+                return wrong(format!("output {name:?} is asked for twice"));
+            }
+            seen.push(name);
+        }
+        if seen.is_empty() {
+            return wrong("no output is asked for".into());
+        }
+        Ok(())
+    }
+
+    fn read_ports(&self, side: Side) -> Result<Vec<Port>> {
+        let api = api()?;
+        let broken = |e: &::ort::Error| {
+            failure(
+                ErrorKind::BadModel,
+                format_args!("ports of {}", self.model.display()),
+                e,
+            )
+        };
+        let session = self.ptr.as_ptr();
+        let mut count = 0;
+        // SAFETY: the session is valid, `count` writable.
+        check(unsafe {
+            match side {
+                Side::Input => (api.SessionGetInputCount)(session, &mut count),
+                Side::Output => (api.SessionGetOutputCount)(session, &mut count),
+            }
+        })
+        .map_err(|e| broken(&e))?;
+        (0..count)
+            .map(|index| {
+                let name = self.port_name(side, index).map_err(|e| broken(&e))?;
+                self.read_port(side, index, name)
+            })
+            .collect()
+    }
+
+    fn port_name(&self, side: Side, index: usize) -> std::result::Result<String, ::ort::Error> {
+        let api = ::ort::api();
+        let session = self.ptr.as_ptr();
+        // SAFETY: the session is valid and `index` below its port count; the name is copied, then freed by the
+        // allocator that made it.
+        unsafe {
+            let mut allocator = ptr::null_mut();
+            check((api.GetAllocatorWithDefaultOptions)(&mut allocator))?;
+            let mut raw = ptr::null_mut();
+            check(match side {
+                Side::Input => (api.SessionGetInputName)(session, index, allocator, &mut raw),
+                Side::Output => (api.SessionGetOutputName)(session, index, allocator, &mut raw),
+            })?;
+            let name = CStr::from_ptr(raw).to_string_lossy().into_owned();
+            check((api.AllocatorFree)(allocator, raw.cast()))?;
+            Ok(name)
+        }
+    }
+
+    fn read_port(&self, side: Side, index: usize, name: String) -> Result<Port> {
+        let api = api()?;
+        let session = self.ptr.as_ptr();
+        let broken = |e: &::ort::Error| {
+            failure(
+                ErrorKind::BadModel,
+                format_args!("port {name:?} of {}", self.model.display()),
+                e,
+            )
+        };
+        let mut info = ptr::null_mut();
+        // SAFETY: the session is valid and `index` below its port count; `info` receives an owned pointer.
+        check(unsafe {
+            match side {
+                Side::Input => (api.SessionGetInputTypeInfo)(session, index, &mut info),
+                Side::Output => (api.SessionGetOutputTypeInfo)(session, index, &mut info),
+            }
+        })
+        .map_err(|e| broken(&e))?;
+        // SAFETY: `info` is valid until released here; everything read from it is copied.
+        let read = unsafe {
+            let read = read_type_info(api, info);
+            (api.ReleaseTypeInfo)(info);
+            read
+        };
+        match read.map_err(|e| broken(&e))? {
+            Some((dtype, shape)) => Ok(Port { name, dtype, shape }),
+            None => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "port {name:?} of {} is not a tensor of an element type Atom knows",
+                    self.model.display()
+                ),
+            )),
+        }
+    }
+
+    fn read_placement(&self) -> std::result::Result<Placement, ::ort::Error> {
+        let api = ::ort::api();
+        let mut placement: Vec<(String, usize)> = Vec::new();
+        // SAFETY: the session is valid; the arrays and strings it hands out live as long as it does and are only read.
+        unsafe {
+            let mut parts = ptr::null();
+            let mut count = 0;
+            check((api.Session_GetEpGraphAssignmentInfo)(
+                self.ptr.as_ptr(),
+                &mut parts,
+                &mut count,
+            ))?;
+            for index in 0..count {
+                let part = *parts.add(index);
+                let (mut name, mut nodes, mut node_count) = (ptr::null(), ptr::null(), 0);
+                check((api.EpAssignedSubgraph_GetEpName)(part, &mut name))?;
+                check((api.EpAssignedSubgraph_GetNodes)(
+                    part,
+                    &mut nodes,
+                    &mut node_count,
+                ))?;
+                let name = short_provider(&CStr::from_ptr(name).to_string_lossy());
+                match placement.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, nodes)) => *nodes += node_count,
+                    None => placement.push((name, node_count)),
+                }
+            }
+        }
+        Ok(Placement(placement))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Input,
+    Output,
+}
+
+/// `CPUExecutionProvider` is `cpu` in manifests and reports.
+fn short_provider(name: &str) -> String {
+    name.strip_suffix("ExecutionProvider")
+        .unwrap_or(name)
+        .to_lowercase()
+}
+
+pub(super) fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("the path {} contains a NUL", path.display()),
+        )
+    })
+}
+
+fn c_names(ports: &[Port]) -> Result<HashMap<String, CString>> {
+    ports
+        .iter()
+        .map(|port| {
+            let name = CString::new(port.name.as_str()).map_err(|_| {
+                Error::new(
+                    ErrorKind::BadModel,
+                    format!("the port name {:?} contains a NUL", port.name),
+                )
+            })?;
+            Ok((port.name.clone(), name))
+        })
+        .collect()
+}
+
+/// Element type and dimensions of a port, `None` if it is not a tensor of a known element type.
+///
+/// # Safety
+/// `info` must be valid.
+unsafe fn read_type_info(
+    api: &sys::OrtApi,
+    info: *const sys::OrtTypeInfo,
+) -> std::result::Result<Option<(tensor::DType, Vec<Dim>)>, ::ort::Error> {
+    let mut kind = 0_i32;
+    let mut tensor_info = ptr::null();
+    // SAFETY: `info` is valid; the enumeration is an i32, read as such because newer libraries may extend it.
+    unsafe {
+        check((api.GetOnnxTypeFromTypeInfo)(info, (&raw mut kind).cast()))?;
+        if kind != sys::ONNXType::ONNX_TYPE_TENSOR as i32 {
+            return Ok(None);
+        }
+        check((api.CastTypeInfoToTensorInfo)(info, &mut tensor_info))?;
+        let (Some(dtype), dims) = tensor::read_tensor_info(api, tensor_info)? else {
+            return Ok(None);
+        };
+        let mut symbols = vec![ptr::null(); dims.len()];
+        check((api.GetSymbolicDimensions)(
+            tensor_info,
+            symbols.as_mut_ptr(),
+            symbols.len(),
+        ))?;
+        let shape = dims.iter().zip(symbols).map(|(&dim, symbol)| {
+            usize::try_from(dim).map_or_else(
+                |_| {
+                    Dim::Symbolic(if symbol.is_null() {
+                        String::new()
+                    } else {
+                        CStr::from_ptr(symbol).to_string_lossy().into_owned()
+                    })
+                },
+                Dim::Fixed,
+            )
+        });
+        Ok(Some((dtype, shape.collect())))
+    }
+}
+
+/// Options of one run; setting its terminate flag ends the run.
+struct RunOptions(NonNull<sys::OrtRunOptions>);
+
+// SAFETY: the only thing done from other threads is setting the terminate flag, which the API allows during a run.
+unsafe impl Send for RunOptions {}
+// SAFETY: as for Send.
+unsafe impl Sync for RunOptions {}
+
+impl RunOptions {
+    fn new() -> Result<Self> {
+        let api = api()?;
+        let mut options = ptr::null_mut();
+        // SAFETY: `options` receives an owned pointer.
+        check(unsafe { (api.CreateRunOptions)(&mut options) })
+            .map_err(|e| failure(ErrorKind::Internal, "making run options", &e))?;
+        NonNull::new(options)
+            .map(Self)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "ONNX Runtime made no run options"))
+    }
+
+    fn terminate(&self) {
+        if let Ok(api) = api() {
+            // SAFETY: the options are valid as long as `self`.
+            let set = check(unsafe { (api.RunOptionsSetTerminate)(self.0.as_ptr()) });
+            if let Err(e) = set {
+                log::warn!("a run could not be ended: {e}");
+            }
+        }
+    }
+}
+
+impl Drop for RunOptions {
+    fn drop(&mut self) {
+        if let Ok(api) = api() {
+            // SAFETY: owned, and no run uses them any more: `run` keeps its own reference until the run has ended.
+            unsafe { (api.ReleaseRunOptions)(self.0.as_ptr()) };
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Files that survive a power cut.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Makes the entries of folder `dir` (created, renamed, removed files) durable.
+///
+/// # Errors
+/// What opening or syncing the folder gives.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|e| Error::io(dir.display(), &e))
+}
+
+/// Replaces `path` by a file holding `bytes`: readers see the old or the new content, never a mixture, and the new one
+/// is durable when this returns.
+///
+/// # Errors
+/// What writing gives; the old file is then untouched and no temporary file remains.
+pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{} does not name a file", path.display()),
+        ));
+    };
+    let dir = if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    };
+    let mut temporary = name.to_owned();
+    temporary.push(format!(
+        ".tmp-{}-{}",
+        std::process::id(),
+        COUNTER.fetch_add(1, Ordering::Relaxed)
+    ));
+    let temporary = dir.join(temporary);
+    let written = (|| {
+        let mut file = File::create_new(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    if let Err(e) = written {
+        let _ = fs::remove_file(&temporary);
+        return Err(Error::io(path.display(), &e));
+    }
+    sync_dir(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_whole_files() -> Result<()> {
+        let dir = tempfile::tempdir().map_err(|e| Error::io("temp", &e))?;
+        let path = dir.path().join("a");
+        atomic_write(&path, b"one")?;
+        atomic_write(&path, b"two")?;
+        assert_eq!(fs::read(&path).ok().as_deref(), Some(&b"two"[..]));
+        assert_eq!(fs::read_dir(dir.path()).map(|d| d.count()).ok(), Some(1));
+        let missing = atomic_write(&dir.path().join("no/such/file"), b"x");
+        assert_eq!(missing.map_err(|e| e.kind()), Err(ErrorKind::NotFound));
+        Ok(())
+    }
+}

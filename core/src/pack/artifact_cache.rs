@@ -1,0 +1,305 @@
+//! What is made from a pack on this device and kept: optimised, prepacked forms of graphs.
+//!
+//! One folder per entry, named by what it was made from; written aside and renamed, so that an entry is whole or absent.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::checks::{self, Checks};
+use super::spec::{ModuleSpec, Provider};
+use crate::error::{Error, ErrorKind, Result};
+use crate::os::file;
+use crate::os::stamp::FileStamp;
+use crate::os::{cpu, memory, user};
+
+/// Raised when entries are made in another way.
+const FORMAT: u32 = 1;
+const MODEL: &str = "model.onnx";
+const RECORD: &str = "entry.json";
+const QUARANTINE: &str = "quarantine";
+const CHECKS: &str = "checks";
+/// An unfinished entry this old has no maker any more.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// A folder of forms made on this device. Clones share it; thread-safe, and safe to share among processes.
+#[derive(Debug, Clone, Default)]
+pub struct ArtifactCache(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    checks: Checks,
+}
+
+/// Names an entry by what it was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key(String);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    module: String,
+    files: Vec<RecordedFile>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RecordedFile {
+    name: String,
+    sha256: String,
+    bytes: u64,
+}
+
+impl ArtifactCache {
+    /// A cache in folder `dir`, made when first written to. A folder that cannot be written is no error: what is there is
+    /// used, and modules load without what is not, with a logged warning.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        let inner = Inner {
+            dir: dir.into(),
+            checks: Checks::default(),
+        };
+        inner.checks.persist_in(&inner.dir.join(CHECKS));
+        inner.sweep();
+        Self(Some(Arc::new(inner)))
+    }
+
+    /// No cache: modules load as they lie in the pack.
+    pub fn disabled() -> Self {
+        Self(None)
+    }
+
+    /// The folder, unless disabled.
+    pub fn dir(&self) -> Option<&Path> {
+        self.0.as_ref().map(|inner| inner.dir.as_path())
+    }
+
+    /// Where checks of a pack's files are remembered too.
+    pub(crate) fn checks_dir(&self) -> Option<PathBuf> {
+        self.dir().map(|dir| dir.join(CHECKS))
+    }
+
+    /// Bytes on disk, quarantined entries included; 0 when disabled or unreadable.
+    pub fn size(&self) -> u64 {
+        self.dir().map_or(0, size_of_dir)
+    }
+
+    /// The key of `spec` made by ONNX Runtime `version` for `provider` on this processor.
+    pub(crate) fn key(spec: &ModuleSpec, version: &str, provider: Provider) -> Key {
+        let mut hash = Sha256::new();
+        hash.update(format!(
+            "atom artifact {FORMAT}\0{version}\0{}\0",
+            provider.name()
+        ));
+        hash.update(cpu::isa());
+        for file in spec.weights() {
+            // External data is found by its name, so the name counts.
+            hash.update(format!("\0{}\0{}", file.file, file.sha256));
+        }
+        let mut key = checks::hex(&hash.finalize());
+        key.truncate(40);
+        Key(key)
+    }
+
+    /// The graph of an intact entry. A damaged one is put into quarantine, as if it were absent.
+    pub(crate) fn find(&self, key: &Key) -> Option<PathBuf> {
+        let inner = self.0.as_ref()?;
+        let entry = inner.dir.join(&key.0);
+        if !entry.is_dir() {
+            return None;
+        }
+        match inner.check(&entry) {
+            Ok(()) => Some(entry.join(MODEL)),
+            Err(e) => {
+                self.quarantine(key, &e);
+                None
+            }
+        }
+    }
+
+    /// Makes an entry with `build`, which writes the graph to the path it is given and what belongs to it beside it.
+    ///
+    /// # Errors
+    /// What `build` or writing gives; nothing is left behind.
+    pub(crate) fn create(
+        &self,
+        key: &Key,
+        module: &str,
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let Some(inner) = &self.0 else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the artifact cache is disabled",
+            ));
+        };
+        let unique = format!(
+            "{}.tmp-{}-{}",
+            key.0,
+            std::process::id(),
+            COUNTER.fetch_add(1, Ordering::Relaxed)
+        );
+        let temporary = inner.dir.join(unique);
+        let made = inner.write(&temporary, module, build).and_then(|record| {
+            let entry = inner.dir.join(&key.0);
+            if let Err(e) = fs::rename(&temporary, &entry) {
+                // Another process was quicker; its entry serves as well.
+                if !entry.is_dir() {
+                    return Err(Error::io(entry.display(), &e));
+                }
+                return Ok(());
+            }
+            file::sync_dir(&inner.dir)?;
+            for file in &record.files {
+                let path = entry.join(&file.name);
+                inner
+                    .checks
+                    .remember(&path, &file.sha256, FileStamp::of(&path)?);
+            }
+            Ok(())
+        });
+        let _ = fs::remove_dir_all(&temporary);
+        memory::trim();
+        made
+    }
+
+    /// Takes an entry out of use, keeping it for a look; the one kept before is removed.
+    pub(crate) fn quarantine(&self, key: &Key, why: &Error) {
+        let Some(inner) = &self.0 else { return };
+        log::warn!("artifact {} is damaged and will be made anew: {why}", key.0);
+        let entry = inner.dir.join(&key.0);
+        let quarantine = inner.dir.join(QUARANTINE);
+        // Only one, since entries are large.
+        let _ = fs::remove_dir_all(&quarantine);
+        let moved = fs::create_dir_all(&quarantine)
+            .and_then(|()| fs::rename(&entry, quarantine.join(&key.0)));
+        if moved.is_err() {
+            let _ = fs::remove_dir_all(&entry);
+        }
+    }
+}
+
+impl Inner {
+    /// Writes and syncs a whole entry into `folder`.
+    fn write(
+        &self,
+        folder: &Path,
+        module: &str,
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Record> {
+        let io = |path: &Path, e: &std::io::Error| Error::io(path.display(), e);
+        fs::create_dir_all(folder).map_err(|e| io(folder, &e))?;
+        build(&folder.join(MODEL))?;
+        let mut record = Record {
+            format: FORMAT,
+            module: module.to_owned(),
+            files: Vec::new(),
+        };
+        for found in fs::read_dir(folder).map_err(|e| io(folder, &e))? {
+            let found = found.map_err(|e| io(folder, &e))?;
+            let path = found.path();
+            let Ok(name) = found.file_name().into_string() else {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "an artifact's name is not UTF-8",
+                ));
+            };
+            // Mapped files must not be writable by others, whatever the umask.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
+                .and_then(|()| fs::File::open(&path)?.sync_all())
+                .map_err(|e| io(&path, &e))?;
+            record.files.push(RecordedFile {
+                name,
+                sha256: checks::sha256_of(&path, &mut |_| {})?,
+                bytes: found.metadata().map_err(|e| io(&path, &e))?.len(),
+            });
+        }
+        if !record.files.iter().any(|file| file.name == MODEL) {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "ONNX Runtime wrote no optimised graph",
+            ));
+        }
+        let text = serde_json::to_vec_pretty(&record)
+            .map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?;
+        file::atomic_write(&folder.join(RECORD), &text)?;
+        Ok(record)
+    }
+
+    /// Whether an entry is whole and has the hashes it was made with.
+    fn check(&self, entry: &Path) -> Result<()> {
+        let bad = |what: String| Error::new(ErrorKind::BadPack, what);
+        let path = entry.join(RECORD);
+        let text = fs::read(&path).map_err(|e| Error::io(path.display(), &e))?;
+        let record: Record =
+            serde_json::from_slice(&text).map_err(|e| bad(format!("{}: {e}", path.display())))?;
+        if record.format != FORMAT || !record.files.iter().any(|file| file.name == MODEL) {
+            return Err(bad(format!(
+                "{} is not a record of this version",
+                path.display()
+            )));
+        }
+        for file in &record.files {
+            if super::files::bad_name(&file.name).is_some() || file.name.contains('/') {
+                return Err(bad(format!("{} names {:?}", path.display(), file.name)));
+            }
+            let path = entry.join(&file.name);
+            let metadata =
+                fs::symlink_metadata(&path).map_err(|e| Error::io(path.display(), &e))?;
+            if !metadata.is_file() || metadata.len() != file.bytes {
+                return Err(bad(format!(
+                    "{} has not the size it was made with",
+                    path.display()
+                )));
+            }
+            let user = user::effective_id();
+            if metadata.mode() & 0o022 != 0 || (metadata.uid() != user && metadata.uid() != 0) {
+                return Err(bad(format!("{} can be written by others", path.display())));
+            }
+            self.checks.ensure(&path, &file.sha256)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what makers that died left behind.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let unfinished = entry.file_name().to_string_lossy().contains(".tmp-");
+            let age = entry.metadata().and_then(|metadata| metadata.modified());
+            let old = age.is_ok_and(|at| {
+                SystemTime::now()
+                    .duration_since(at)
+                    .is_ok_and(|age| age > ABANDONED)
+            });
+            if unfinished && old {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+fn size_of_dir(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok()?;
+            Some(if metadata.is_dir() {
+                size_of_dir(&entry.path())
+            } else {
+                metadata.len()
+            })
+        })
+        .sum()
+}

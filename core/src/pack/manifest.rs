@@ -1,0 +1,179 @@
+//! `pack.toml`, schema 1.
+
+use serde::{Deserialize, Serialize};
+
+use super::spec::ModuleSpec;
+use super::validate;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A pack's manifest. Obtained by [`Manifest::parse`], so always valid.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of the format: 1.
+    pub schema: u32,
+    /// Name of the pack: `[a-z0-9-]+`.
+    pub id: String,
+    /// Version of the pack.
+    pub version: String,
+    /// SPDX expression.
+    pub licence: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// The tasks the pack serves.
+    #[serde(default)]
+    pub tasks: TasksSpec,
+    /// What grounded captions are made from.
+    pub grounding: Option<GroundingSpec>,
+    /// The modules, in the manifest's order.
+    #[serde(rename = "module")]
+    pub modules: Vec<ModuleSpec>,
+}
+
+/// A file of the pack, as declared.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRef {
+    /// Path relative to the pack's folder.
+    pub file: String,
+    /// SHA-256, lower-case hexadecimal.
+    pub sha256: String,
+    /// Size.
+    pub bytes: u64,
+}
+
+/// Tasks and the modules they go through; an absent one cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TasksSpec {
+    /// Frames to features.
+    pub index: Option<IndexTask>,
+    /// Words to segments.
+    pub search: Option<SearchTask>,
+    /// A segment to a sentence.
+    pub caption: Option<LanguageTask>,
+    /// A segment and a question to an answer.
+    pub ask: Option<LanguageTask>,
+}
+
+impl TasksSpec {
+    /// The names of the tasks the pack serves.
+    pub fn served(&self) -> Vec<&'static str> {
+        [
+            ("index", self.index.is_some()),
+            ("search", self.search.is_some()),
+            ("caption", self.caption.is_some()),
+            ("ask", self.ask.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, served)| served.then_some(name))
+        .collect()
+    }
+}
+
+/// The indexing task.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IndexTask {
+    /// Module that encodes keyframes.
+    pub visual_encoder: String,
+    /// Module that finds things in them.
+    pub detector: Option<String>,
+}
+
+/// The search task.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchTask {
+    /// Module that encodes queries.
+    pub text_encoder: String,
+    /// What the encoder is given; `{}` stands for the query.
+    #[serde(default = "plain_template")]
+    pub query_template: String,
+    /// Cosine below which a segment is no match.
+    pub min_score: f32,
+}
+
+impl Eq for SearchTask {}
+
+fn plain_template() -> String {
+    "{}".into()
+}
+
+/// How captions and answers come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CaptionMode {
+    /// The decoder chooses among sentences the grounding allows.
+    Grounded,
+    /// Visual features stand in the decoder's input.
+    Prefix,
+}
+
+/// A task of the language decoder.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LanguageTask {
+    /// How.
+    pub mode: CaptionMode,
+    /// The decoder's module.
+    pub language_decoder: String,
+    /// Prefix mode: the module from token ids to input embeddings.
+    pub token_embedding: Option<String>,
+    /// Prefix mode: the module from features to input embeddings.
+    pub connector: Option<String>,
+    /// Prefix mode: the token that marks where the features go.
+    pub image_token: Option<String>,
+    /// Prefix mode: the prompt, with `image_token` in it.
+    pub prompt: Option<String>,
+}
+
+/// What grounded captions and answers are made from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroundingSpec {
+    /// The classes and what they are called.
+    pub taxonomy: FileRef,
+}
+
+impl Manifest {
+    /// Parses and validates the text of a `pack.toml`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadPack`] naming the key and what it must be; [`ErrorKind::Unsupported`] for a newer schema.
+    pub fn parse(text: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Schema {
+            schema: Option<u32>,
+        }
+        let bad = |e: toml::de::Error| {
+            Error::new(ErrorKind::BadPack, e.to_string().trim_end().to_owned())
+        };
+        // First, so that a newer manifest is called newer and not full of unknown keys.
+        let Schema { schema } = toml::from_str(text).map_err(bad)?;
+        match schema {
+            Some(1) => {}
+            Some(other) => {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!("schema = {other}: this Atom reads schema 1"),
+                )
+                .remedy("use a newer Atom, or a pack made for this one"));
+            }
+            None => {
+                return Err(Error::new(ErrorKind::BadPack, "schema is missing")
+                    .remedy("begin pack.toml with schema = 1"));
+            }
+        }
+        let manifest: Self = toml::from_str(text).map_err(bad)?;
+        validate::manifest(&manifest)?;
+        Ok(manifest)
+    }
+
+    /// Every file the manifest names; one named twice comes twice.
+    pub fn files(&self) -> impl Iterator<Item = &FileRef> {
+        let grounding = self.grounding.iter().map(|grounding| &grounding.taxonomy);
+        grounding.chain(self.modules.iter().flat_map(ModuleSpec::files))
+    }
+}

@@ -1,0 +1,437 @@
+//! A module's entry in `pack.toml`.
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::manifest::FileRef;
+use crate::ort::{DType, Dim};
+
+/// What a module does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModuleKind {
+    /// Pixels to features.
+    VisualEncoder,
+    /// Words to a vector.
+    TextEncoder,
+    /// Tokens to the next token.
+    LanguageDecoder,
+    /// Token ids to the decoder's input embeddings.
+    TokenEmbedding,
+    /// Features to the decoder's input embeddings.
+    Connector,
+    /// Pixels to boxes.
+    Detector,
+}
+
+impl ModuleKind {
+    /// The name in manifests and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::VisualEncoder => "visual-encoder",
+            Self::TextEncoder => "text-encoder",
+            Self::LanguageDecoder => "language-decoder",
+            Self::TokenEmbedding => "token-embedding",
+            Self::Connector => "connector",
+            Self::Detector => "detector",
+        }
+    }
+}
+
+/// Precision of the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    Fp32,
+    /// 16-bit floats.
+    Fp16,
+    /// 8-bit integers.
+    Int8,
+    /// 4-bit integers.
+    Int4,
+}
+
+impl Precision {
+    /// The name in manifests and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+        }
+    }
+}
+
+/// Something that runs graphs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// The processor.
+    Cpu,
+    /// Qualcomm's NPU.
+    Qnn,
+    /// Android's neural networks API.
+    Nnapi,
+    /// XNNPACK on the processor.
+    Xnnpack,
+}
+
+impl Provider {
+    /// The name in manifests and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Qnn => "qnn",
+            Self::Nnapi => "nnapi",
+            Self::Xnnpack => "xnnpack",
+        }
+    }
+}
+
+/// What happens when the preferred provider cannot run a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// An error.
+    Require,
+    /// The next one of the list, with a warning.
+    Prefer,
+    /// The next one of the list, else the processor.
+    #[default]
+    Allow,
+}
+
+/// How a module is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LoadPath {
+    /// From its optimised, prepacked form in the artifact cache, made at the first load.
+    Prepacked,
+    /// As it lies in the pack.
+    #[default]
+    Plain,
+}
+
+/// What an output means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The search vector.
+    Embedding,
+    /// Class probabilities.
+    Posteriors,
+    /// What a connector reads: `[batch, D]` or `[batch, N, D]`.
+    Features,
+    /// Nothing a task reads.
+    #[default]
+    None,
+}
+
+/// A declared port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortSpec {
+    /// Name in the graph.
+    pub name: String,
+    /// Type of the elements.
+    pub dtype: DType,
+    /// Dimensions.
+    pub shape: Vec<Dim>,
+    /// Outputs only: what it means.
+    #[serde(default)]
+    pub role: Role,
+}
+
+/// A module.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModuleSpec {
+    /// Its name in the pack.
+    pub id: String,
+    /// What it does.
+    pub kind: ModuleKind,
+    /// The ONNX graph.
+    pub model: FileRef,
+    /// The graph's external data.
+    #[serde(default)]
+    pub data: Vec<FileRef>,
+    /// Precision of the weights.
+    pub precision: Precision,
+    /// Providers, preferred first.
+    #[serde(default = "cpu_only")]
+    pub providers: Vec<Provider>,
+    /// What happens when the preferred one cannot run it.
+    #[serde(default)]
+    pub policy: Policy,
+    /// How it is loaded.
+    #[serde(default)]
+    pub load: LoadPath,
+    /// What it reads. A language decoder may leave out the ports that follow from `decoder`.
+    #[serde(default)]
+    pub inputs: Vec<PortSpec>,
+    /// What it writes; as `inputs`.
+    #[serde(default)]
+    pub outputs: Vec<PortSpec>,
+    /// Visual encoder, detector: how pixels become the input.
+    pub preprocess: Option<PreprocessSpec>,
+    /// Text encoder, language decoder: how words become tokens.
+    pub tokenizer: Option<TokenizerSpec>,
+    /// Language decoder: its dimensions.
+    pub decoder: Option<DecoderSpec>,
+    /// Detector: labels and thresholds.
+    pub detector: Option<DetectorSpec>,
+    /// A known input and its output.
+    pub golden: Option<GoldenSpec>,
+}
+
+fn cpu_only() -> Vec<Provider> {
+    vec![Provider::Cpu]
+}
+
+/// Filter of a resize.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resample {
+    /// Triangle.
+    Bilinear,
+    /// Cubic convolution, a = -0.5.
+    Bicubic,
+    /// Lanczos with three lobes.
+    Lanczos3,
+}
+
+/// How a view fills the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fit {
+    /// The centred square of `fraction` of the shorter side.
+    Crop,
+    /// The centred rectangle of `fraction` of both sides, proportions changed.
+    Stretch,
+    /// The same rectangle, with bars.
+    Pad,
+}
+
+/// What one batch row sees of the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ViewSpec {
+    /// How it fills the input.
+    pub fit: Fit,
+    /// How much of the frame, above 0 and up to 1.
+    pub fraction: f32,
+}
+
+/// Order of the axes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Planes of channels.
+    #[default]
+    Nchw,
+    /// Interleaved channels.
+    Nhwc,
+}
+
+/// Order of the channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Red first.
+    #[default]
+    Rgb,
+    /// Blue first.
+    Bgr,
+}
+
+/// How pixels become a module's input: `(x / 255 - mean) / std` after cropping and resizing.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreprocessSpec {
+    /// Width of the input in pixels.
+    pub width: u32,
+    /// Height of the input in pixels.
+    pub height: u32,
+    /// Filter of the antialiased resize.
+    pub resample: Resample,
+    /// One batch row for each: what is seen of the frame.
+    #[serde(default = "whole_view")]
+    pub views: Vec<ViewSpec>,
+    /// Subtracted, per channel R G B.
+    pub mean: [f32; 3],
+    /// Divided by, per channel R G B.
+    pub std: [f32; 3],
+    /// Order of the axes.
+    #[serde(default)]
+    pub layout: Layout,
+    /// Order of the channels.
+    #[serde(default)]
+    pub order: Order,
+}
+
+fn whole_view() -> Vec<ViewSpec> {
+    vec![ViewSpec {
+        fit: Fit::Crop,
+        fraction: 1.0,
+    }]
+}
+
+/// How words become tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerSpec {
+    /// A Hugging Face `tokenizer.json`.
+    pub file: FileRef,
+    /// Longest input in tokens.
+    pub max_tokens: usize,
+}
+
+/// How a decoder keeps keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvForm {
+    /// One buffer of `[1, kv_heads, capacity, head_dim]` is past and present.
+    Shared,
+    /// Past grows by concatenation.
+    Concat,
+}
+
+/// A language decoder's dimensions.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecoderSpec {
+    /// Layers.
+    pub layers: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Length of a head.
+    pub head_dim: usize,
+    /// Entries of the logits.
+    pub vocab: usize,
+    /// Longest context in tokens.
+    pub context: usize,
+    /// How keys and values are kept.
+    pub kv: KvForm,
+    /// Their type: f32 or f16.
+    pub kv_dtype: DType,
+    /// Token that begins a text.
+    pub bos: Option<u32>,
+    /// Tokens that end it.
+    pub eos: Vec<u32>,
+    /// A Jinja chat template.
+    pub chat_template: Option<FileRef>,
+}
+
+/// A detector's labels and thresholds.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetectorSpec {
+    /// Names of the classes.
+    pub labels: Vec<String>,
+    /// Score below which a box is dropped.
+    pub min_score: f32,
+    /// Overlap above which the weaker of two boxes is dropped.
+    pub nms_iou: f32,
+}
+
+/// A known input and its output.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenSpec {
+    /// Smallest cosine between what a declared output should be and what it is.
+    pub cosine: f64,
+    /// What goes in; ports of a cache that are not given start empty.
+    pub inputs: Vec<GoldenPort>,
+    /// What comes out.
+    pub outputs: Vec<GoldenPort>,
+}
+
+/// A tensor of a golden run.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GoldenPort {
+    /// The port.
+    pub port: String,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Raw little-endian elements of the port's type.
+    pub file: FileRef,
+}
+
+impl ModuleSpec {
+    /// Every file of the module.
+    pub fn files(&self) -> impl Iterator<Item = &FileRef> {
+        let tokenizer = self.tokenizer.iter().map(|tokenizer| &tokenizer.file);
+        let template = self
+            .decoder
+            .iter()
+            .filter_map(|decoder| decoder.chat_template.as_ref());
+        let golden = self.golden.iter().flat_map(|golden| {
+            let ports = golden.inputs.iter().chain(&golden.outputs);
+            ports.map(|port| &port.file)
+        });
+        self.weights()
+            .chain(tokenizer)
+            .chain(template)
+            .chain(golden)
+    }
+
+    /// The files a session is made from.
+    pub fn weights(&self) -> impl Iterator<Item = &FileRef> {
+        std::iter::once(&self.model).chain(&self.data)
+    }
+
+    /// The declared input called `name`.
+    pub fn input(&self, name: &str) -> Option<&PortSpec> {
+        self.inputs.iter().find(|port| port.name == name)
+    }
+
+    /// The declared output called `name`.
+    pub fn output(&self, name: &str) -> Option<&PortSpec> {
+        self.outputs.iter().find(|port| port.name == name)
+    }
+
+    /// The first declared output with this role.
+    pub fn output_with(&self, role: Role) -> Option<&PortSpec> {
+        self.outputs.iter().find(|port| port.role == role)
+    }
+
+    /// Size of the module's graph and weights on disk.
+    pub fn bytes(&self) -> u64 {
+        self.weights().map(|file| file.bytes).sum()
+    }
+
+    /// Length of the vectors of the output with role `embedding`, if it is fixed.
+    pub fn embedding_dim(&self) -> Option<usize> {
+        match self.output_with(Role::Embedding)?.shape.last()? {
+            Dim::Fixed(dim) => Some(*dim),
+            Dim::Symbolic(_) => None,
+        }
+    }
+
+    /// Adds to `hash` everything that decides what the module computes: weights, precision, ports, preparation of the
+    /// input.
+    pub fn hash_identity(&self, hash: &mut Sha256) {
+        for file in self.weights() {
+            hash.update(file.sha256.as_bytes());
+        }
+        if let Some(tokenizer) = &self.tokenizer {
+            hash.update(tokenizer.file.sha256.as_bytes());
+        }
+        // Debug text of plain data: equal for equal values, and floats are printed exactly.
+        let rest = (
+            &self.kind,
+            &self.precision,
+            &self.inputs,
+            &self.outputs,
+            &self.preprocess,
+            &self.detector,
+            self.tokenizer
+                .as_ref()
+                .map(|tokenizer| tokenizer.max_tokens),
+        );
+        hash.update(format!("{rest:?}").as_bytes());
+    }
+}

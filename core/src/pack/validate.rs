@@ -1,0 +1,489 @@
+//! What a manifest must satisfy beyond its grammar. Every message names the key.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+
+use super::files;
+use super::manifest::{CaptionMode, FileRef, LanguageTask, Manifest};
+use super::spec::{
+    DecoderSpec, DetectorSpec, GoldenSpec, ModuleKind, ModuleSpec, PortSpec, PreprocessSpec, Role,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ort::{DType, Dim};
+
+/// `key` is wrong: what it is, and what it must be.
+fn bad<T>(key: impl Display, what: impl Display, remedy: impl Into<String>) -> Result<T> {
+    Err(Error::new(ErrorKind::BadPack, format!("{key} {what}")).remedy(remedy))
+}
+
+fn require(holds: bool, key: impl Display, what: impl Display, remedy: &str) -> Result<()> {
+    if holds {
+        Ok(())
+    } else {
+        bad(key, what, remedy)
+    }
+}
+
+pub(super) fn manifest(manifest: &Manifest) -> Result<()> {
+    name("id", &manifest.id)?;
+    for (key, value) in [
+        ("version", &manifest.version),
+        ("licence", &manifest.licence),
+    ] {
+        require(!value.trim().is_empty(), key, "is empty", "give it a value")?;
+    }
+    if manifest.modules.is_empty() {
+        return bad("module", "is empty", "a pack has at least one [[module]]");
+    }
+    let mut kinds = HashMap::new();
+    for module in &manifest.modules {
+        name("module.id", &module.id)?;
+        if kinds.insert(module.id.as_str(), module.kind).is_some() {
+            return bad(
+                "module.id",
+                format_args!("{:?} occurs twice", module.id),
+                "ids are unique",
+            );
+        }
+    }
+    for spec in &manifest.modules {
+        module(spec).map_err(|e| e.context(format_args!("module {:?}", spec.id)))?;
+    }
+    tasks(manifest, &kinds)?;
+    if let Some(grounding) = &manifest.grounding {
+        file("grounding.taxonomy", &grounding.taxonomy)?;
+    }
+    same_file_same_hash(manifest)
+}
+
+fn name(key: &str, id: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    require(
+        !id.is_empty() && id.len() <= 64 && id.chars().all(plain),
+        key,
+        format_args!("= {id:?} is not a name"),
+        "use 1 to 64 of a-z, 0-9 and -",
+    )
+}
+
+fn same_file_same_hash(manifest: &Manifest) -> Result<()> {
+    let mut seen: HashMap<&str, &FileRef> = HashMap::new();
+    for file in manifest.files() {
+        let first = seen.entry(&file.file).or_insert(file);
+        require(
+            *first == file,
+            "file",
+            format_args!(
+                "{:?} is declared twice, with different sha256 or bytes",
+                file.file
+            ),
+            "correct one of them",
+        )?;
+    }
+    Ok(())
+}
+
+fn file(key: &str, file: &FileRef) -> Result<()> {
+    if let Some(why) = files::bad_name(&file.file) {
+        return bad(
+            format_args!("{key}.file"),
+            format_args!("= {:?} {why}", file.file),
+            "name a file inside the pack, by a path relative to pack.toml",
+        );
+    }
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    require(
+        file.sha256.len() == 64 && file.sha256.bytes().all(hex),
+        format_args!("{key}.sha256"),
+        format_args!("= {:?} is not a SHA-256", file.sha256),
+        "give 64 lower-case hexadecimal digits, as sha256sum prints them",
+    )?;
+    require(
+        file.bytes > 0,
+        format_args!("{key}.bytes"),
+        "= 0",
+        "give the file's size",
+    )
+}
+
+fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
+    let refers = |key: &str, id: &str, kind: ModuleKind| match kinds.get(id) {
+        Some(found) if *found == kind => Ok(()),
+        Some(found) => bad(
+            key,
+            format_args!("= {id:?} is a {}", found.name()),
+            format!("name a module of kind {:?}", kind.name()),
+        ),
+        None => bad(
+            key,
+            format_args!("= {id:?} is no module"),
+            "name a [[module]]'s id",
+        ),
+    };
+    let by_id = |id: &str| manifest.modules.iter().find(|module| module.id == id);
+    if let Some(index) = &manifest.tasks.index {
+        refers(
+            "tasks.index.visual_encoder",
+            &index.visual_encoder,
+            ModuleKind::VisualEncoder,
+        )?;
+        if let Some(detector) = &index.detector {
+            refers("tasks.index.detector", detector, ModuleKind::Detector)?;
+        }
+    }
+    if let Some(search) = &manifest.tasks.search {
+        refers(
+            "tasks.search.text_encoder",
+            &search.text_encoder,
+            ModuleKind::TextEncoder,
+        )?;
+        require(
+            search.query_template.matches("{}").count() == 1,
+            "tasks.search.query_template",
+            format_args!("= {:?}", search.query_template),
+            "it holds {} once, where the query goes",
+        )?;
+        within("tasks.search.min_score", search.min_score.into(), -1.0, 1.0)?;
+        let encoder = manifest
+            .tasks
+            .index
+            .as_ref()
+            .and_then(|i| by_id(&i.visual_encoder));
+        require(
+            encoder.is_some_and(|encoder| encoder.output_with(Role::Embedding).is_some()),
+            "tasks.search",
+            "needs [tasks.index] whose visual encoder has an output with role = \"embedding\"",
+            "declare it, or leave [tasks.search] out",
+        )?;
+    }
+    for (key, task) in [
+        ("caption", &manifest.tasks.caption),
+        ("ask", &manifest.tasks.ask),
+    ] {
+        let Some(task) = task else { continue };
+        let key = format!("tasks.{key}");
+        let refers = |field: &str, id: &str, kind| refers(&format!("{key}.{field}"), id, kind);
+        refers(
+            "language_decoder",
+            &task.language_decoder,
+            ModuleKind::LanguageDecoder,
+        )?;
+        for (field, id, kind) in [
+            (
+                "token_embedding",
+                &task.token_embedding,
+                ModuleKind::TokenEmbedding,
+            ),
+            ("connector", &task.connector, ModuleKind::Connector),
+        ] {
+            if let Some(id) = id {
+                refers(field, id, kind)?;
+            }
+        }
+        language_task(&key, task, manifest)?;
+    }
+    Ok(())
+}
+
+fn language_task(key: &str, task: &LanguageTask, manifest: &Manifest) -> Result<()> {
+    let prefix_keys = [
+        ("token_embedding", task.token_embedding.is_some(), true),
+        ("connector", task.connector.is_some(), false),
+        ("image_token", task.image_token.is_some(), true),
+        ("prompt", task.prompt.is_some(), true),
+    ];
+    for (field, given, needed) in prefix_keys {
+        match task.mode {
+            CaptionMode::Prefix if needed && !given => {
+                return bad(
+                    format_args!("{key}.{field}"),
+                    "is missing",
+                    "mode = \"prefix\" needs it",
+                );
+            }
+            CaptionMode::Grounded if given => {
+                return bad(
+                    format_args!("{key}.{field}"),
+                    "has no meaning in mode = \"grounded\"",
+                    "remove it, or use mode = \"prefix\"",
+                );
+            }
+            _ => {}
+        }
+    }
+    match (task.mode, &task.prompt, &task.image_token) {
+        (CaptionMode::Grounded, ..) => require(
+            manifest.grounding.is_some(),
+            format_args!("{key}.mode"),
+            "= \"grounded\" needs [grounding]",
+            "add [grounding] with a taxonomy",
+        ),
+        (CaptionMode::Prefix, Some(prompt), Some(token)) => require(
+            !token.is_empty() && prompt.matches(token.as_str()).count() == 1,
+            format_args!("{key}.prompt"),
+            format_args!("= {prompt:?}"),
+            "it holds image_token once, where the picture goes",
+        ),
+        (CaptionMode::Prefix, ..) => Ok(()),
+    }
+}
+
+fn module(module: &ModuleSpec) -> Result<()> {
+    file("model", &module.model)?;
+    for data in &module.data {
+        file("data", data)?;
+        // ONNX Runtime looks for external data beside the graph, or beside its optimised form.
+        let folder = |path: &str| path.rsplit_once('/').map(|(dir, _)| dir.to_owned());
+        require(
+            folder(&data.file) == folder(&module.model.file),
+            "data.file",
+            format_args!("= {:?} lies elsewhere than model", data.file),
+            "put both into the same folder",
+        )?;
+    }
+    let distinct: HashSet<_> = module.providers.iter().collect();
+    require(
+        !module.providers.is_empty() && distinct.len() == module.providers.len(),
+        "providers",
+        "is empty or names one twice",
+        "list each provider once, for example [\"cpu\"]",
+    )?;
+    ports("inputs", &module.inputs)?;
+    ports("outputs", &module.outputs)?;
+    if let Some(port) = module.inputs.iter().find(|port| port.role != Role::None) {
+        return bad(
+            "inputs.role",
+            format_args!("of {:?} has no meaning", port.name),
+            "only outputs have roles",
+        );
+    }
+    let kind = module.kind;
+    let decodes = kind == ModuleKind::LanguageDecoder;
+    let sees = matches!(kind, ModuleKind::VisualEncoder | ModuleKind::Detector);
+    let reads = matches!(kind, ModuleKind::TextEncoder | ModuleKind::LanguageDecoder);
+    for (key, given, wanted) in [
+        ("preprocess", module.preprocess.is_some(), sees),
+        ("tokenizer", module.tokenizer.is_some(), reads),
+        ("decoder", module.decoder.is_some(), decodes),
+        (
+            "detector",
+            module.detector.is_some(),
+            kind == ModuleKind::Detector,
+        ),
+    ] {
+        if wanted && !given {
+            let needs = format!("a {} needs [module.{key}]", kind.name());
+            return bad(key, "is missing", needs);
+        }
+        if given && !wanted {
+            let reason = format!("has no meaning for a {}", kind.name());
+            return bad(key, reason, "remove it, or correct kind");
+        }
+    }
+    if !decodes {
+        for (key, list) in [("inputs", &module.inputs), ("outputs", &module.outputs)] {
+            require(
+                !list.is_empty(),
+                key,
+                "is empty",
+                "declare the graph's ports",
+            )?;
+        }
+    }
+    if let Some(spec) = &module.preprocess {
+        preprocess(spec, &module.inputs)?;
+    }
+    if let Some(tokenizer) = &module.tokenizer {
+        file("tokenizer.file", &tokenizer.file)?;
+        size("tokenizer.max_tokens", tokenizer.max_tokens, 1 << 24)?;
+    }
+    if let Some(spec) = &module.decoder {
+        decoder(spec)?;
+    }
+    if let Some(spec) = &module.detector {
+        detector(spec, &module.outputs)?;
+    }
+    if let Some(spec) = &module.golden {
+        golden(spec, module)?;
+    }
+    Ok(())
+}
+
+fn ports(key: &str, ports: &[PortSpec]) -> Result<()> {
+    let mut names = HashSet::new();
+    for port in ports {
+        require(
+            !port.name.is_empty(),
+            format_args!("{key}.name"),
+            "is empty",
+            "name the port",
+        )?;
+        require(
+            names.insert(&port.name),
+            format_args!("{key}.name"),
+            format_args!("= {:?} occurs twice", port.name),
+            "names are unique",
+        )?;
+        let valid = |dim: &Dim| match dim {
+            Dim::Fixed(size) => *size > 0,
+            Dim::Symbolic(name) => !name.is_empty(),
+        };
+        require(
+            port.shape.iter().all(valid),
+            format_args!("{key}.shape"),
+            format_args!("of {:?} has a 0 or an empty name", port.name),
+            "give sizes from 1, or names for what each run decides",
+        )?;
+    }
+    for role in [Role::Embedding, Role::Posteriors, Role::Features] {
+        let count = ports.iter().filter(|port| port.role == role).count();
+        require(
+            count <= 1,
+            format_args!("{key}.role"),
+            format_args!("{role:?} occurs {count} times"),
+            "give each role to one port",
+        )?;
+    }
+    Ok(())
+}
+
+fn size(key: &str, value: usize, limit: usize) -> Result<()> {
+    require(
+        (1..=limit).contains(&value),
+        key,
+        format_args!("= {value}"),
+        &format!("it is 1 to {limit}"),
+    )
+}
+
+fn within(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
+    require(
+        (low..=high).contains(&value),
+        key,
+        format_args!("= {value}"),
+        &format!("it is {low} to {high}"),
+    )
+}
+
+fn preprocess(spec: &PreprocessSpec, inputs: &[PortSpec]) -> Result<()> {
+    size("preprocess.width", spec.width as usize, 8192)?;
+    size("preprocess.height", spec.height as usize, 8192)?;
+    size("preprocess.views (its length)", spec.views.len(), 64)?;
+    require(
+        spec.views
+            .iter()
+            .all(|view| view.fraction > 0.0 && view.fraction <= 1.0),
+        "preprocess.views.fraction",
+        "is out of range",
+        "give a fraction above 0, up to 1",
+    )?;
+    require(
+        spec.mean.iter().all(|mean| mean.is_finite()),
+        "preprocess.mean",
+        format_args!("= {:?}", spec.mean),
+        "give finite numbers",
+    )?;
+    require(
+        spec.std.iter().all(|std| std.is_finite() && *std != 0.0),
+        "preprocess.std",
+        format_args!("= {:?}", spec.std),
+        "give finite numbers other than 0",
+    )?;
+    require(
+        inputs.len() == 1 && inputs[0].shape.len() == 4,
+        "inputs",
+        "are not one tensor of four dimensions",
+        "what sees pixels has one input, [batch, 3, height, width] or [batch, height, width, 3]",
+    )
+}
+
+fn decoder(spec: &DecoderSpec) -> Result<()> {
+    size("decoder.layers", spec.layers, 1024)?;
+    size("decoder.kv_heads", spec.kv_heads, 1024)?;
+    size("decoder.head_dim", spec.head_dim, 65_536)?;
+    size("decoder.vocab", spec.vocab, 1 << 24)?;
+    size("decoder.context", spec.context, 1 << 24)?;
+    require(
+        matches!(spec.kv_dtype, DType::F32 | DType::F16),
+        "decoder.kv_dtype",
+        format_args!("= {}", spec.kv_dtype),
+        "it is \"f32\" or \"f16\"",
+    )?;
+    require(
+        !spec.eos.is_empty(),
+        "decoder.eos",
+        "is empty",
+        "name the tokens that end a text",
+    )?;
+    let in_vocab = |&id: &u32| (id as usize) < spec.vocab;
+    require(
+        spec.eos.iter().chain(&spec.bos).all(in_vocab),
+        "decoder.eos or decoder.bos",
+        "names a token outside the vocabulary",
+        "token ids are below decoder.vocab",
+    )?;
+    match &spec.chat_template {
+        Some(template) => file("decoder.chat_template", template),
+        None => Ok(()),
+    }
+}
+
+fn detector(spec: &DetectorSpec, outputs: &[PortSpec]) -> Result<()> {
+    require(
+        !spec.labels.is_empty(),
+        "detector.labels",
+        "is empty",
+        "name the classes",
+    )?;
+    within("detector.min_score", spec.min_score.into(), 0.0, 1.0)?;
+    within("detector.nms_iou", spec.nms_iou.into(), 0.0, 1.0)?;
+    for (name, rank) in [("boxes", 3), ("scores", 2), ("classes", 2)] {
+        require(
+            outputs
+                .iter()
+                .any(|port| port.name == name && port.shape.len() == rank),
+            "outputs",
+            format_args!("lack {name:?} of {rank} dimensions"),
+            "a detector writes boxes [batch, N, 4], scores [batch, N] and classes [batch, N]",
+        )?;
+    }
+    Ok(())
+}
+
+fn golden(spec: &GoldenSpec, module: &ModuleSpec) -> Result<()> {
+    within("golden.cosine", spec.cosine, 0.0, 1.0)?;
+    for (key, declared, given) in [
+        ("golden.inputs", &module.inputs, &spec.inputs),
+        ("golden.outputs", &module.outputs, &spec.outputs),
+    ] {
+        require(
+            !given.is_empty(),
+            key,
+            "is empty",
+            "give at least one tensor",
+        )?;
+        for port in given {
+            file(&format!("{key}.file"), &port.file)?;
+            let spec = declared.iter().find(|spec| spec.name == port.port);
+            // A decoder's ports may follow from [module.decoder] instead.
+            require(
+                spec.is_some() || module.kind == ModuleKind::LanguageDecoder,
+                format_args!("{key}.port"),
+                format_args!("= {:?} is no declared port", port.port),
+                "name a declared port",
+            )?;
+            let elements = port
+                .shape
+                .iter()
+                .try_fold(1u64, |n, &d| n.checked_mul(d as u64));
+            let bytes = spec.and_then(|spec| elements?.checked_mul(spec.dtype.size() as u64));
+            require(
+                elements.is_some() && bytes.is_none_or(|bytes| bytes == port.file.bytes),
+                format_args!("{key}.file.bytes"),
+                format_args!("= {} does not fit shape {:?}", port.file.bytes, port.shape),
+                "the file holds the raw elements and nothing else",
+            )?;
+        }
+    }
+    Ok(())
+}
