@@ -2,7 +2,7 @@
 """Fetches everything Atom needs that is not source code, and builds the reference pack.
 
     python3 models/setup.py demo        what `make demo` needs: ort videos tools pack
-    python3 models/setup.py test        what `make test` needs: demo, photos, llama
+    python3 models/setup.py test        what `make test` needs: demo photos llama
     python3 models/setup.py STEP...     single steps, see --list
 
 Everything lands in $ATOM_CACHE (default $XDG_CACHE_HOME/atom, ~/.cache/atom). Every file is pinned by version and
@@ -277,6 +277,33 @@ def step_tools():
     return str(VENV_PYTHON)
 
 
+def step_photos():
+    """Photographs with known contents, for the retrieval tests."""
+    names = sorted(json.loads((HERE / "reference" / "labels.json").read_text()))
+    key = sources()["photos"]["sha256"]
+    folder = CACHE / "photos"
+    if not all(stamped("photos", key, folder / name) for name in names):
+        wheel = fetch("photos")
+        for name in names:
+            extract(wheel, f"skimage/data/{name}", folder / name)
+        stamp("photos", key)
+    return str(folder)
+
+
+def step_llama():
+    """llama.cpp, which the tests compare the decoder with."""
+    wanted = HERE / "requirements-test.txt"
+    home = CACHE / "llama"
+    key = sha256(wanted) + machine()
+    if not stamped("llama", key, home):
+        with scratch() as folder:
+            command = pip() + ["install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile"]
+            run(command + ["--root-user-action", "ignore", "--target", str(folder / "llama"), "-r", str(wanted)])
+            exchange(folder / "llama", home)
+        stamp("llama", key)
+    return str(home)
+
+
 def sources_key(*names):
     """A hash over files of models/reference and the pins, so that a change of either rebuilds."""
     digest = hashlib.sha256()
@@ -288,7 +315,7 @@ def sources_key(*names):
 def step_pack():
     """The reference pack, converted from the weights (no torch)."""
     reference = HERE / "reference"
-    skip = {"oracle.py"}
+    skip = {"oracle.py", "labels.json"}
     names = [path.name for path in reference.iterdir() if path.suffix in (".py", ".json") and path.name not in skip]
     key = sources_key(*names)
     target = CACHE / "packs" / "reference"
@@ -322,10 +349,12 @@ STEPS = {
     "videos": step_videos,
     "tools": step_tools,
     "pack": step_pack,
+    "photos": step_photos,
+    "llama": step_llama,
 }
 GROUPS = {
     "demo": ["ort", "videos", "tools", "pack"],
-    "test": ["ort", "videos", "tools", "pack"],
+    "test": ["ort", "videos", "tools", "pack", "photos", "llama"],
 }
 
 
