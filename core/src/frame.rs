@@ -280,6 +280,15 @@ impl FrameBuf {
         }
     }
 
+    /// As [`with_capacity`](Self::with_capacity), with its memory already in place: the first copy meets no page fault.
+    pub fn preallocated(bytes: usize) -> Self {
+        let mut frame = Self::with_capacity(bytes);
+        // Not zero: zeroed memory would be handed out by the kernel page by page, later.
+        frame.data.resize(bytes.max(1), 1);
+        frame.data.truncate(1);
+        frame
+    }
+
     /// Takes over a tightly packed buffer.
     ///
     /// # Errors
@@ -329,6 +338,13 @@ impl FrameBuf {
     /// Capture time in nanoseconds on the stream's own clock.
     pub fn timestamp_ns(&self) -> i64 {
         self.timestamp_ns
+    }
+}
+
+impl Default for FrameBuf {
+    /// One grey pixel without memory of its own to speak of.
+    fn default() -> Self {
+        Self::with_capacity(0)
     }
 }
 

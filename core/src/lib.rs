@@ -5,6 +5,7 @@ pub mod cache;
 pub mod control;
 pub mod error;
 pub mod features;
+pub mod flow;
 pub mod frame;
 pub mod ground;
 pub mod index;
@@ -12,5 +13,6 @@ pub mod module;
 pub mod ort;
 pub mod os;
 pub mod pack;
+pub mod vision;
 
 pub use error::{Error, ErrorKind, Result};

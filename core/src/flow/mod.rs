@@ -1,0 +1,5 @@
+//! Queues: what carries frames from a camera to the worker, and work from stage to stage.
+
+pub mod channel;
+pub mod ring;
+pub mod stage;
