@@ -343,7 +343,7 @@ def step_pack():
     return str(target)
 
 
-PACK_SOURCES = ["efficientnet-lite0", "minilm", "minilm-tokenizer", "smollm2"]
+PACK_SOURCES = ["efficientnet-lite0", "minilm", "minilm-tokenizer", "smollm2", "centernet"]
 STEPS = {
     "ort": step_ort,
     "videos": step_videos,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+import detector
 import graph as g
 import language_decoder
 import manifest
@@ -139,6 +140,27 @@ def decoder_module(downloads, out, work):
     return entry
 
 
+def detector_module(downloads, out, work):
+    files = detector.build(download(downloads, "centernet"), out / "detector.onnx")
+    size, best = detector.SIZE, detector.BEST
+    entry = module(
+        out, "detector", "detector", files, "fp32",
+        [port("pixel_values", "f32", ["batch", 3, size, size])],
+        [port("boxes", "f32", ["batch", best, 4]), port("scores", "f32", ["batch", best]), port("classes", "i64", ["batch", best])],
+        # Small, and the odd sizes of its tensors would leave a prepacked form unaligned (see graph.ALIGN).
+        load="plain",
+    )
+    entry["preprocess"] = {
+        "width": size, "height": size, "resample": "bilinear", "views": [1.0], "fit": "stretch",
+        # The network takes 0..255 as it is.
+        "mean": [0.0] * 3, "std": [1.0 / 255.0] * 3, "layout": "nchw", "order": "rgb",
+    }
+    entry["detector"] = {"labels": detector.LABELS, "min_score": 0.45, "nms_iou": 0.5}
+    # Only the scores: which of two nearly equal peaks comes first may differ between instruction sets.
+    entry["golden"] = g.golden(out, g.session(files[0]), "detector", 0.999, {"pixel_values": detector.golden_input()}, ["scores"])
+    return entry
+
+
 def build(downloads, out):
     out.mkdir(parents=True)
     work = out / "work"
@@ -156,25 +178,25 @@ def build(downloads, out):
 
     parts["decoder"] = timed("language decoder", decoder_module, downloads, out, work)
 
+    parts["detector"] = timed("detector", detector_module, downloads, out, work)
+
+    taxonomy = out / "taxonomy.json"
+    shutil.copyfile(HERE / "taxonomy.json", taxonomy)
     tasks = {
-        "index": {"visual_encoder": "visual-encoder"},
+        "index": {"visual_encoder": "visual-encoder", "detector": "detector"},
         "search": {"text_encoder": "text-encoder", "query_template": TEMPLATE, "min_score": MIN_SCORE},
     }
-    grounding = None
-    if (HERE / "taxonomy.json").is_file():
-        shutil.copyfile(HERE / "taxonomy.json", out / "taxonomy.json")
-        grounding = {"taxonomy": g.file_ref(out, out / "taxonomy.json")}
-        for task in ("caption", "ask"):
-            tasks[task] = {"mode": "grounded", "language_decoder": "language-decoder"}
+    for task in ("caption", "ask"):
+        tasks[task] = {"mode": "grounded", "language_decoder": "language-decoder"}
     pack = {
         "schema": 1,
         "id": "reference",
         "version": "1.0.0",
-        "licence": "Apache-2.0",
-        "description": "EfficientNet-Lite0 with a ConSE search head, MiniLM, SmolLM2-135M; see models/README.md for what it can and cannot do.",
+        "licence": "Apache-2.0 AND MIT",
+        "description": "EfficientNet-Lite0 with a ConSE search head, MiniLM, SmolLM2-135M, CenterNet; see models/README.md for what it can and cannot do.",
         "tasks": tasks,
-        "grounding": grounding,
-        "modules": [parts["visual"], parts["text"], parts["decoder"]],
+        "grounding": {"taxonomy": g.file_ref(out, taxonomy)},
+        "modules": [parts["visual"], parts["text"], parts["decoder"], parts["detector"]],
     }
     (out / "pack.toml").write_text(manifest.render(pack), encoding="utf-8")
     shutil.rmtree(work)
