@@ -9,6 +9,7 @@ pub mod flow;
 pub mod frame;
 pub mod ground;
 pub mod index;
+pub mod language;
 pub mod module;
 pub mod ort;
 pub mod os;
