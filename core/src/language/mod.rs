@@ -1,14 +1,27 @@
 //! Language: text to vectors, and a decoder that speaks.
 
+mod choose;
 mod constraint;
+mod generate;
+mod generation;
 mod grammar;
+mod kv;
+mod model;
+mod ports;
 mod prompt;
 mod sampling;
+mod stop;
+mod text_encoder;
 mod tokenizer;
 mod trie;
 
+pub use choose::Choice;
 pub use constraint::Constraint;
+pub use generate::{GenerateOptions, Generated, StopReason};
+pub use generation::{CHUNK, Generation};
 pub use grammar::Grammar;
+pub use model::LanguageModel;
 pub use prompt::{ChatTemplate, Message};
 pub use sampling::Sampling;
+pub use text_encoder::{MAX_QUERY_BYTES, TextEncoder};
 pub use tokenizer::{Encoded, MAX_TEXT_BYTES, TextStream, Tokenizer};

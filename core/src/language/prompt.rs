@@ -360,7 +360,7 @@ mod tests {
         .expect("prompt");
         assert_eq!(
             prompt,
-            "<s>[b],[c]Sfalse2{\"k\": \"é<\"}[\n  1,\n  2\n]%</s>"
+            "<s>[b],[c]SFalse2{\"k\": \"é<\"}[\n  1,\n  2\n]%</s>"
         );
     }
 

@@ -1,0 +1,268 @@
+//! The key/value cache of one generation.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use half::f16;
+
+use super::ports::DecoderPorts;
+use crate::budget::ledger::{Charge, Ledger, Owner};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ort::{DType, Element, RunArgs, Tensor};
+use crate::pack::manifest::{DecoderSpec, KvForm};
+
+/// Capacities are multiples of this, the context's end excepted.
+const STEP: usize = 64;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Keys and values of every layer, and the ledger's entry for them.
+#[derive(Debug)]
+pub(super) struct Kv {
+    mode: KvForm,
+    dtype: DType,
+    heads: usize,
+    head_dim: usize,
+    context: usize,
+    /// Positions there is room for (shared) or that the ledger counts (concat).
+    capacity: usize,
+    len: usize,
+    /// Key and value of each layer: [1, heads, capacity, head_dim] when shared, [1, heads, len, head_dim] otherwise.
+    layers: Vec<[Tensor; 2]>,
+    charge: Charge,
+    ledger: Ledger,
+}
+
+impl Kv {
+    /// An empty cache with room for `capacity` positions, rounded up.
+    pub(super) fn new(spec: &DecoderSpec, capacity: usize, ledger: &Ledger) -> Result<Self> {
+        let mut kv = Self {
+            mode: spec.kv,
+            dtype: spec.kv_dtype,
+            heads: spec.kv_heads,
+            head_dim: spec.head_dim,
+            context: spec.context,
+            capacity: 0,
+            len: 0,
+            layers: Vec::new(),
+            charge: ledger.charge(Owner::Kv(NEXT_ID.fetch_add(1, Ordering::Relaxed)), 0, 0)?,
+            ledger: ledger.clone(),
+        };
+        kv.check_room(capacity)?;
+        let capacity = kv.rounded(capacity);
+        kv.charge.resize(kv.cost(spec.layers, capacity), 0)?;
+        kv.capacity = capacity;
+        let length = kv.length(capacity);
+        for _ in 0..spec.layers {
+            kv.layers.push([kv.empty(length)?, kv.empty(length)?]);
+        }
+        Ok(kv)
+    }
+
+    /// Positions filled.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes the ledger counts for this cache.
+    pub(super) fn bytes(&self) -> u64 {
+        self.cost(self.layers.len(), self.capacity)
+    }
+
+    /// An error when `need` positions are more than the context has.
+    pub(super) fn check_room(&self, need: usize) -> Result<()> {
+        if need <= self.context {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!(
+                "{need} positions are needed, but the decoder's context has {}",
+                self.context
+            ),
+        )
+        .remedy("shorten the prompt or ask for fewer tokens"))
+    }
+
+    /// Makes room for `need` positions in all; what is there stays.
+    pub(super) fn reserve(&mut self, need: usize) -> Result<()> {
+        self.check_room(need)?;
+        if need <= self.capacity {
+            return Ok(());
+        }
+        let capacity = self.rounded(need.max(self.capacity + self.capacity / 2));
+        let cost = self.cost(self.layers.len(), capacity);
+        match self.mode {
+            KvForm::Shared => {
+                // Old and new exist side by side while copying.
+                let both = cost + self.bytes();
+                self.charge.resize(both, 0)?;
+                match self.copied(capacity) {
+                    Ok(layers) => self.layers = layers,
+                    Err(error) => {
+                        self.charge.resize(self.bytes(), 0)?;
+                        return Err(error);
+                    }
+                }
+            }
+            KvForm::Concat => {}
+        }
+        self.charge.resize(cost, 0)?;
+        self.capacity = capacity;
+        Ok(())
+    }
+
+    /// Forgets every position from `len` on.
+    pub(super) fn truncate(&mut self, len: usize) -> Result<()> {
+        if len >= self.len {
+            return Ok(());
+        }
+        if self.mode == KvForm::Concat {
+            let layers = self.sliced(len)?;
+            self.layers = layers;
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    /// A cache of its own with the same contents.
+    pub(super) fn fork(&self) -> Result<Self> {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let charge = self.ledger.charge(Owner::Kv(id), self.bytes(), 0)?;
+        Ok(Self {
+            layers: self.copied(self.length(self.capacity))?,
+            charge,
+            ledger: self.ledger.clone(),
+            ..*self
+        })
+    }
+
+    /// Adds the cache's ports to a run. In concat mode the outputs asked for here come after those already there.
+    pub(super) fn bind<'a>(&'a mut self, ports: &'a DecoderPorts, args: &mut RunArgs<'a>) {
+        for (tensors, names) in self.layers.iter_mut().zip(&ports.layers) {
+            for (tensor, (past, present)) in tensors
+                .iter_mut()
+                .zip(names.past.iter().zip(&names.present))
+            {
+                match self.mode {
+                    KvForm::Shared => args.in_place.push((past, present, tensor)),
+                    KvForm::Concat => {
+                        args.inputs.push((past, tensor));
+                        args.outputs.push(present);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the result of a run over `rows` new positions: in concat mode the new tensors, in the order of
+    /// [`bind`](Self::bind).
+    pub(super) fn commit(&mut self, rows: usize, present: Vec<Tensor>) -> Result<()> {
+        let len = self.len + rows;
+        if self.mode == KvForm::Concat {
+            let shape = self.shape(len);
+            if let Some(wrong) = present
+                .iter()
+                .find(|tensor| tensor.shape() != shape || tensor.dtype() != self.dtype)
+            {
+                return Err(Error::new(
+                    ErrorKind::Inference,
+                    format!(
+                        "the decoder returned a cache {wrong:?}, expected {} {shape:?}",
+                        self.dtype
+                    ),
+                ));
+            }
+            let mut present = present.into_iter();
+            let mut layers = Vec::with_capacity(self.layers.len());
+            while let (Some(key), Some(value)) = (present.next(), present.next()) {
+                layers.push([key, value]);
+            }
+            if layers.len() != self.layers.len() {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "a run returned fewer caches than were asked for",
+                ));
+            }
+            self.layers = layers;
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    fn rounded(&self, positions: usize) -> usize {
+        positions.max(1).next_multiple_of(STEP).min(self.context)
+    }
+
+    /// How long tensors are when there is room for `capacity`.
+    fn length(&self, capacity: usize) -> usize {
+        match self.mode {
+            KvForm::Shared => capacity,
+            KvForm::Concat => self.len,
+        }
+    }
+
+    fn shape(&self, length: usize) -> [usize; 4] {
+        [1, self.heads, length, self.head_dim]
+    }
+
+    fn empty(&self, length: usize) -> Result<Tensor> {
+        Tensor::zeros(self.dtype, &self.shape(length))
+    }
+
+    /// What the ledger is told. A concatenating graph holds the old and the new cache during every step.
+    fn cost(&self, layers: usize, capacity: usize) -> u64 {
+        let one = self.heads * self.head_dim * capacity * self.dtype.size();
+        let copies = match self.mode {
+            KvForm::Shared => 1,
+            KvForm::Concat => 2,
+        };
+        (one * 2 * layers * copies) as u64
+    }
+
+    /// Copies of all tensors with room for `length` positions, filled up to `len`.
+    fn copied(&self, length: usize) -> Result<Vec<[Tensor; 2]>> {
+        self.copy_rows(length, self.len)
+    }
+
+    /// Copies of the first `len` positions of all tensors.
+    fn sliced(&self, len: usize) -> Result<Vec<[Tensor; 2]>> {
+        self.copy_rows(len, len)
+    }
+
+    fn copy_rows(&self, length: usize, filled: usize) -> Result<Vec<[Tensor; 2]>> {
+        let copy = |from: &Tensor| {
+            let mut to = self.empty(length)?;
+            match self.dtype {
+                DType::F16 => copy_heads::<f16>(from, &mut to, self.heads, filled * self.head_dim)?,
+                _ => copy_heads::<f32>(from, &mut to, self.heads, filled * self.head_dim)?,
+            }
+            Ok(to)
+        };
+        self.layers
+            .iter()
+            .map(|[key, value]| Ok([copy(key)?, copy(value)?]))
+            .collect()
+    }
+}
+
+/// Copies the first `count` elements of each head.
+fn copy_heads<T: Element>(
+    from: &Tensor,
+    to: &mut Tensor,
+    heads: usize,
+    count: usize,
+) -> Result<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    let from = from.as_slice::<T>()?;
+    let to = to.as_mut_slice::<T>()?;
+    let (from_stride, to_stride) = (from.len() / heads, to.len() / heads);
+    for (from, to) in from
+        .chunks_exact(from_stride)
+        .zip(to.chunks_exact_mut(to_stride))
+    {
+        to[..count].copy_from_slice(&from[..count]);
+    }
+    Ok(())
+}
