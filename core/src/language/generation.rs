@@ -28,6 +28,8 @@ pub struct Generation {
     pub(super) pending: Vec<u32>,
     /// Of the token after the last one of `history`; empty when they are not known.
     pub(super) logits: Vec<f32>,
+    /// Where the last feed ended, and the logits there: what truncating comes back to most.
+    mark: Option<(usize, Vec<f32>)>,
 }
 
 impl std::fmt::Debug for Generation {
@@ -62,6 +64,7 @@ impl Generation {
             history: Vec::new(),
             pending: Vec::new(),
             logits: Vec::new(),
+            mark: None,
         }
     }
 
@@ -87,7 +90,7 @@ impl Generation {
     }
 
     /// One logit per token of the vocabulary, for the token after the last committed one. Empty before the first
-    /// [`feed`](Self::feed) and after a [`truncate`](Self::truncate).
+    /// [`feed`](Self::feed), and after a [`truncate`](Self::truncate) to elsewhere than the end of the last feed.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
@@ -114,7 +117,9 @@ impl Generation {
             // What was not run of `ids` is the caller's again.
             let ran = self.committed() - committed;
             self.pending.truncate(pending.saturating_sub(ran));
-        })
+        })?;
+        self.set_mark();
+        Ok(())
     }
 
     /// Appends `rows` rows of input embeddings, row-major in `embeds`, in steps of at most 128: pictures, for a
@@ -154,15 +159,23 @@ impl Generation {
         self.kv.check_room(self.position() + rows)?;
         self.flush(control)?;
         let width = embeds.len() / rows;
-        for chunk in embeds.chunks(CHUNK * width) {
+        for chunk in embeds.chunks(chunk_of(rows) * width) {
             let rows = chunk.len() / width;
             self.step(&Input::Embeds(chunk, rows), control)?;
         }
+        self.set_mark();
         Ok(())
     }
 
+    fn set_mark(&mut self) {
+        if !self.logits.is_empty() {
+            self.mark = Some((self.committed(), self.logits.clone()));
+        }
+    }
+
     /// Forgets every position from `len` on, to go on differently from there. What is fed next is as if the rest had
-    /// never been.
+    /// never been. To go on without feeding is exact where the last feed ended; elsewhere the last token is run again,
+    /// alone, and ONNX Runtime's kernels for one row round differently from those for several.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] when `len` is more than [`position`](Self::position).
@@ -181,6 +194,11 @@ impl Generation {
         self.history.truncate(len);
         self.pending.clear();
         self.logits.clear();
+        match &self.mark {
+            Some((at, logits)) if *at == len => self.logits.clone_from(logits),
+            Some((at, _)) if *at > len => self.mark = None,
+            _ => {}
+        }
         Ok(())
     }
 
@@ -197,6 +215,7 @@ impl Generation {
             history: self.history.clone(),
             pending: self.pending.clone(),
             logits: self.logits.clone(),
+            mark: self.mark.clone(),
         })
     }
 
@@ -242,8 +261,9 @@ impl Generation {
 
     /// Runs what is pending.
     fn flush(&mut self, control: &Control) -> Result<()> {
+        let most = chunk_of(self.pending.len());
         while !self.pending.is_empty() {
-            let rows = self.pending.len().min(CHUNK);
+            let rows = self.pending.len().min(most);
             let chunk = self.pending[..rows].to_vec();
             self.step(&Input::Ids(&chunk), control)?;
             self.pending.drain(..rows);
@@ -358,6 +378,12 @@ impl Generation {
             )),
         }
     }
+}
+
+/// The size of a step over `rows` rows: even parts, so that a long prompt never ends in a step of one row, which rounds
+/// differently.
+fn chunk_of(rows: usize) -> usize {
+    rows.div_ceil(rows.div_ceil(CHUNK).max(1)).max(1)
 }
 
 /// A [1, n] tensor of whole numbers, i64 or i32.

@@ -8,7 +8,7 @@ use super::ports::DecoderPorts;
 use crate::budget::ledger::{Charge, Ledger, Owner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{DType, Element, RunArgs, Tensor};
-use crate::pack::manifest::{DecoderSpec, KvForm};
+use crate::pack::{DecoderSpec, KvForm};
 
 /// Capacities are multiples of this, the context's end excepted.
 const STEP: usize = 64;

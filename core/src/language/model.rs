@@ -11,7 +11,7 @@ use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::module::{Lease, Registry};
 use crate::ort::DType;
-use crate::pack::manifest::{DecoderSpec, ModuleKind};
+use crate::pack::{DecoderSpec, ModuleKind};
 
 /// A language decoder. Cheap to clone; may be used from any thread. Making one loads nothing: the decoder's session is
 /// leased when a [`Generation`] starts, and shared by all of them.

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{DType, Dim, Port};
-use crate::pack::manifest::{DecoderSpec, KvForm};
+use crate::pack::{DecoderSpec, KvForm};
 
 /// How the decoder takes its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::module::{Lease, Registry};
 use crate::ort::{DType, Dim, RunArgs, Tensor};
-use crate::pack::manifest::{ModuleKind, Role};
+use crate::pack::{ModuleKind, Role};
 
 /// Longest text, in bytes. A query is a sentence; anything near this is a mistake of the caller.
 pub const MAX_QUERY_BYTES: usize = 64 << 10;
