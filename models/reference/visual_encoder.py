@@ -1,7 +1,9 @@
 """EfficientNet-Lite0 (ImageNet-1k) as a visual encoder: class posteriors, pooled features and a search vector.
 
 The search vector is ConSE (Norouzi et al., 2013): the text vectors of the ten most probable classes, weighted by their
-probability. It lives in the text encoder's space, though the network never saw a word.
+probability. It lives in the text encoder's space, though the network never saw a word. ConSE's vectors are all equally long,
+so that a picture the network makes nothing of is as good a hit as a clear one. Here what the classes leave open goes into a
+direction that no text has: the cosine with a text is lower, the less the classes agree.
 """
 
 import numpy as np
@@ -20,7 +22,11 @@ STAGES = [(1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3)
 
 
 def build(checkpoint, class_vectors, path):
-    """Writes the ONNX model; CLASS_VECTORS [1000, D] are the classes' text vectors, not normalised again."""
+    """Writes the ONNX model; CLASS_VECTORS [1000, D] are the classes' text vectors, of length 1."""
+    # MiniLM's last layer norm switches one dimension off.
+    spare = int(np.abs(class_vectors).max(axis=0).argmin())
+    if np.abs(class_vectors[:, spare]).max() > 1e-6:
+        raise ValueError("the text space has no unused dimension")
     weights = torch_file.load(checkpoint)
     graph = g.Graph("efficientnet-lite0")
     source = graph.input("pixel_values", "f32", ["batch", 3, SIZE, SIZE])
@@ -74,7 +80,15 @@ def build(checkpoint, class_vectors, path):
     floor = graph.node("ReduceMin", ["best", graph.const("classes", [1], np.int64)], keepdims=1)
     kept = graph.node("Where", [graph.node("GreaterOrEqual", [posteriors, floor]), posteriors, "zero"])
     mixed = graph.node("MatMul", [kept, graph.const("class_vectors", class_vectors, np.float32)])
-    graph.node("LpNormalization", [mixed], "image_embeds", axis=1, p=2)
+    # Its length is 1 for one certain class, small for many that have nothing in common.
+    agreed = graph.node("ReduceL2", [mixed, "classes"], keepdims=1)
+    kept_share = graph.node("Sqrt", [graph.node("Sqrt", [agreed])])
+    known = graph.node("Mul", [graph.node("Div", [mixed, agreed]), kept_share])
+    one = graph.const("one", 1.0, np.float32)
+    open_share = graph.node("Sqrt", [graph.node("Relu", [graph.node("Sub", [one, graph.node("Mul", [kept_share, kept_share])])])])
+    unused = graph.const("unused", np.eye(class_vectors.shape[1])[spare][None], np.float32)
+    whole = graph.node("Add", [known, graph.node("Mul", [open_share, unused])])
+    graph.node("LpNormalization", [whole], "image_embeds", axis=1, p=2)
     graph.output("image_embeds", "f32", ["batch", class_vectors.shape[1]])
     graph.output("posteriors", "f32", ["batch", 1000])
     graph.output("pooler_output", "f32", ["batch", 1280])
