@@ -138,6 +138,18 @@ pub struct TextOptions {
     pub choices: Vec<String>,
 }
 
+impl TextOptions {
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when `max_tokens` is 0.
+    pub fn check(&self) -> Result<()> {
+        if self.max_tokens == 0 {
+            let error = Error::new(ErrorKind::InvalidArgument, "max_tokens is 0");
+            return Err(error.remedy("give 1 or more"));
+        }
+        Ok(())
+    }
+}
+
 impl Default for TextOptions {
     fn default() -> Self {
         Self {

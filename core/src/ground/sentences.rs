@@ -52,6 +52,14 @@ impl Observation<'_> {
             .collect()
     }
 
+    /// What is grounded, for a model that is to choose among texts.
+    pub fn context(&self) -> String {
+        match self.summary() {
+            Some(seen) => format!("The picture shows {seen}."),
+            None => "Nothing in the picture is recognised.".into(),
+        }
+    }
+
     /// What is certain as one phrase, what is possible with its hedge; `None` when nothing is grounded.
     pub(super) fn summary(&self) -> Option<String> {
         let certain = self.phrases(self.certain());

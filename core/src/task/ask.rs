@@ -1,0 +1,89 @@
+//! Answering questions on the keyframes of a segment.
+
+use std::ops::ControlFlow;
+
+use crate::control::{Control, TextOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::Features;
+use crate::ground::{Grounding, Statement, answer};
+use crate::language::{LanguageModel, VisualPrefix, say};
+use crate::module::Registry;
+use crate::pack::CaptionMode;
+
+/// Longest question, in bytes.
+const MAX_QUESTION: usize = 16 << 10;
+
+/// The question task of one pack. Making it loads no module; may be used from several threads at once.
+#[derive(Debug)]
+pub struct Asker(Way);
+
+#[derive(Debug)]
+enum Way {
+    Grounded(LanguageModel, Box<Grounding>),
+    Prefix(VisualPrefix),
+}
+
+impl Asker {
+    /// The question task of the registry's pack.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when the pack has none, [`ErrorKind::BadPack`] when what it names does not fit.
+    pub fn new(registry: &Registry) -> Result<Self> {
+        let manifest = registry.pack().manifest();
+        let Some(task) = &manifest.tasks.ask else {
+            let message = format!("pack {:?} cannot answer questions", manifest.id);
+            return Err(
+                Error::new(ErrorKind::Unsupported, message).remedy("use a pack with a [tasks.ask]")
+            );
+        };
+        Ok(Self(match task.mode {
+            CaptionMode::Grounded => Way::Grounded(
+                LanguageModel::new(registry, &task.language_decoder, None)?,
+                Box::new(Grounding::of_pack(registry.pack())?),
+            ),
+            CaptionMode::Prefix => Way::Prefix(VisualPrefix::new(registry, task)?),
+        }))
+    }
+
+    /// Answers `question` on the keyframes of one segment. In a grounded pack it reads existence, count and kind off
+    /// what is grounded, denies only with a hedge, and says so when it cannot tell. `on_text` gets the text as it comes
+    /// and may end it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] without features, for a question that is blank or longer than 16 kB, or for
+    /// `max_tokens` of 0; [`ErrorKind::BadPack`] for features of another pack, and what the decoder reports. Cancel and
+    /// deadline are no errors: the text so far comes back with that reason.
+    pub fn ask(
+        &self,
+        frames: &[&Features],
+        question: &str,
+        options: &TextOptions,
+        control: &Control,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Statement> {
+        let question = question.trim();
+        if question.is_empty() || question.len() > MAX_QUESTION {
+            let message = format!("the question has {} bytes", question.len());
+            return Err(Error::new(ErrorKind::InvalidArgument, message)
+                .remedy(format!("ask one of 1 to {MAX_QUESTION} bytes")));
+        }
+        match &self.0 {
+            Way::Grounded(model, grounding) => {
+                let seen = grounding.observe(frames)?;
+                let answer = answer(&seen, question);
+                let prompt = format!("{} {question}", seen.context());
+                let candidates = &answer.candidates;
+                let said = say(model, &prompt, candidates, options, control, on_text)?;
+                let grounds = match options.choices.is_empty() {
+                    true => answer.grounds,
+                    false => seen.grounds(),
+                };
+                Ok(Statement::new(said, grounds))
+            }
+            Way::Prefix(prefix) => {
+                let said = prefix.say(frames, Some(question), options, control, on_text)?;
+                Ok(Statement::new(said, Vec::new()))
+            }
+        }
+    }
+}
