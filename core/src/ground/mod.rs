@@ -9,14 +9,12 @@ mod grounding;
 mod observation;
 mod question;
 mod sentences;
-mod statement;
 mod taxonomy;
 
 pub use answer::{Answer, AnswerKind, answer};
 pub use grounding::Grounding;
 pub use observation::{Certainty, Count, Observation, Thing};
 pub use sentences::join;
-pub use statement::Statement;
 pub use taxonomy::{Labels, NodeId, Noun, Rules, Taxonomy};
 
 /// One thing a sentence rests on, for programs.

@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
-use crate::ground::{Grounding, Statement, answer};
+use crate::ground::{Grounding, answer};
 use crate::language::{LanguageModel, VisualPrefix, say};
 use crate::module::Registry;
 use crate::pack::CaptionMode;
+use crate::task::{Statement, grounding};
 
 /// Longest question, in bytes.
 const MAX_QUESTION: usize = 16 << 10;
@@ -39,7 +40,7 @@ impl Asker {
         Ok(Self(match task.mode {
             CaptionMode::Grounded => Way::Grounded(
                 LanguageModel::new(registry, &task.language_decoder, None)?,
-                Box::new(Grounding::of_pack(registry.pack())?),
+                Box::new(grounding(registry.pack())?),
             ),
             CaptionMode::Prefix => Way::Prefix(VisualPrefix::new(registry, task)?),
         }))
@@ -68,8 +69,8 @@ impl Asker {
                 .remedy(format!("ask one of 1 to {MAX_QUESTION} bytes")));
         }
         match &self.0 {
-            Way::Grounded(model, grounding) => {
-                let seen = grounding.observe(frames)?;
+            Way::Grounded(model, known) => {
+                let seen = known.observe(frames)?;
                 let answer = answer(&seen, question);
                 let prompt = format!("{} {question}", seen.context());
                 let candidates = &answer.candidates;

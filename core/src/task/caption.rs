@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
-use crate::ground::{Grounding, Statement};
+use crate::ground::Grounding;
 use crate::language::{LanguageModel, VisualPrefix, say};
 use crate::module::Registry;
 use crate::pack::CaptionMode;
+use crate::task::{Statement, grounding};
 
 /// The caption task of one pack. Making it loads no module; may be used from several threads at once.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Captioner {
         Ok(Self(match task.mode {
             CaptionMode::Grounded => Way::Grounded(
                 LanguageModel::new(registry, &task.language_decoder, None)?,
-                Box::new(Grounding::of_pack(registry.pack())?),
+                Box::new(grounding(registry.pack())?),
             ),
             CaptionMode::Prefix => Way::Prefix(VisualPrefix::new(registry, task)?),
         }))
@@ -56,8 +57,8 @@ impl Captioner {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Statement> {
         match &self.0 {
-            Way::Grounded(model, grounding) => {
-                let seen = grounding.observe(frames)?;
+            Way::Grounded(model, known) => {
+                let seen = known.observe(frames)?;
                 let prompt = format!("{} Describe the picture.", seen.context());
                 let said = say(model, &prompt, &seen.sentences(), options, control, on_text)?;
                 Ok(Statement::new(said, seen.grounds()))
