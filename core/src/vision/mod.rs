@@ -1,8 +1,13 @@
 //! From frames to features: sampling, preprocessing, the visual encoder and the detector.
 
+mod detector;
+mod encoder;
 mod pixels;
+mod preprocess;
 mod sampler;
 mod thumbnail;
 
+pub use encoder::VisualEncoder;
+pub use preprocess::Preprocessor;
 pub use sampler::{SampledSegment, Sampler, SamplerOptions};
 pub use thumbnail::thumbnail;

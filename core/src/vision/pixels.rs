@@ -23,6 +23,31 @@ pub(super) struct Rect {
     pub(super) height: f64,
 }
 
+impl Rect {
+    /// With `x` more on the left and right and `y` more above and below.
+    pub(super) fn grown(self, x: f64, y: f64) -> Self {
+        Self {
+            left: self.left - x,
+            top: self.top - y,
+            width: self.width + 2.0 * x,
+            height: self.height + 2.0 * y,
+        }
+    }
+
+    /// The smallest that holds both.
+    pub(super) fn union(self, other: Self) -> Self {
+        let (left, top) = (self.left.min(other.left), self.top.min(other.top));
+        let right = (self.left + self.width).max(other.left + other.width);
+        let bottom = (self.top + self.height).max(other.top + other.height);
+        Self {
+            left,
+            top,
+            width: right - left,
+            height: bottom - top,
+        }
+    }
+}
+
 /// Width and height after the turn.
 pub(super) fn upright(rotation: Rotation, (width, height): (u32, u32)) -> (u32, u32) {
     match rotation {
@@ -58,7 +83,7 @@ pub(super) struct Rgb {
 }
 
 impl Rgb {
-    /// Converts the pixels of `frame` that `part` touches.
+    /// Converts the pixels of `frame` that `part` touches; it may reach beyond the frame.
     pub(super) fn load(&mut self, frame: &Frame<'_>, part: Rect) -> Result<()> {
         let format = frame.format();
         // Chroma is shared by pairs of pixels, so a part starts at an even pixel.

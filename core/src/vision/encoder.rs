@@ -1,0 +1,290 @@
+//! Keyframes to features, by the pack's visual encoder and detector.
+
+use half::f16;
+
+use super::detector::{Raw, detections};
+use super::preprocess::Preprocessor;
+use crate::control::Control;
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::{FeatureMap, Features};
+use crate::frame::Frame;
+use crate::module::Registry;
+use crate::ort::{DType, Dim, RunArgs, Tensor};
+use crate::pack::{DetectorSpec, ModuleSpec, PreprocessSpec, Role};
+
+/// Encodes frames with the modules of the pack's index task. One thread at a time; several encoders share the modules.
+///
+/// Modules are leased for each frame, so between frames an idle encoder keeps nothing resident.
+#[derive(Debug)]
+pub struct VisualEncoder {
+    registry: Registry,
+    encoder: Module,
+    /// The outputs that mean something.
+    ports: Vec<(Role, String)>,
+    detector: Option<(Module, DetectorSpec)>,
+}
+
+impl VisualEncoder {
+    /// Looks up the modules of `tasks.index`; loads none yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when the pack has no index task; [`ErrorKind::BadPack`] when a module it names is
+    /// missing or lacks what it needs.
+    pub fn new(registry: &Registry) -> Result<Self> {
+        let pack = registry.pack();
+        let manifest = pack.manifest();
+        let Some(task) = &manifest.tasks.index else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "pack {:?} cannot index: it has no [tasks.index]",
+                    manifest.id
+                ),
+            )
+            .remedy("use a pack with a visual encoder; `atom pack list` shows what each can do"));
+        };
+        let spec = pack.module(&task.visual_encoder)?;
+        let ports: Vec<_> = [Role::Embedding, Role::Posteriors, Role::Features]
+            .into_iter()
+            .filter_map(|role| Some((role, spec.output_with(role)?.name.clone())))
+            .collect();
+        if ports.is_empty() {
+            return Err(lacks(spec, "an output with a role"));
+        }
+        let detector = match &task.detector {
+            None => None,
+            Some(id) => {
+                let spec = pack.module(id)?;
+                let rules = spec.detector.clone();
+                let rules = rules.ok_or_else(|| lacks(spec, "[module.detector]"))?;
+                // Other views would find the same things again.
+                Some((Module::new(spec, 1)?, rules))
+            }
+        };
+        Ok(Self {
+            encoder: Module::new(spec, usize::MAX)?,
+            registry: registry.clone(),
+            ports,
+            detector,
+        })
+    }
+
+    /// Encodes one frame: one step of the encoder over all its views, whose outputs are averaged, and one step of the
+    /// detector, if the pack has one, over its first view.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Inference`], naming the module, when an output is not finite, an embedding is zero or a shape is not
+    /// what the manifest says; [`ErrorKind::Cancelled`] and [`ErrorKind::DeadlineExceeded`]; whatever loading fails with.
+    pub fn encode(&mut self, frame: &Frame<'_>, control: &Control) -> Result<Features> {
+        let names: Vec<&str> = self.ports.iter().map(|(_, name)| name.as_str()).collect();
+        let encoder = &mut self.encoder;
+        let outputs = encoder.run(&self.registry, frame, &names, control)?;
+        let views = encoder.preprocessor.shape()[0];
+        let mut features = Features::default();
+        for ((role, name), tensor) in self.ports.iter().zip(&outputs) {
+            let (rows, data) = average(tensor, views).map_err(|e| encoder.output(name, e))?;
+            match role {
+                Role::Embedding => {
+                    features.embedding = normalised(data).map_err(|e| encoder.output(name, e))?;
+                }
+                Role::Posteriors => features.posteriors = data,
+                Role::Features => {
+                    features.map = FeatureMap {
+                        rows,
+                        dim: data.len() / rows.max(1),
+                        data,
+                    }
+                }
+                Role::None => {}
+            }
+        }
+        if let Some((detector, rules)) = &mut self.detector {
+            let names = ["boxes", "scores", "classes"];
+            let outputs = detector.run(&self.registry, frame, &names, control)?;
+            let region = detector.preprocessor.region(0, frame);
+            let found = match &outputs[..] {
+                [boxes, scores, classes] => floats(boxes).and_then(|boxes| {
+                    let raw = Raw {
+                        boxes: &boxes,
+                        scores: &floats(scores)?,
+                        classes: classes.as_slice()?,
+                    };
+                    detections(rules, &raw, region)
+                }),
+                _ => Err(Error::new(ErrorKind::Inference, "outputs are missing")),
+            };
+            features.detections = found.map_err(|e| detector.output("boxes", e))?;
+        }
+        Ok(features)
+    }
+}
+
+/// A module that reads pixels.
+#[derive(Debug)]
+struct Module {
+    id: String,
+    port: String,
+    dtype: DType,
+    preprocessor: Preprocessor,
+    /// Made at the first run, when ONNX Runtime is there for sure.
+    input: Option<Tensor>,
+    /// Values on their way to an input that is not f32.
+    values: Vec<f32>,
+}
+
+impl Module {
+    /// With at most `views` of its views.
+    fn new(spec: &ModuleSpec, views: usize) -> Result<Self> {
+        let preprocess = spec.preprocess.as_ref();
+        let preprocess = preprocess.ok_or_else(|| lacks(spec, "[module.preprocess]"))?;
+        let mut preprocess: PreprocessSpec = preprocess.clone();
+        preprocess.views.truncate(views);
+        let preprocessor = Preprocessor::new(&preprocess)
+            .map_err(|e| e.context(format_args!("module {:?}", spec.id)))?;
+        let [port] = &spec.inputs[..] else {
+            return Err(lacks(spec, "exactly one input"));
+        };
+        let shape = preprocessor.shape();
+        let fits = |(declared, made): (&Dim, &usize)| match declared {
+            Dim::Fixed(size) => size == made,
+            Dim::Symbolic(_) => true,
+        };
+        if port.shape.len() != shape.len() || !port.shape.iter().zip(&shape).all(fits) {
+            return Err(Error::new(
+                ErrorKind::BadPack,
+                format!(
+                    "module {:?}: input {:?} is {:?}, its preprocessing makes {shape:?}",
+                    spec.id, port.name, port.shape
+                ),
+            )
+            .remedy("make width, height, layout and the number of views fit the input"));
+        }
+        if !matches!(port.dtype, DType::F32 | DType::F16 | DType::U8 | DType::I32) {
+            return Err(lacks(spec, "an input of f32, f16, u8 or i32"));
+        }
+        Ok(Self {
+            id: spec.id.clone(),
+            port: port.name.clone(),
+            dtype: port.dtype,
+            preprocessor,
+            input: None,
+            values: Vec::new(),
+        })
+    }
+
+    fn run(
+        &mut self,
+        registry: &Registry,
+        frame: &Frame<'_>,
+        outputs: &[&str],
+        control: &Control,
+    ) -> Result<Vec<Tensor>> {
+        control.check()?;
+        let lease = registry.lease_with(&self.id, control)?;
+        let shape = self.preprocessor.shape();
+        let input = match &mut self.input {
+            Some(input) => input,
+            None => self.input.insert(Tensor::zeros(self.dtype, &shape)?),
+        };
+        if self.dtype == DType::F32 {
+            self.preprocessor.run(frame, input.as_mut_slice()?)?;
+        } else {
+            self.values.resize(shape.iter().product(), 0.0);
+            self.preprocessor.run(frame, &mut self.values)?;
+            match self.dtype {
+                // A cast saturates.
+                DType::U8 => write(input, &self.values, |v| v.round() as u8)?,
+                DType::I32 => write(input, &self.values, |v| v.round() as i32)?,
+                _ => write(input, &self.values, f16::from_f32)?,
+            }
+        }
+        lease.step(control)?.run(RunArgs {
+            inputs: vec![(&self.port, input)],
+            outputs: outputs.to_vec(),
+            cancel: Some(&control.cancel),
+            deadline: control.deadline,
+            ..RunArgs::default()
+        })
+    }
+
+    /// What is wrong with output `name`.
+    fn output(&self, name: &str, error: Error) -> Error {
+        Error::new(
+            ErrorKind::Inference,
+            format!("module {:?}: output {name:?}: {}", self.id, error.message()),
+        )
+        .remedy("the weights may be damaged: run `atom pack verify`")
+    }
+}
+
+fn lacks(spec: &ModuleSpec, what: &str) -> Error {
+    Error::new(
+        ErrorKind::BadPack,
+        format!("module {:?}: the index task needs {what}", spec.id),
+    )
+}
+
+fn write<T: crate::ort::Element>(
+    tensor: &mut Tensor,
+    values: &[f32],
+    convert: impl Fn(f32) -> T,
+) -> Result<()> {
+    for (to, &from) in tensor.as_mut_slice()?.iter_mut().zip(values) {
+        *to = convert(from);
+    }
+    Ok(())
+}
+
+/// The values of an f32 or f16 tensor.
+fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
+    match tensor.dtype() {
+        DType::F16 => Ok(tensor
+            .as_slice::<f16>()?
+            .iter()
+            .map(|v| v.to_f32())
+            .collect()),
+        _ => Ok(tensor.as_slice::<f32>()?.to_vec()),
+    }
+}
+
+/// The mean over the views of `[views, D]` or `[views, N, D]`, and its number of rows.
+fn average(tensor: &Tensor, views: usize) -> Result<(usize, Vec<f32>)> {
+    let values = floats(tensor)?;
+    let shape = tensor.shape();
+    let rows = match shape[..] {
+        [batch, dim] if batch == views && dim > 0 => 1,
+        [batch, rows, dim] if batch == views && rows * dim > 0 => rows,
+        _ => {
+            return Err(Error::new(
+                ErrorKind::Inference,
+                format!("has shape {shape:?} for {views} views"),
+            ));
+        }
+    };
+    if !values.iter().all(|v| v.is_finite()) {
+        return Err(Error::new(
+            ErrorKind::Inference,
+            "holds NaN or infinite values",
+        ));
+    }
+    let mut views_of = values.chunks_exact(values.len() / views);
+    let mut mean = views_of.next().map(<[f32]>::to_vec).unwrap_or_default();
+    for view in views_of {
+        mean.iter_mut().zip(view).for_each(|(sum, v)| *sum += v);
+    }
+    mean.iter_mut().for_each(|sum| *sum /= views as f32);
+    Ok((rows, mean))
+}
+
+/// `vector` at length 1.
+fn normalised(mut vector: Vec<f32>) -> Result<Vec<f32>> {
+    let squares: f64 = vector.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+    let norm = squares.sqrt();
+    if norm < 1e-12 {
+        return Err(Error::new(ErrorKind::Inference, "is a zero vector"));
+    }
+    for value in &mut vector {
+        *value = (f64::from(*value) / norm) as f32;
+    }
+    Ok(vector)
+}
