@@ -42,6 +42,7 @@ demo: toolchain ## index, search, caption and question three real videos
 test: toolchain ## every test, on the real pack
 	$(call part,set-up,$(PYTHON) models/setup.py test)
 	$(call part,build,$(CARGO) build $(CARGO_FLAGS))
+	$(call part,set-up tests,$(PYTHON) models/test_setup.py)
 	$(call part,tests,$(CARGO) test $(CARGO_FLAGS) --no-fail-fast)
 
 lint: toolchain ## format, clippy, docs, header drift

@@ -316,7 +316,7 @@ def step_pack():
     """The reference pack, converted from the weights (no torch)."""
     reference = HERE / "reference"
     skip = {"oracle.py", "labels.json"}
-    names = [path.name for path in reference.iterdir() if path.suffix in (".py", ".json") and path.name not in skip]
+    names = [path.name for path in reference.iterdir() if path.suffix in (".py", ".json", ".txt") and path.name not in skip]
     key = sources_key(*names)
     target = CACHE / "packs" / "reference"
     if not stamped("pack", key, target / "pack.toml"):

