@@ -42,6 +42,8 @@ def cache():
 class Pack:
     def __init__(self, folder):
         self.folder = Path(folder)
+        if not (self.folder / "pack.toml").is_file():
+            sys.exit(f"no pack at {self.folder}: run `python3 models/setup.py test`, or give --pack or ATOM_CACHE")
         self.manifest = tomllib.loads((self.folder / "pack.toml").read_text(encoding="utf-8"))
         self.modules = {module["id"]: module for module in self.manifest["module"]}
 
