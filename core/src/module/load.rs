@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::ports;
+use super::probe::Probe;
 use super::slot::Resident;
 use crate::budget::{Ledger, Owner};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,7 +38,7 @@ pub(super) fn load(
         model,
         form: GraphForm::Source,
     };
-    let loaded = match prepacked(spec, &source, provider, artifacts) {
+    let loaded = match prepacked(pack, spec, &source, provider, artifacts) {
         Some(loaded) => loaded,
         None => Loaded::new(&source, &data).map_err(named)?,
     };
@@ -60,6 +61,7 @@ pub(super) fn load(
 /// The session of the prepacked form, made first if need be; `None` when the module does not want one or there is no
 /// way to have one: it then loads as it lies in the pack.
 fn prepacked(
+    pack: &Pack,
     spec: &ModuleSpec,
     source: &SessionConfig,
     provider: Provider,
@@ -70,6 +72,13 @@ fn prepacked(
         return None;
     }
     let key = ArtifactCache::key(spec, source.environment.version(), provider);
+    if artifacts.condemned(&key) {
+        log::info!(
+            "module {} loads without its prepacked form, which is unusable",
+            spec.id
+        );
+        return None;
+    }
     // Twice: an entry that turns out bad is made anew once.
     for _ in 0..2 {
         if let Some(model) = artifacts.find(&key) {
@@ -84,16 +93,29 @@ fn prepacked(
                 Err(e) => artifacts.quarantine(&key, &e),
             }
         }
+        let mut faithful = Ok(());
         let made = artifacts.create(&key, &spec.id, |path| {
-            let form = GraphForm::SourceAndSave(path.to_owned());
-            Session::load(&SessionConfig {
+            let form = |form| SessionConfig {
                 form,
                 ..source.clone()
-            })
-            .map(drop)
+            };
+            let mut original = Session::load(&form(GraphForm::SourceAndSave(path.to_owned())))?;
+            let expected = Probe::new(pack, spec, &original)?
+                .run(&mut original)
+                .inspect_err(|e| faithful = Err(e.clone()))?;
+            drop(original);
+            let mut saved = Session::load(&SessionConfig {
+                model: path.to_owned(),
+                ..form(GraphForm::Prepacked)
+            })?;
+            faithful = expected.same_from(&mut saved);
+            faithful.clone()
         });
         if let Err(e) = made {
             log::warn!("module {} loads without its prepacked form: {e}", spec.id);
+            if faithful.is_err() {
+                artifacts.condemn(&key, &e);
+            }
             return None;
         }
     }

@@ -4,6 +4,7 @@ mod lease;
 mod load;
 mod permit;
 mod ports;
+mod probe;
 mod registry;
 mod slot;
 

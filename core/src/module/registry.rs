@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::lease::Lease;
 use super::load;
+use super::probe;
 use super::slot::{Slot, View};
 use crate::budget::Ledger;
 use crate::control::Control;
@@ -14,7 +15,7 @@ use crate::error::Result;
 use crate::ort::Environment;
 use crate::os::memory;
 use crate::os::stamp::FileStamp;
-use crate::pack::{ArtifactCache, ModuleKind, Pack};
+use crate::pack::{ArtifactCache, GoldenReport, ModuleKind, Pack};
 
 /// The modules of one pack. Clones share them; thread-safe. Dropping the last clone and the last lease releases every
 /// session.
@@ -194,6 +195,28 @@ impl Registry {
     pub fn reset(&self, id: &str) -> Result<()> {
         self.0.slots[self.index(id)?].reset();
         Ok(())
+    }
+
+    /// Runs every module that has a golden input and compares its outputs with the golden ones.
+    ///
+    /// # Errors
+    /// What leasing and running give; a low cosine is reported, not an error.
+    pub fn golden(&self) -> Result<Vec<GoldenReport>> {
+        let modules = self.0.pack.manifest().modules.iter();
+        modules
+            .filter_map(|spec| Some((spec, spec.golden.as_ref()?)))
+            .map(|(spec, golden)| {
+                let lease = self.lease(&spec.id)?;
+                let mut step = lease.step(&Control::default())?;
+                let cosine = probe::golden_cosine(&self.0.pack, spec, golden, &mut step)
+                    .map_err(|e| e.context(format_args!("golden run of module {:?}", spec.id)))?;
+                Ok(GoldenReport {
+                    module: spec.id.clone(),
+                    cosine,
+                    floor: golden.cosine,
+                })
+            })
+            .collect()
     }
 
     /// The pack.

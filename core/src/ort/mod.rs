@@ -3,14 +3,16 @@
 //! Sessions, tensors and runs go through the C API directly: the crate's own session type panics on port types it does
 //! not know, and cannot bind one buffer as input and output.
 
+mod describe;
 mod env;
 mod options;
 mod session;
 mod tensor;
 mod watch;
 
+pub use describe::Placement;
 pub use env::{Environment, EnvironmentOptions};
-pub use session::{GraphForm, Placement, RunArgs, Session, SessionConfig};
+pub use session::{GraphForm, RunArgs, Session, SessionConfig};
 pub use tensor::{DType, Dim, Element, Port, Tensor};
 
 use ::ort::sys;

@@ -1,7 +1,7 @@
 //! Sessions: a loaded graph, its ports, its runs.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use ::ort::sys;
 
+use super::describe::{self, Placement, Side};
 use super::options::SessionOptions;
-use super::tensor::{self, Dim, Port, Tensor};
+use super::tensor::{Port, Tensor};
 use super::{Environment, api, check, failure, watch};
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
@@ -38,24 +39,6 @@ pub struct SessionConfig {
     pub model: PathBuf,
     /// The form it has.
     pub form: GraphForm,
-}
-
-/// Which provider runs how many nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Placement(pub Vec<(String, usize)>);
-
-impl fmt::Display for Placement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("unknown");
-        }
-        for (i, (provider, nodes)) in self.0.iter().enumerate() {
-            let comma = if i == 0 { "" } else { ", " };
-            let s = if *nodes == 1 { "" } else { "s" };
-            write!(f, "{comma}{provider}: {nodes} node{s}")?;
-        }
-        Ok(())
-    }
 }
 
 /// One run of a session.
@@ -152,11 +135,12 @@ impl Session {
             model: model.clone(),
             runs: 0,
         };
-        session.inputs = session.read_ports(Side::Input)?;
-        session.outputs = session.read_ports(Side::Output)?;
+        let named = |e: Error| e.context(model.display());
+        session.inputs = describe::ports(ptr, Side::Input).map_err(named)?;
+        session.outputs = describe::ports(ptr, Side::Output).map_err(named)?;
         session.input_names = c_names(&session.inputs)?;
         session.output_names = c_names(&session.outputs)?;
-        session.placement = session.read_placement().unwrap_or_default();
+        session.placement = describe::placement(ptr).unwrap_or_default();
         Ok(session)
     }
 
@@ -321,133 +305,6 @@ impl Session {
         }
         Ok(())
     }
-
-    fn read_ports(&self, side: Side) -> Result<Vec<Port>> {
-        let api = api()?;
-        let broken = |e: &::ort::Error| {
-            failure(
-                ErrorKind::BadModel,
-                format_args!("ports of {}", self.model.display()),
-                e,
-            )
-        };
-        let session = self.ptr.as_ptr();
-        let mut count = 0;
-        // SAFETY: the session is valid, `count` writable.
-        check(unsafe {
-            match side {
-                Side::Input => (api.SessionGetInputCount)(session, &mut count),
-                Side::Output => (api.SessionGetOutputCount)(session, &mut count),
-            }
-        })
-        .map_err(|e| broken(&e))?;
-        (0..count)
-            .map(|index| {
-                let name = self.port_name(side, index).map_err(|e| broken(&e))?;
-                self.read_port(side, index, name)
-            })
-            .collect()
-    }
-
-    fn port_name(&self, side: Side, index: usize) -> std::result::Result<String, ::ort::Error> {
-        let api = ::ort::api();
-        let session = self.ptr.as_ptr();
-        // SAFETY: the session is valid and `index` below its port count; the name is copied, then freed by the
-        // allocator that made it.
-        unsafe {
-            let mut allocator = ptr::null_mut();
-            check((api.GetAllocatorWithDefaultOptions)(&mut allocator))?;
-            let mut raw = ptr::null_mut();
-            check(match side {
-                Side::Input => (api.SessionGetInputName)(session, index, allocator, &mut raw),
-                Side::Output => (api.SessionGetOutputName)(session, index, allocator, &mut raw),
-            })?;
-            let name = CStr::from_ptr(raw).to_string_lossy().into_owned();
-            check((api.AllocatorFree)(allocator, raw.cast()))?;
-            Ok(name)
-        }
-    }
-
-    fn read_port(&self, side: Side, index: usize, name: String) -> Result<Port> {
-        let api = api()?;
-        let session = self.ptr.as_ptr();
-        let broken = |e: &::ort::Error| {
-            failure(
-                ErrorKind::BadModel,
-                format_args!("port {name:?} of {}", self.model.display()),
-                e,
-            )
-        };
-        let mut info = ptr::null_mut();
-        // SAFETY: the session is valid and `index` below its port count; `info` receives an owned pointer.
-        check(unsafe {
-            match side {
-                Side::Input => (api.SessionGetInputTypeInfo)(session, index, &mut info),
-                Side::Output => (api.SessionGetOutputTypeInfo)(session, index, &mut info),
-            }
-        })
-        .map_err(|e| broken(&e))?;
-        // SAFETY: `info` is valid until released here; everything read from it is copied.
-        let read = unsafe {
-            let read = read_type_info(api, info);
-            (api.ReleaseTypeInfo)(info);
-            read
-        };
-        match read.map_err(|e| broken(&e))? {
-            Some((dtype, shape)) => Ok(Port { name, dtype, shape }),
-            None => Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "port {name:?} of {} is not a tensor of an element type Atom knows",
-                    self.model.display()
-                ),
-            )),
-        }
-    }
-
-    fn read_placement(&self) -> std::result::Result<Placement, ::ort::Error> {
-        let api = ::ort::api();
-        let mut placement: Vec<(String, usize)> = Vec::new();
-        // SAFETY: the session is valid; the arrays and strings it hands out live as long as it does and are only read.
-        unsafe {
-            let mut parts = ptr::null();
-            let mut count = 0;
-            check((api.Session_GetEpGraphAssignmentInfo)(
-                self.ptr.as_ptr(),
-                &mut parts,
-                &mut count,
-            ))?;
-            for index in 0..count {
-                let part = *parts.add(index);
-                let (mut name, mut nodes, mut node_count) = (ptr::null(), ptr::null(), 0);
-                check((api.EpAssignedSubgraph_GetEpName)(part, &mut name))?;
-                check((api.EpAssignedSubgraph_GetNodes)(
-                    part,
-                    &mut nodes,
-                    &mut node_count,
-                ))?;
-                let name = short_provider(&CStr::from_ptr(name).to_string_lossy());
-                match placement.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, nodes)) => *nodes += node_count,
-                    None => placement.push((name, node_count)),
-                }
-            }
-        }
-        Ok(Placement(placement))
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Side {
-    Input,
-    Output,
-}
-
-/// `CPUExecutionProvider` is `cpu` in manifests and reports.
-fn short_provider(name: &str) -> String {
-    name.strip_suffix("ExecutionProvider")
-        .unwrap_or(name)
-        .to_lowercase()
 }
 
 pub(super) fn c_path(path: &Path) -> Result<CString> {
@@ -472,48 +329,6 @@ fn c_names(ports: &[Port]) -> Result<HashMap<String, CString>> {
             Ok((port.name.clone(), name))
         })
         .collect()
-}
-
-/// Element type and dimensions of a port, `None` if it is not a tensor of a known element type.
-///
-/// # Safety
-/// `info` must be valid.
-unsafe fn read_type_info(
-    api: &sys::OrtApi,
-    info: *const sys::OrtTypeInfo,
-) -> std::result::Result<Option<(tensor::DType, Vec<Dim>)>, ::ort::Error> {
-    let mut kind = 0_i32;
-    let mut tensor_info = ptr::null();
-    // SAFETY: `info` is valid; the enumeration is an i32, read as such because newer libraries may extend it.
-    unsafe {
-        check((api.GetOnnxTypeFromTypeInfo)(info, (&raw mut kind).cast()))?;
-        if kind != sys::ONNXType::ONNX_TYPE_TENSOR as i32 {
-            return Ok(None);
-        }
-        check((api.CastTypeInfoToTensorInfo)(info, &mut tensor_info))?;
-        let (Some(dtype), dims) = tensor::read_tensor_info(api, tensor_info)? else {
-            return Ok(None);
-        };
-        let mut symbols = vec![ptr::null(); dims.len()];
-        check((api.GetSymbolicDimensions)(
-            tensor_info,
-            symbols.as_mut_ptr(),
-            symbols.len(),
-        ))?;
-        let shape = dims.iter().zip(symbols).map(|(&dim, symbol)| {
-            usize::try_from(dim).map_or_else(
-                |_| {
-                    Dim::Symbolic(if symbol.is_null() {
-                        String::new()
-                    } else {
-                        CStr::from_ptr(symbol).to_string_lossy().into_owned()
-                    })
-                },
-                Dim::Fixed,
-            )
-        });
-        Ok(Some((dtype, shape.collect())))
-    }
 }
 
 /// Options of one run; setting its terminate flag ends the run.

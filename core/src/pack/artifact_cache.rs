@@ -169,6 +169,24 @@ impl ArtifactCache {
         made
     }
 
+    /// Whether an entry of this key was found not to compute what its graph does.
+    pub(crate) fn condemned(&self, key: &Key) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|inner| inner.mark(key).exists())
+    }
+
+    /// Remembers that there cannot be a good entry of this key, so that it is not made at every start.
+    pub(crate) fn condemn(&self, key: &Key, why: &Error) {
+        let Some(inner) = &self.0 else { return };
+        if let Err(e) = file::atomic_write(&inner.mark(key), why.to_string().as_bytes()) {
+            log::debug!(
+                "that artifact {} is unusable cannot be remembered: {e}",
+                key.0
+            );
+        }
+    }
+
     /// Takes an entry out of use, keeping it for a look; the one kept before is removed.
     pub(crate) fn quarantine(&self, key: &Key, why: &Error) {
         let Some(inner) = &self.0 else { return };
@@ -186,6 +204,10 @@ impl ArtifactCache {
 }
 
 impl Inner {
+    fn mark(&self, key: &Key) -> PathBuf {
+        self.dir.join(format!("{}.unusable", key.0))
+    }
+
     /// Writes and syncs a whole entry into `folder`.
     fn write(
         &self,
