@@ -186,7 +186,9 @@ fn find(options: &EnvironmentOptions) -> Result<(PathBuf, String)> {
     if cached.exists() {
         return probe(&cached);
     }
-    probe(Path::new("libonnxruntime.so.1")).or_else(|_| probe(Path::new("libonnxruntime.so")))
+    probe(Path::new("libonnxruntime.so.1"))
+        .or_else(|_| probe(Path::new("libonnxruntime.so")))
+        .map_err(|e| e.context(format_args!("there is no {}, and", cached.display())))
 }
 
 /// Opens the library at `path`, a path or a name for the loader, and asks for its API table, so that everything that can

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
 pub use manifest::{

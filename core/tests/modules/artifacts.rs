@@ -1,0 +1,188 @@
+//! The artifact cache: made once, believed only when intact.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use atom_core::Result;
+use atom_core::pack::ArtifactCache;
+
+use crate::support::{LINEAR_PORTS, Test, assert_linear, linear_pack, registry, status};
+
+fn prepacked_ports() -> String {
+    format!("load = \"prepacked\"\n{LINEAR_PORTS}")
+}
+
+/// Entries in use: folders that hold a graph.
+fn entries(cache: &Path) -> Vec<PathBuf> {
+    let found = fs::read_dir(cache).into_iter().flatten().flatten();
+    found
+        .map(|entry| entry.path())
+        .filter(|path| path.join("model.onnx").exists())
+        .collect()
+}
+
+/// Loads and runs the pack's module in a registry of its own; the bytes it maps.
+fn load_and_run(pack: &Path, cache: &Path) -> Result<u64> {
+    let registry = registry(pack, ArtifactCache::new(cache))?;
+    assert_linear(&registry.lease("linear")?)?;
+    Ok(status(&registry).mapped_bytes)
+}
+
+#[test]
+fn made_at_the_first_load_and_mapped_from_then_on() -> Test {
+    let (pack, cache) = (linear_pack(&prepacked_ports())?, tempfile::tempdir()?);
+    let cache = cache.path();
+    assert!(load_and_run(pack.path(), cache)? > 0);
+    let made = entries(cache);
+    assert_eq!(made.len(), 1);
+    let graph = made[0].join("model.onnx");
+    let first = fs::metadata(&graph)?.modified()?;
+    assert!(made[0].join("model.onnx.data").exists());
+    assert!(load_and_run(pack.path(), cache)? > 0);
+    assert_eq!(
+        fs::metadata(&graph)?.modified()?,
+        first,
+        "made again without need"
+    );
+    let size = ArtifactCache::new(cache).size();
+    assert!(size > fs::metadata(made[0].join("model.onnx.data"))?.len());
+    // A module that wants none makes none.
+    let (plain, none) = (linear_pack(LINEAR_PORTS)?, tempfile::tempdir()?);
+    load_and_run(plain.path(), none.path())?;
+    assert!(entries(none.path()).is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_damaged_entry_is_put_away_and_made_anew() -> Test {
+    let (pack, cache) = (linear_pack(&prepacked_ports())?, tempfile::tempdir()?);
+    let cache = cache.path();
+    load_and_run(pack.path(), cache)?;
+    let entry = entries(cache).remove(0);
+    let damage = |name: &str, change: &dyn Fn(&mut Vec<u8>)| -> std::io::Result<()> {
+        let path = entry.join(name);
+        let mut bytes = fs::read(&path)?;
+        change(&mut bytes);
+        fs::write(&path, bytes)
+    };
+    type Damage<'a> = (&'a str, &'a dyn Fn() -> std::io::Result<()>);
+    let cases: [Damage<'_>; 7] = [
+        ("a flipped weight", &|| {
+            damage("model.onnx.data", &|bytes| bytes[9] ^= 1)
+        }),
+        ("truncated weights", &|| {
+            damage("model.onnx.data", &|bytes| bytes.truncate(50))
+        }),
+        ("a flipped graph", &|| {
+            damage("model.onnx", &|bytes| bytes[40] ^= 4)
+        }),
+        ("a missing graph", &|| {
+            fs::remove_file(entry.join("model.onnx"))
+        }),
+        ("a garbled record", &|| {
+            damage("entry.json", &|bytes| bytes.truncate(10))
+        }),
+        ("a record that leaves the folder", &|| {
+            let text = fs::read_to_string(entry.join("entry.json"))?;
+            fs::write(
+                entry.join("entry.json"),
+                text.replace("model.onnx.data", "../x"),
+            )
+        }),
+        ("weights that others may write", &|| {
+            fs::set_permissions(
+                entry.join("model.onnx.data"),
+                fs::Permissions::from_mode(0o666),
+            )
+        }),
+    ];
+    for (name, harm) in cases {
+        let before = fs::metadata(&entry)?.created().ok();
+        harm()?;
+        assert!(load_and_run(pack.path(), cache)? > 0, "{name}");
+        assert_eq!(entries(cache), [entry.clone()], "{name}");
+        assert_ne!(
+            fs::metadata(&entry)?.created().ok(),
+            before,
+            "{name}: not made anew"
+        );
+        let put_away = fs::read_dir(cache.join("quarantine"))?.count();
+        assert_eq!(put_away, 1, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_writable_cache_modules_load_plainly() -> Test {
+    let pack = linear_pack(&prepacked_ports())?;
+    let dir = tempfile::tempdir()?;
+    // A file where the folder should be: cannot be made, not even by root.
+    let blocked = dir.path().join("file");
+    File::create(&blocked)?;
+    assert!(load_and_run(pack.path(), &blocked.join("artifacts")).is_ok());
+    let registry = registry(pack.path(), ArtifactCache::disabled())?;
+    assert_linear(&registry.lease("linear")?)?;
+    assert_eq!(ArtifactCache::disabled().size(), 0);
+    Ok(())
+}
+
+#[test]
+fn makers_do_not_disturb_each_other() -> Test {
+    let (pack, cache) = (linear_pack(&prepacked_ports())?, tempfile::tempdir()?);
+    let results: Vec<Result<u64>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| load_and_run(pack.path(), cache.path())))
+            .collect();
+        threads
+            .into_iter()
+            .filter_map(|thread| thread.join().ok())
+            .collect()
+    });
+    assert_eq!(results.len(), 4);
+    for result in results {
+        result?;
+    }
+    assert_eq!(entries(cache.path()).len(), 1);
+    let leftovers = fs::read_dir(cache.path())?
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().contains(".tmp-"))
+        .count();
+    assert_eq!(leftovers, 0);
+    Ok(())
+}
+
+#[test]
+fn unfinished_entries_are_swept() -> Test {
+    let cache = tempfile::tempdir()?;
+    let (old, young) = (
+        cache.path().join("a.tmp-1-0"),
+        cache.path().join("b.tmp-2-0"),
+    );
+    for path in [&old, &young] {
+        fs::create_dir(path)?;
+    }
+    File::open(&old)?.set_modified(SystemTime::now() - Duration::from_secs(7200))?;
+    ArtifactCache::new(cache.path());
+    assert!(!old.exists());
+    assert!(young.exists());
+    Ok(())
+}
+
+/// The pack's own files are checked also when an entry made from them is there.
+#[test]
+fn an_entry_does_not_hide_a_damaged_pack() -> Test {
+    let (pack, cache) = (linear_pack(&prepacked_ports())?, tempfile::tempdir()?);
+    load_and_run(pack.path(), cache.path())?;
+    let data = pack.path().join("linear.onnx.data");
+    let mut bytes = fs::read(&data)?;
+    bytes[100] ^= 1;
+    fs::write(&data, bytes)?;
+    let error = load_and_run(pack.path(), cache.path())
+        .err()
+        .ok_or("damage unseen")?;
+    assert!(error.message().contains("sha256 differs"), "{error}");
+    Ok(())
+}

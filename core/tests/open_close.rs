@@ -1,0 +1,109 @@
+//! Opening, using and closing a pack a hundred times, in a process of its own: threads, descriptors and memory stay.
+
+use std::error::Error as StdError;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use atom_core::budget::Ledger;
+use atom_core::control::{CancelToken, Control};
+use atom_core::module::Registry;
+use atom_core::ort::{DType, Environment, EnvironmentOptions, RunArgs, Tensor};
+use atom_core::os::smaps;
+use atom_core::pack::{ArtifactCache, Pack};
+use sha2::{Digest, Sha256};
+
+/// Weights of 4 MB: a session that stayed would show.
+const SIDE: usize = 1024;
+
+fn file_ref(dir: &Path, name: &str) -> std::io::Result<String> {
+    let bytes = fs::read(dir.join(name))?;
+    let sha256: String = Sha256::digest(&bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(format!(
+        "{{ file = \"{name}\", sha256 = \"{sha256}\", bytes = {} }}",
+        bytes.len()
+    ))
+}
+
+fn threads_and_descriptors() -> std::io::Result<(usize, usize)> {
+    Ok((
+        fs::read_dir("/proc/self/task")?.count(),
+        fs::read_dir("/proc/self/fd")?.count(),
+    ))
+}
+
+#[test]
+fn a_hundred_times() -> Result<(), Box<dyn StdError>> {
+    let environment = Environment::open(&EnvironmentOptions::default())?;
+    let (dir, cache) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let dir = dir.path();
+    fs::copy(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny/wide.onnx"),
+        dir.join("wide.onnx"),
+    )?;
+    let weights: Vec<u8> = (0..SIDE * SIDE)
+        .flat_map(|i| ((i % 7) as f32).to_le_bytes())
+        .collect();
+    fs::write(dir.join("wide.onnx.data"), &weights)?;
+    drop(weights);
+    fs::write(
+        dir.join("pack.toml"),
+        format!(
+            "schema = 1\nid = \"tiny\"\nversion = \"1\"\nlicence = \"Apache-2.0\"\n\n[[module]]\nid = \"wide\"\n\
+             kind = \"connector\"\nprecision = \"fp32\"\nload = \"prepacked\"\nmodel = {}\ndata = [ {} ]\n\
+             inputs = [ {{ name = \"x\", dtype = \"f32\", shape = [\"batch\", {SIDE}] }} ]\n\
+             outputs = [ {{ name = \"y\", dtype = \"f32\", shape = [\"batch\", {SIDE}] }} ]\n",
+            file_ref(dir, "wide.onnx")?,
+            file_ref(dir, "wide.onnx.data")?,
+        ),
+    )?;
+    let mut before = None;
+    for round in 0..110 {
+        // Half of them prepacked and mapped, half with weights in anonymous memory.
+        let artifacts = if round % 2 == 0 {
+            ArtifactCache::new(cache.path())
+        } else {
+            ArtifactCache::disabled()
+        };
+        let ledger = Ledger::new();
+        let registry = Registry::new(
+            Arc::new(Pack::open(dir)?),
+            environment,
+            ledger.clone(),
+            artifacts,
+        );
+        let lease = registry.lease("wide")?;
+        let x = Tensor::zeros(DType::F32, &[8, SIDE])?;
+        let control = Control {
+            cancel: CancelToken::new(),
+            deadline: Some(Instant::now() + Duration::from_secs(600)),
+            ..Control::default()
+        };
+        let y = lease.step(&control)?.run(RunArgs {
+            inputs: vec![("x", &x)],
+            outputs: vec!["y"],
+            cancel: Some(&control.cancel),
+            deadline: control.deadline,
+            ..RunArgs::default()
+        })?;
+        assert_eq!(y[0].shape(), [8, SIDE]);
+        drop((y, x, lease, registry));
+        assert!(ledger.snapshot().is_empty());
+        if round == 9 {
+            before = Some((
+                threads_and_descriptors()?,
+                smaps::process_memory()?.pss_anon,
+            ));
+        }
+    }
+    let (counts, anon) = before.ok_or("no tenth round")?;
+    assert_eq!(threads_and_descriptors()?, counts);
+    let grown = smaps::process_memory()?.pss_anon.saturating_sub(anon);
+    // One session kept in a hundred would be 4 MB.
+    assert!(grown < 2 << 20, "{grown} bytes more after a hundred rounds");
+    Ok(())
+}
