@@ -1,5 +1,6 @@
 //! What the tests share: where things are, the command, the counting shim, and the sources as tokens.
 
+pub mod refusal;
 pub mod shim;
 pub mod source;
 
@@ -170,4 +171,99 @@ pub fn json(command: &mut Command) -> serde_json::Value {
         String::from_utf8_lossy(&done.stderr)
     );
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command:?}: {error}:\n{text}"))
+}
+
+/// The foreign pack (`tests/fixtures/foreign_pack.py`), built once per test process.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn foreign_pack() -> &'static Path {
+    static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let folder = temporary();
+        let out = folder.path().join("foreign");
+        python(&foreign_script(), &["build", &out.to_string_lossy()], None);
+        folder
+    });
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| folder.path().join("foreign"))
+}
+
+/// The generator of the foreign pack, which is its reference too.
+pub fn foreign_script() -> PathBuf {
+    root().join("tests/fixtures/foreign_pack.py")
+}
+
+/// A folder that goes away with the value.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap_or_else(|error| panic!("temporary folder: {error}"))
+}
+
+/// Cosine of two vectors of the same length.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len(), "vectors of different lengths");
+    let dot = |x: &[f32], y: &[f32]| -> f64 {
+        x.iter()
+            .zip(y)
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// The numbers of a JSON list.
+///
+/// # Panics
+/// When it is something else.
+pub fn floats(value: &serde_json::Value) -> Vec<f32> {
+    let list = value
+        .as_array()
+        .unwrap_or_else(|| panic!("no list: {value}"));
+    list.iter()
+        .map(|number| number.as_f64().unwrap_or(f64::NAN) as f32)
+        .collect()
+}
+
+/// A deterministic RGB picture: `seed` decides colours and shapes, which cover the whole frame.
+pub fn picture(seed: u64, width: u32, height: u32) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f32 / (1u64 << 53) as f32
+    };
+    let blobs: Vec<[f32; 6]> = (0..12)
+        .map(|_| {
+            [
+                random(),
+                random(),
+                0.05 + random() * 0.3,
+                random(),
+                random(),
+                random(),
+            ]
+        })
+        .collect();
+    let mut pixels = Vec::with_capacity(width as usize * height as usize * 3);
+    for y in 0..height {
+        for x in 0..width {
+            let (u, v) = (x as f32 / width as f32, y as f32 / height as f32);
+            let mut colour = [u, v, 0.5];
+            for [cx, cy, radius, r, g, b] in &blobs {
+                let near = ((u - cx).powi(2) + (v - cy).powi(2)).sqrt() / radius;
+                if near < 1.0 {
+                    colour = [*r, *g, *b];
+                }
+            }
+            pixels.extend(colour.map(|value| (value * 255.0) as u8));
+        }
+    }
+    pixels
 }

@@ -1,0 +1,176 @@
+//! Counted from outside the process's own books: how often ONNX Runtime was asked to make a session and to run one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use atom_tests::shim::{Session, sessions, watch};
+use atom_tests::{atom, ort_library, pack, temporary, video};
+use serde_json::Value;
+
+/// A script of every task, most of them several times.
+fn script() -> String {
+    let clips = ["bikes", "bigbuckbunny", "carphone"];
+    let quoted: Vec<String> = clips
+        .iter()
+        .map(|clip| format!("\"{}\"", video(clip).display()))
+        .collect();
+    let mut lines = vec![
+        format!("index {}", quoted.join(" ")),
+        format!("index {}", quoted[0]),
+    ];
+    for words in [
+        "people riding bicycles in the street",
+        "a rabbit",
+        "a man in a car",
+        "a bird",
+        "a submarine",
+    ] {
+        lines.push(format!("search \"{words}\" -k 3"));
+    }
+    for clip in clips {
+        lines.push(format!("caption --stream {clip}.mp4 --at 1"));
+        lines.push(format!(
+            "ask --stream {clip}.mp4 --at 1 \"Is there a person?\""
+        ));
+        lines.push(format!(
+            "ask --stream {clip}.mp4 --at 1 \"Why is it there?\""
+        ));
+    }
+    lines.push("search \"a dog\"".to_owned());
+    lines.push("doctor".to_owned());
+    lines.join("\n")
+}
+
+/// Runs the script in one process over the shim: what it printed, a document per line, and what the shim saw.
+fn run(cache: &Path, store: &Path, name: &str) -> (Vec<Value>, Vec<Session>) {
+    let file = cache.join("script.txt");
+    std::fs::write(&file, script()).unwrap();
+    let log = cache.join(format!("{name}.jsonl"));
+    let mut command: Command = atom();
+    command
+        .env("ATOM_CACHE", cache)
+        .arg("--json")
+        .arg("--pack")
+        .arg(pack())
+        .arg("--store")
+        .arg(store);
+    command.arg("run").arg(&file);
+    watch(&mut command, &log);
+    let done = atom_tests::output(&mut command);
+    let text = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success(),
+        "{}\n{text}\n{}",
+        done.status,
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let documents = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    (documents, sessions(&log))
+}
+
+/// The module a session belongs to: the one whose declared inputs it has.
+fn module_of(session: &Session, modules: &BTreeMap<String, Vec<String>>) -> String {
+    let mut own = session.inputs.clone();
+    own.sort();
+    let fits: Vec<&String> = modules
+        .iter()
+        .filter(|(_, inputs)| **inputs == own)
+        .map(|(id, _)| id)
+        .collect();
+    match fits.as_slice() {
+        [one] => (*one).clone(),
+        // Modules with the same inputs are told apart by the file.
+        several => several
+            .iter()
+            .find(|id| {
+                session.model.contains(id.as_str()) || session.model.contains(&id.replace('-', "_"))
+            })
+            .map_or_else(
+                || panic!("which module is {session:?}? {several:?}"),
+                |id| (**id).clone(),
+            ),
+    }
+}
+
+/// Inputs of every module as pack.toml declares them, sorted.
+fn declared() -> BTreeMap<String, Vec<String>> {
+    let pack = atom_core::pack::Pack::open(&pack()).unwrap();
+    pack.manifest()
+        .modules
+        .iter()
+        .map(|module| {
+            let mut names: Vec<String> =
+                module.inputs.iter().map(|port| port.name.clone()).collect();
+            names.sort();
+            (module.id.clone(), names)
+        })
+        .collect()
+}
+
+#[test]
+fn sessions_are_distinct_modules_and_encoder_runs_are_keyframes() {
+    assert!(ort_library().exists());
+    let modules = declared();
+    let cache = temporary();
+    for state in ["cold", "warm"] {
+        let (documents, seen) = run(cache.path(), &cache.path().join(state), state);
+        let mut made: BTreeMap<String, u64> = BTreeMap::new();
+        let mut runs: BTreeMap<String, u64> = BTreeMap::new();
+        for session in &seen {
+            assert!(session.ok, "{session:?}");
+            assert_eq!(session.failed_runs, 0, "{session:?}");
+            let id = module_of(session, &modules);
+            *made.entry(id.clone()).or_default() += 1;
+            *runs.entry(id).or_default() += session.runs;
+        }
+        println!("{state}: sessions {made:?}, runs {runs:?}");
+
+        let keyframes: u64 = documents
+            .iter()
+            .flat_map(|document| document["streams"].as_array().cloned().unwrap_or_default())
+            .map(|stream| stream["added"].as_u64().unwrap())
+            .sum();
+        println!("{state}: {keyframes} keyframes");
+        assert!(keyframes >= 3);
+        assert_eq!(
+            runs["visual-encoder"], keyframes,
+            "a frame was encoded more than once, or not at all"
+        );
+        if modules.contains_key("detector") {
+            assert_eq!(runs["detector"], keyframes);
+        }
+        assert_eq!(
+            made.keys().collect::<Vec<_>>(),
+            modules.keys().collect::<Vec<_>>(),
+            "every module is used"
+        );
+
+        let doctor = documents.last().unwrap();
+        for module in doctor["modules"].as_array().unwrap() {
+            let id = module["id"].as_str().unwrap();
+            println!(
+                "{state}: {id} {} bytes, {} runs, {}",
+                module["bytes"], module["runs"], module["placement"]
+            );
+            assert_eq!(module["loads"], 1, "{module}");
+            assert_eq!(module["state"], "resident", "{module}");
+            if state == "warm" {
+                assert_eq!(
+                    module["runs"].as_u64().unwrap(),
+                    runs[id],
+                    "the registry's count of {id} differs"
+                );
+                assert_eq!(made[id], 1, "{id} was loaded {} times", made[id]);
+            } else {
+                // The first load ever writes the optimised form with a session of its own.
+                assert!(made[id] <= 2, "{id} was loaded {} times", made[id]);
+            }
+        }
+        let alive = seen.iter().filter(|session| !session.released).count();
+        assert!(alive == 0, "{alive} sessions were never released");
+    }
+}
