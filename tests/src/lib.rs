@@ -267,3 +267,78 @@ pub fn picture(seed: u64, width: u32, height: u32) -> Vec<u8> {
     }
     pixels
 }
+
+/// A picture decoded to packed RGB.
+pub struct Photo {
+    /// File name.
+    pub name: String,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// `width * height * 3` bytes.
+    pub rgb: Vec<u8>,
+}
+
+/// Decodes image files with Pillow.
+///
+/// # Panics
+/// When one cannot be read.
+pub fn photos(files: &[PathBuf]) -> Vec<Photo> {
+    let folder = temporary();
+    let out = folder.path().to_string_lossy().into_owned();
+    let names: Vec<String> = files
+        .iter()
+        .map(|file| file.to_string_lossy().into_owned())
+        .collect();
+    let mut args = vec![out.as_str()];
+    args.extend(names.iter().map(String::as_str));
+    let sizes = python_json(&root().join("tests/fixtures/pixels.py"), &args, None);
+    files
+        .iter()
+        .map(|file| {
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let side = |index: usize| {
+                u32::try_from(sizes[&name][index].as_u64().unwrap_or(0)).unwrap_or(0)
+            };
+            let path = folder.path().join(format!("{name}.rgb"));
+            let rgb =
+                std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            Photo {
+                width: side(0),
+                height: side(1),
+                rgb,
+                name,
+            }
+        })
+        .collect()
+}
+
+/// The files of a folder whose names end in one of `endings`, sorted.
+///
+/// # Panics
+/// When the folder cannot be read, or holds none.
+pub fn files_ending(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
+    let entries =
+        std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            endings
+                .iter()
+                .any(|end| path.to_string_lossy().ends_with(end))
+        })
+        .collect();
+    found.sort();
+    assert!(
+        !found.is_empty(),
+        "{} holds no {endings:?}",
+        folder.display()
+    );
+    found
+}
