@@ -1,8 +1,10 @@
 //! What the tests share: where things are, the command, the counting shim, and the sources as tokens.
 
+pub mod damage;
 pub mod refusal;
 pub mod shim;
 pub mod source;
+pub mod texts;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
