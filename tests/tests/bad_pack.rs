@@ -299,11 +299,16 @@ fn manifests_that_break_the_format_are_refused() {
         ),
         (
             "a view larger than the frame",
-            "views = [1.0]",
-            "views = [1.5]",
+            "fraction = 1.0",
+            "fraction = 1.5",
+            &["fraction"],
+        ),
+        (
+            "no view",
+            "views = [\n  { fit = \"stretch\", fraction = 1.0 },\n]",
+            "views = []",
             &["views"],
         ),
-        ("no view", "views = [1.0]", "views = []", &["views"]),
         (
             "short checksum",
             "sha256 = \"",

@@ -58,7 +58,7 @@ fn visual_encoder_equals_python() {
     let (mut least, mut same) = (1.0_f64, 0);
     let all = photos(&files);
     for (photo, reference) in all.iter().zip(theirs.as_array().unwrap()) {
-        assert_eq!(reference["file"], photo.name.as_str());
+        assert!(reference["file"].as_str().unwrap().ends_with(&photo.name));
         let format = FrameFormat::new(PixelFormat::Rgb8, photo.width, photo.height);
         let frame = Frame::packed(format, &photo.rgb, 0).unwrap();
         let ours = runtime.observe(&frame, &Control::default()).unwrap();
@@ -195,6 +195,17 @@ fn language() -> (tempfile::TempDir, LanguageModel) {
     (folder, model)
 }
 
+/// The decoder's end tokens.
+fn ends() -> Vec<u32> {
+    let pack = atom_core::pack::Pack::open(&pack()).unwrap();
+    let modules = &pack.manifest().modules;
+    modules
+        .iter()
+        .filter_map(|module| module.decoder.as_ref())
+        .flat_map(|decoder| decoder.eos.clone())
+        .collect()
+}
+
 fn ids(value: &Value) -> Vec<u32> {
     value
         .as_array()
@@ -210,6 +221,7 @@ fn greedy_tokens_equal_python() {
     let prompts = prompts();
     let theirs = oracle(&["decode", "-n", "32"], Some(&json!(prompts)));
     let control = Control::default();
+    let eos: Vec<u32> = ends();
     for (prompt, reference) in prompts.iter().zip(theirs.as_array().unwrap()) {
         let own = model.tokenizer().encode(prompt, false).unwrap();
         assert_eq!(own, ids(&reference["prompt_ids"]), "{prompt:?}");
@@ -224,7 +236,9 @@ fn greedy_tokens_equal_python() {
                 std::ops::ControlFlow::Continue(())
             })
             .unwrap();
-        let expected = ids(&reference["tokens"]);
+        let mut expected = ids(&reference["tokens"]);
+        // The reference keeps the end token.
+        expected.retain(|id| !eos.contains(id));
         println!(
             "{prompt:?}: {} tokens: {:?}",
             made.token_ids.len(),
