@@ -4,7 +4,8 @@
  *
  *   ATOM_SHIM_REAL  the real libonnxruntime
  *   ATOM_SHIM_LOG   a file that one JSON line per event is appended to (complete at any moment, so also after a kill):
- *       {"event":"create","session":1,"pid":7,"ok":true,"model":"/path/of/model.onnx","inputs":["pixel_values"]}
+ *       {"event":"create","session":1,"pid":7,"ok":true,"model":"/path/of/model.onnx","inputs":["pixel_values"],
+ *        "outputs":["image_embeds"]}
  *       {"event":"run","session":1,"pid":7,"ok":true}
  *       {"event":"release","session":1,"pid":7}
  *
@@ -35,7 +36,9 @@ enum {
     CREATE_SESSION_FROM_ARRAY = 8,
     RUN = 9,
     SESSION_GET_INPUT_COUNT = 30,
+    SESSION_GET_OUTPUT_COUNT = 31,
     SESSION_GET_INPUT_NAME = 36,
+    SESSION_GET_OUTPUT_NAME = 37,
     GET_ALLOCATOR_WITH_DEFAULT_OPTIONS = 78,
     ALLOCATOR_FREE = 76,
     RELEASE_SESSION = 95,
@@ -102,8 +105,29 @@ static size_t quote(char *out, size_t room, const char *text) {
     return n;
 }
 
+/* Appends a session's input or output names, which tell modules apart whatever file a session was loaded from. */
+static size_t append_names(char *text, size_t n, size_t room, Session *session, int get_count, int get_name) {
+    size_t count = 0;
+    void *allocator = NULL;
+    if (session != NULL) {
+        ((Status * (*)(void **)) real[GET_ALLOCATOR_WITH_DEFAULT_OPTIONS])(&allocator);
+        ((Status * (*)(const Session *, size_t *)) real[get_count])(session, &count);
+    }
+    for (size_t i = 0; i < count && n + 512 < room; i++) {
+        char *name = NULL;
+        ((Status * (*)(const Session *, size_t, void *, char **)) real[get_name])(session, i, allocator, &name);
+        if (name == NULL) continue;
+        n += (size_t)snprintf(text + n, room - n, i ? ",\"" : "\"");
+        n += quote(text + n, 256, name);
+        text[n++] = '"';
+        ((Status * (*)(void *, void *)) real[ALLOCATOR_FREE])(allocator, name);
+    }
+    return n;
+}
+
 static void note_create(const char *model, Status *status, Session **out) {
-    char text[8192];
+    char text[32768];
+    const size_t half = sizeof text / 2;
     Session *session = status == NULL && out != NULL ? *out : NULL;
     pthread_mutex_lock(&lock);
     unsigned number = ++created;
@@ -118,22 +142,9 @@ static void note_create(const char *model, Status *status, Session **out) {
                                 number, (int)getpid(), session != NULL ? "true" : "false");
     n += quote(text + n, 4096, model);
     n += (size_t)snprintf(text + n, sizeof text - n, "\",\"inputs\":[");
-    size_t count = 0;
-    void *allocator = NULL;
-    if (session != NULL) {
-        /* Input names tell modules apart whatever file a session was loaded from. */
-        ((Status * (*)(void **)) real[GET_ALLOCATOR_WITH_DEFAULT_OPTIONS])(&allocator);
-        ((Status * (*)(const Session *, size_t *)) real[SESSION_GET_INPUT_COUNT])(session, &count);
-    }
-    for (size_t i = 0; i < count && n + 512 < sizeof text; i++) {
-        char *name = NULL;
-        ((Status * (*)(const Session *, size_t, void *, char **)) real[SESSION_GET_INPUT_NAME])(session, i, allocator, &name);
-        if (name == NULL) continue;
-        n += (size_t)snprintf(text + n, sizeof text - n, i ? ",\"" : "\"");
-        n += quote(text + n, 256, name);
-        text[n++] = '"';
-        ((Status * (*)(void *, void *)) real[ALLOCATOR_FREE])(allocator, name);
-    }
+    n = append_names(text, n, half, session, SESSION_GET_INPUT_COUNT, SESSION_GET_INPUT_NAME);
+    n += (size_t)snprintf(text + n, sizeof text - n, "],\"outputs\":[");
+    n = append_names(text, n, sizeof text, session, SESSION_GET_OUTPUT_COUNT, SESSION_GET_OUTPUT_NAME);
     n += (size_t)snprintf(text + n, sizeof text - n, "]}\n");
     line(text, n);
     pthread_mutex_unlock(&lock);

@@ -50,8 +50,8 @@ pub struct Session {
     pub pid: u64,
     /// File it was made from.
     pub model: String,
-    /// Names of the graph's inputs.
-    pub inputs: Vec<String>,
+    /// Names of the graph's inputs, then of its outputs.
+    pub ports: Vec<String>,
     /// Whether ONNX Runtime made it.
     pub ok: bool,
     /// Runs that succeeded.
@@ -83,12 +83,13 @@ pub fn sessions(log: &Path) -> Vec<Session> {
         let ok = event["ok"] == true;
         match event["event"].as_str() {
             Some("create") => {
-                let inputs = event["inputs"].as_array().into_iter().flatten();
+                let list = |name: &str| event[name].as_array().cloned().unwrap_or_default();
+                let ports = list("inputs").into_iter().chain(list("outputs"));
                 order.push(key);
                 let fresh = Session {
                     pid: key.0,
                     model: event["model"].as_str().unwrap_or_default().to_owned(),
-                    inputs: inputs
+                    ports: ports
                         .filter_map(|name| name.as_str().map(str::to_owned))
                         .collect(),
                     ok,

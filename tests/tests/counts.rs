@@ -72,41 +72,33 @@ fn run(cache: &Path, store: &Path, name: &str) -> (Vec<Value>, Vec<Session>) {
     (documents, sessions(&log))
 }
 
-/// The module a session belongs to: the one whose declared inputs it has.
+/// The module a session belongs to: the one whose declared ports it has.
 fn module_of(session: &Session, modules: &BTreeMap<String, Vec<String>>) -> String {
-    let mut own = session.inputs.clone();
+    let mut own = session.ports.clone();
     own.sort();
     let fits: Vec<&String> = modules
         .iter()
-        .filter(|(_, inputs)| **inputs == own)
+        .filter(|(_, ports)| ports.iter().all(|port| own.contains(port)))
         .map(|(id, _)| id)
         .collect();
     match fits.as_slice() {
         [one] => (*one).clone(),
-        // Modules with the same inputs are told apart by the file.
-        several => several
-            .iter()
-            .find(|id| {
-                session.model.contains(id.as_str()) || session.model.contains(&id.replace('-', "_"))
-            })
-            .map_or_else(
-                || panic!("which module is {session:?}? {several:?}"),
-                |id| (**id).clone(),
-            ),
+        several => panic!("{session:?} may be any of {several:?}"),
     }
 }
 
-/// Inputs of every module as pack.toml declares them, sorted.
+/// Inputs and outputs of every module as pack.toml declares them.
 fn declared() -> BTreeMap<String, Vec<String>> {
     let pack = atom_core::pack::Pack::open(&pack()).unwrap();
     pack.manifest()
         .modules
         .iter()
         .map(|module| {
-            let mut names: Vec<String> =
-                module.inputs.iter().map(|port| port.name.clone()).collect();
-            names.sort();
-            (module.id.clone(), names)
+            let ports = module.inputs.iter().chain(&module.outputs);
+            (
+                module.id.clone(),
+                ports.map(|port| port.name.clone()).collect(),
+            )
         })
         .collect()
 }
