@@ -290,6 +290,28 @@ def step_photos():
     return str(folder)
 
 
+HELDOUT = {
+    "heldout-gradio": [
+        "gradio/media_assets/images/cheetah.jpg", "gradio/media_assets/images/lion.jpg",
+        "gradio/media_assets/images/tower.jpg", "gradio/media_assets/images/groot.jpeg", "gradio/test_data/cheetah2.jpg",
+        "gradio/media_assets/videos/a.mp4", "gradio/media_assets/videos/b.mp4", "gradio/media_assets/videos/world.mp4",
+    ],
+    "heldout-imgaug": ["imgaug/quokka.jpg"],
+}
+
+
+def step_heldout():
+    """Photographs and clips that no threshold or word was chosen on; keep it so."""
+    key = json.dumps(HELDOUT) + "".join(sources()[name]["sha256"] for name in HELDOUT)
+    folder = CACHE / "heldout"
+    wanted = [(name, member) for name, members in HELDOUT.items() for member in members]
+    if not all(stamped("heldout", key, folder / Path(member).name) for _, member in wanted):
+        for name, member in wanted:
+            extract(fetch(name), member, folder / Path(member).name)
+        stamp("heldout", key)
+    return str(folder)
+
+
 def step_llama():
     """llama.cpp, which the tests compare the decoder with."""
     wanted = HERE / "requirements-test.txt"
@@ -350,11 +372,12 @@ STEPS = {
     "tools": step_tools,
     "pack": step_pack,
     "photos": step_photos,
+    "heldout": step_heldout,
     "llama": step_llama,
 }
 GROUPS = {
     "demo": ["ort", "videos", "tools", "pack"],
-    "test": ["ort", "videos", "tools", "pack", "photos", "llama"],
+    "test": ["ort", "videos", "tools", "pack", "photos", "heldout", "llama"],
 }
 
 

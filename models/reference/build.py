@@ -135,7 +135,7 @@ def visual_module(downloads, out, work, class_vectors):
         ],
     )
     entry["preprocess"] = {
-        "width": size, "height": size, "resample": "bicubic", "views": visual_encoder.VIEWS, "fit": "crop",
+        "width": size, "height": size, "resample": "bicubic", "views": visual_encoder.VIEWS,
         "mean": [visual_encoder.MEAN] * 3, "std": [visual_encoder.STD] * 3, "layout": "nchw", "order": "rgb",
     }
     ports = [item["name"] for item in entry["outputs"]]
@@ -183,7 +183,7 @@ def detector_module(downloads, out, work):
         load="plain",
     )
     entry["preprocess"] = {
-        "width": size, "height": size, "resample": "bilinear", "views": [1.0], "fit": "stretch",
+        "width": size, "height": size, "resample": "bilinear", "views": [{"fit": "stretch", "fraction": 1.0}],
         # The network takes 0..255 as it is.
         "mean": [0.0] * 3, "std": [1.0 / 255.0] * 3, "layout": "nchw", "order": "rgb",
     }

@@ -14,7 +14,8 @@ import torch_file
 SIZE = 224
 # The network was trained on (x - 127) / 128.
 MEAN, STD = 127.0 / 255.0, 128.0 / 255.0
-VIEWS = [1.0, 0.875]
+# The whole frame squeezed to a square, and its middle: for wide video better than two squares.
+VIEWS = [{"fit": "stretch", "fraction": 1.0}, {"fit": "crop", "fraction": 0.875}]
 TOP = 10
 EPSILON = 1e-3
 # expansion, kernel, stride, channels, repeats
@@ -102,10 +103,11 @@ def preprocess(image):
     image = image.convert("RGB")
     width, height = image.size
     rows = []
-    for fraction in VIEWS:
-        side = min(width, height) * fraction
-        left, top = (width - side) / 2, (height - side) / 2
-        view = image.resize((SIZE, SIZE), Image.BICUBIC, box=(left, top, left + side, top + side))
+    for spec in VIEWS:
+        wide, high = (width, height) if spec["fit"] == "stretch" else [min(width, height)] * 2
+        wide, high = wide * spec["fraction"], high * spec["fraction"]
+        left, top = (width - wide) / 2, (height - high) / 2
+        view = image.resize((SIZE, SIZE), Image.BICUBIC, box=(left, top, left + wide, top + high))
         pixels = np.asarray(view, np.float32) / np.float32(255)
         rows.append(((pixels - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1))
     return np.stack(rows)
