@@ -14,6 +14,7 @@ pub mod module;
 pub mod ort;
 pub mod os;
 pub mod pack;
+pub mod runtime;
 pub mod task;
 pub mod vision;
 

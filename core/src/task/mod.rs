@@ -2,6 +2,8 @@
 
 pub mod ask;
 pub mod caption;
+pub mod ingest;
+pub mod search;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ground::{Ground, Grounding, Taxonomy};

@@ -1,0 +1,166 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use atom_core::control::TextOptions;
+use clap::{Args, Parser, Subcommand};
+
+/// Search, caption and question video with shared on-device modules.
+#[derive(Debug, Parser)]
+#[command(name = "atom", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options every command takes.
+#[derive(Debug, Args, Clone)]
+pub struct Global {
+    /// The pack's folder.
+    #[arg(long, global = true, value_name = "DIR", env = "ATOM_PACK")]
+    pub pack: Option<PathBuf>,
+    /// The store's folder; `index` creates it.
+    #[arg(long, global = true, value_name = "DIR", env = "ATOM_STORE")]
+    pub store: Option<PathBuf>,
+    /// Print one JSON document (with `run`: one a line) and nothing else on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// ONNX Runtime's library.
+    #[arg(long, global = true, value_name = "FILE", env = "ATOM_ORT_LIBRARY")]
+    pub ort_library: Option<PathBuf>,
+    /// Threads ONNX Runtime may use; every core when absent.
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Say more on standard error; twice for debugging. `ATOM_LOG` sets it finer.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Look at packs.
+    Pack {
+        #[command(subcommand)]
+        command: PackCommand,
+    },
+    /// Add videos to a store.
+    Index(IndexArgs),
+    /// Find the times that fit some words.
+    Search(SearchArgs),
+    /// Say what is to be seen at one time of a stream or of a file.
+    Caption(CaptionArgs),
+    /// Answer a question about one time of a stream or of a file.
+    Ask(AskArgs),
+    /// Load every module of the pack and tell the truth about it.
+    Doctor,
+    /// Run a script of commands in one process, so that they share their modules.
+    Run(RunArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PackCommand {
+    /// List the packs in a folder, or the modules of the pack given by --pack.
+    List {
+        /// Folder of packs; the cache's own when absent.
+        dir: Option<PathBuf>,
+    },
+    /// Check every file of the pack and run every module on its golden input.
+    Verify,
+}
+
+#[derive(Debug, Args)]
+pub struct IndexArgs {
+    /// MP4 files with H.264 video.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Name of the stream; the file's own name when absent. Only with one file.
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Longest segment, in seconds.
+    #[arg(long, value_name = "S")]
+    pub max_segment: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// What to look for.
+    pub words: String,
+    /// The most hits wanted.
+    #[arg(short, default_value_t = 10)]
+    pub k: usize,
+    /// Only what ends after this second of the stream.
+    #[arg(long, value_name = "S")]
+    pub from: Option<f64>,
+    /// Only what starts before this second of the stream.
+    #[arg(long, value_name = "S")]
+    pub to: Option<f64>,
+    /// Only this stream.
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Cosine below which nothing matches; the pack's own when absent.
+    #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
+    pub min_score: Option<f32>,
+}
+
+/// Which picture.
+#[derive(Debug, Args)]
+pub struct At {
+    /// A stream of the store.
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// The time, in seconds.
+    #[arg(long, value_name = "S")]
+    pub at: f64,
+}
+
+/// How text is generated.
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// The most tokens to generate.
+    #[arg(long, default_value_t = 48, value_name = "N")]
+    pub max_tokens: usize,
+    /// Give up after this many seconds and keep what there is.
+    #[arg(long, value_name = "S")]
+    pub deadline: Option<f64>,
+    /// A text the answer may be; given several times, the answer is exactly one of them.
+    #[arg(long = "choice", value_name = "TEXT")]
+    pub choices: Vec<String>,
+}
+
+impl Generate {
+    pub fn text(&self) -> TextOptions {
+        TextOptions {
+            max_tokens: self.max_tokens,
+            choices: self.choices.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct CaptionArgs {
+    /// A video file, instead of --stream.
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub at: At,
+    #[command(flatten)]
+    pub generate: Generate,
+}
+
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// `"question"` with --stream, or `FILE "question"`.
+    #[arg(required = true, num_args = 1..=2, value_name = "[FILE] QUESTION")]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub at: At,
+    #[command(flatten)]
+    pub generate: Generate,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The script: one command a line as after `atom`, `#` starts a comment, `$NAME` is taken from the environment.
+    pub script: PathBuf,
+}

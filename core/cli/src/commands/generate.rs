@@ -1,0 +1,126 @@
+//! What `caption` and `ask` share: the picture meant, and tokens shown as they come.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use atom_core::control::{Control, Priority};
+use atom_core::features::Features;
+use atom_core::task::Statement;
+use atom_core::{Error, ErrorKind, Result};
+use atom_media::VideoReader;
+use serde::Serialize;
+
+use crate::args::{At, Generate};
+use crate::output::{nanoseconds, print_json, print_text};
+use crate::session::Session;
+
+#[derive(Serialize)]
+struct Text<'a> {
+    text: &'a str,
+    tokens: usize,
+    stop_reason: &'a str,
+    grounds: Vec<Ground<'a>>,
+}
+
+/// A thing the text rests on.
+#[derive(Serialize)]
+struct Ground<'a> {
+    name: &'a str,
+    count: Option<u32>,
+    certainty: &'a str,
+    confidence: f32,
+}
+
+/// The features of the picture meant: stored ones for a stream, fresh ones for a file.
+pub fn features(session: &mut Session, file: Option<&Path>, at: &At, control: &Control) -> Result<Features> {
+    let ns = nanoseconds("--at", at.at)?;
+    match (file, &at.stream) {
+        (None, Some(stream)) => {
+            let store = session.store(false)?;
+            let id = store.stream(stream)?.id;
+            let segment = store.segment_at(id, ns)?.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NotFound,
+                    format!("stream {stream:?} has nothing at {} s", at.at),
+                )
+                .remedy("choose a time inside one of its segments")
+            })?;
+            store.features(segment.id)
+        }
+        (Some(file), None) => {
+            let mut reader = VideoReader::open(file)?;
+            let frame = reader.frame_at(ns)?;
+            session.runtime()?.observe(&frame.as_frame()?, control)
+        }
+        _ => Err(
+            Error::new(ErrorKind::InvalidArgument, "either a file or --stream says which picture")
+                .remedy("add --stream NAME, or a FILE, not both"),
+        ),
+    }
+}
+
+/// Cancel, deadline and priority as the options say.
+pub fn control(options: &Generate) -> Result<Control> {
+    let deadline = match options.deadline {
+        None => None,
+        Some(s) if s.is_finite() && (0.0..=1e6).contains(&s) => Some(Instant::now() + Duration::from_secs_f64(s)),
+        Some(s) => {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("--deadline of {s} s: 0 to 1e6 is possible"),
+            ));
+        }
+    };
+    Ok(Control {
+        deadline,
+        priority: Priority::Interactive,
+        ..Control::default()
+    })
+}
+
+/// Runs `generate`, showing its text as it comes, then prints the outcome.
+pub fn show(
+    session: &Session,
+    generate: impl FnOnce(&mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<Statement>,
+) -> Result<ExitCode> {
+    let json = session.global.json;
+    let mut broken = None;
+    let mut print = |text: &str| {
+        if !json && let Err(error) = print_text(text) {
+            broken = Some(error);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    };
+    if !json {
+        print_text("  ")?;
+    }
+    let generated = generate(&mut print);
+    if !json {
+        print_text("\n")?;
+    }
+    let generated = generated?;
+    if let Some(error) = broken {
+        return Err(error);
+    }
+    if json {
+        print_json(&Text {
+            text: &generated.text,
+            tokens: generated.tokens,
+            stop_reason: generated.stop_reason.name(),
+            grounds: generated
+                .grounds
+                .iter()
+                .map(|ground| Ground {
+                    name: &ground.name,
+                    count: ground.count,
+                    certainty: ground.certainty.name(),
+                    confidence: ground.confidence,
+                })
+                .collect(),
+        })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,133 @@
+//! `atom index`.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use atom_core::frame::{FrameFormat, PixelFormat};
+use atom_core::index::{Source, Store};
+use atom_core::task::ingest::{IngestOptions, IngestReport};
+use atom_core::vision::SamplerOptions;
+use atom_core::{Error, ErrorKind, Result};
+use atom_media::VideoReader;
+use serde::Serialize;
+
+use crate::args::IndexArgs;
+use crate::output::{nanoseconds, print_json, print_line, progress};
+use crate::session::{Session, stream_name};
+
+#[derive(Serialize)]
+struct Indexed {
+    streams: Vec<Stream>,
+}
+
+#[derive(Serialize)]
+struct Stream {
+    stream: String,
+    frames: u64,
+    segments: u64,
+    added: u64,
+    seconds: f64,
+}
+
+pub fn run(session: &mut Session, args: &IndexArgs) -> Result<ExitCode> {
+    if args.stream.is_some() && args.files.len() > 1 {
+        return Err(
+            Error::new(ErrorKind::InvalidArgument, "--stream names one stream, but several files are given")
+                .remedy("index them one at a time, or without --stream"),
+        );
+    }
+    let mut sampler = SamplerOptions::default();
+    if let Some(longest) = args.max_segment {
+        sampler.max_segment_ns = nanoseconds("--max-segment", longest)?;
+    }
+    let store = session.store(true)?;
+    let mut streams = Vec::new();
+    for file in &args.files {
+        let stream = match &args.stream {
+            Some(name) => name.clone(),
+            None => stream_name(file)?,
+        };
+        let started = Instant::now();
+        let report = index(session, &store, file, &stream, sampler.clone())?;
+        let done = Stream {
+            frames: report.frames,
+            segments: report.segments,
+            added: report.keyframes,
+            seconds: started.elapsed().as_secs_f64(),
+            stream,
+        };
+        if !session.global.json {
+            print_line(&format!(
+                "  {:<24} {:>4} segments ({} new) from {} frames in {:.1} s",
+                done.stream, done.segments, done.added, done.frames, done.seconds
+            ))?;
+        }
+        streams.push(done);
+    }
+    if session.global.json {
+        print_json(&Indexed { streams })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn index(
+    session: &mut Session,
+    store: &Store,
+    file: &Path,
+    stream: &str,
+    sampler: SamplerOptions,
+) -> Result<IngestReport> {
+    let mut reader = VideoReader::open(file)?;
+    let source = Source {
+        uri: file.display().to_string(),
+        sha256: Some(sha256(file)?),
+        bytes: None,
+    };
+    let info = reader.info().clone();
+    let streams = store.streams()?;
+    let known = streams.iter().find(|known| known.name == stream);
+    if let Some(known) = known
+        && known.complete
+        && known.source.as_ref().is_some_and(|old| old.same_as(&source))
+    {
+        let segments = store.segments(known.id, None, None)?.len() as u64;
+        return Ok(IngestReport {
+            segments,
+            known: segments,
+            ..IngestReport::default()
+        });
+    }
+    let format = FrameFormat::new(PixelFormat::I420, info.width, info.height);
+    let mut options = IngestOptions::new(stream, format.packed_bytes());
+    options.stream.source = Some(source);
+    options.sampler = sampler;
+    let ingest = session.runtime()?.ingest(store, &options)?;
+    let bar = progress(info.frames, stream);
+    while let Some(frame) = reader.next_frame()? {
+        ingest.push_wait(&frame.as_frame()?)?;
+        bar.inc(1);
+    }
+    let report = ingest.finish()?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+/// SHA-256 of the file's bytes: the same video under another path is the same source.
+fn sha256(file: &Path) -> Result<[u8; 32]> {
+    use sha2::{Digest, Sha256};
+    let fail = |error: std::io::Error| Error::io(file.display(), &error);
+    let mut input = File::open(file).map_err(fail)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok(hash.finalize().into()),
+            Ok(read) => hash.update(&buffer[..read]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(fail(error)),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! One file a command.
+
+mod ask;
+mod caption;
+mod doctor;
+mod generate;
+mod index;
+mod pack;
+mod run;
+mod search;
+
+use std::process::ExitCode;
+
+use atom_core::Result;
+
+use crate::args::Command;
+use crate::session::Session;
+
+/// Runs one command of a session.
+pub fn dispatch(session: &mut Session, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Pack { command } => pack::run(session, command),
+        Command::Index(args) => index::run(session, &args),
+        Command::Search(args) => search::run(session, args),
+        Command::Caption(args) => caption::run(session, &args),
+        Command::Ask(args) => ask::run(session, &args),
+        Command::Doctor => doctor::run(session),
+        Command::Run(args) => run::run(session, &args),
+    }
+}

@@ -1,0 +1,175 @@
+//! `atom pack`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use atom_core::pack::Pack;
+use atom_core::{Error, ErrorKind, Result, cache};
+use serde::Serialize;
+
+use crate::args::PackCommand;
+use crate::output::{bytes, print_json, print_line, progress, table};
+use crate::session::Session;
+
+pub fn run(session: &mut Session, command: PackCommand) -> Result<ExitCode> {
+    match command {
+        PackCommand::List { dir } => list(session, dir),
+        PackCommand::Verify => verify(session),
+    }
+}
+
+#[derive(Serialize)]
+struct Packs {
+    packs: Vec<Listed>,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    path: String,
+    id: String,
+    version: String,
+    licence: String,
+    tasks: Vec<&'static str>,
+    modules: Vec<ListedModule>,
+}
+
+#[derive(Serialize)]
+struct ListedModule {
+    id: String,
+    kind: &'static str,
+    precision: String,
+    bytes: u64,
+}
+
+fn list(session: &Session, dir: Option<PathBuf>) -> Result<ExitCode> {
+    let packs = match (dir, &session.global.pack) {
+        (None, Some(pack)) => vec![pack.clone()],
+        (dir, _) => folders(&dir.unwrap_or_else(|| cache::dir().join("packs")))?,
+    };
+    let packs = packs.iter().map(|path| describe(path)).collect::<Result<Vec<_>>>()?;
+    if session.global.json {
+        print_json(&Packs { packs })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for pack in packs {
+        print_line(&format!(
+            "{} {} ({}) serves {} — {}",
+            pack.id,
+            pack.version,
+            pack.licence,
+            pack.tasks.join(", "),
+            pack.path
+        ))?;
+        let rows: Vec<_> = pack
+            .modules
+            .into_iter()
+            .map(|module| vec![module.id, module.kind.to_owned(), module.precision, bytes(module.bytes)])
+            .collect();
+        print_line(&table(&["module", "kind", "precision", "size"], &rows, &[3]))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folders below `dir` that hold a `pack.toml`, by name.
+fn folders(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).map_err(|error| {
+        Error::io(format!("folder of packs {}", dir.display()), &error).remedy("make the reference pack with `make demo`")
+    })?;
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("pack.toml").is_file())
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+fn describe(path: &Path) -> Result<Listed> {
+    let pack = Pack::open(path)?;
+    let manifest = pack.manifest();
+    let modules = manifest
+        .modules
+        .iter()
+        .map(|module| ListedModule {
+            id: module.id.clone(),
+            kind: module.kind.name(),
+            precision: module.precision.name().to_owned(),
+            bytes: module.bytes(),
+        })
+        .collect();
+    Ok(Listed {
+        path: path.display().to_string(),
+        id: manifest.id.clone(),
+        version: manifest.version.clone(),
+        licence: manifest.licence.clone(),
+        tasks: manifest.tasks.served(),
+        modules,
+    })
+}
+
+#[derive(Serialize)]
+struct Verified {
+    ok: bool,
+    files: usize,
+    modules: Vec<VerifiedModule>,
+}
+
+#[derive(Serialize)]
+struct VerifiedModule {
+    id: String,
+    cosine: f64,
+    floor: f64,
+    ok: bool,
+}
+
+fn verify(session: &mut Session) -> Result<ExitCode> {
+    let pack = Pack::open(&session.pack_dir())?;
+    let bar = progress(1, "checksums");
+    let report = pack.verify(&mut |file, done, total| {
+        bar.set_length(total);
+        bar.set_message(file.to_owned());
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    let runtime = session.runtime()?;
+    let mut modules = Vec::new();
+    for golden in runtime.golden()? {
+        modules.push(VerifiedModule {
+            ok: golden.cosine >= golden.floor,
+            id: golden.module,
+            cosine: golden.cosine,
+            floor: golden.floor,
+        });
+    }
+    let ok = modules.iter().all(|module| module.ok);
+    let report = Verified {
+        ok,
+        files: report.files,
+        modules,
+    };
+    if session.global.json {
+        print_json(&report)?;
+    } else {
+        print_line(&format!("  {} files match their checksums", report.files))?;
+        let rows: Vec<_> = report
+            .modules
+            .iter()
+            .map(|module| {
+                vec![
+                    module.id.clone(),
+                    format!("{:.6}", module.cosine),
+                    format!("{}", module.floor),
+                    if module.ok { "ok" } else { "FAILED" }.to_owned(),
+                ]
+            })
+            .collect();
+        print_line(&table(&["module", "golden cosine", "floor", ""], &rows, &[1, 2]))?;
+    }
+    if !ok {
+        return Err(Error::new(
+            ErrorKind::BadModel,
+            "a module's output differs from its golden output",
+        )
+        .remedy("build the pack again, or report the provider and library version that `atom doctor` prints"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,287 @@
+//! The front door: one pack, its modules, and the tasks that share them.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use crate::budget::Ledger;
+use crate::cache;
+use crate::control::{Control, TextOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::Features;
+use crate::frame::Frame;
+use crate::index::{Access, Hit, Identity, Store, StoreOptions};
+use crate::task::Statement;
+use crate::module::{ModuleStatus, Registry};
+use crate::ort::{Environment, EnvironmentOptions};
+use crate::pack::{ArtifactCache, GoldenReport, Pack};
+use crate::task::ask::Asker;
+use crate::task::caption::Captioner;
+use crate::task::ingest::{Ingest, IngestOptions};
+use crate::task::search::{SearchQuery, Searcher};
+use crate::vision::VisualEncoder;
+
+/// How a [`Runtime`] is opened.
+#[derive(Debug, Clone)]
+pub struct RuntimeOptions {
+    /// The pack's folder.
+    pub pack: PathBuf,
+    /// Folder for what can be made again (optimised model forms); [`cache::dir`]`/artifacts` when absent.
+    pub artifacts: Option<PathBuf>,
+    /// ONNX Runtime's library; looked for in the usual places when absent.
+    pub ort_library: Option<PathBuf>,
+    /// Threads of ONNX Runtime's pool, 1 or more; every core when absent. The first open of a process decides.
+    pub threads: Option<usize>,
+}
+
+impl RuntimeOptions {
+    /// Defaults for the pack in folder `pack`.
+    pub fn new(pack: impl Into<PathBuf>) -> Self {
+        Self {
+            pack: pack.into(),
+            artifacts: None,
+            ort_library: None,
+            threads: None,
+        }
+    }
+}
+
+/// What a pack may be able to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Task {
+    /// Frames to stored segments.
+    Index,
+    /// Words to time ranges.
+    Search,
+    /// A picture to a sentence.
+    Caption,
+    /// A picture and a question to an answer.
+    Ask,
+}
+
+/// A pack opened for work. Clones share everything; every method may be called from any thread.
+///
+/// Opening loads no module. Each module is loaded by the first task that needs it and shared by all. When the last clone
+/// and everything made from it are gone, all modules are released; ONNX Runtime itself stays in the process.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+struct Inner {
+    environment: &'static Environment,
+    registry: Registry,
+    searcher: Lazy<Searcher>,
+    captioner: Lazy<Captioner>,
+    asker: Lazy<Asker>,
+    observer: Mutex<Option<VisualEncoder>>,
+}
+
+impl Runtime {
+    /// Opens the pack and ONNX Runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadPack`] for a wrong manifest, [`ErrorKind::NativeLibrary`] when ONNX Runtime is missing or too old,
+    /// [`ErrorKind::InvalidArgument`] when this process opened it with another library or thread count before.
+    pub fn open(options: &RuntimeOptions) -> Result<Self> {
+        let pack = Arc::new(Pack::open(&options.pack)?);
+        let environment = Environment::open(&EnvironmentOptions {
+            library: options.ort_library.clone(),
+            threads: options.threads,
+        })?;
+        let artifacts = options
+            .artifacts
+            .clone()
+            .unwrap_or_else(|| cache::dir().join("artifacts"));
+        let registry = Registry::new(
+            pack,
+            environment,
+            Ledger::default(),
+            ArtifactCache::new(artifacts),
+        );
+        Ok(Self(Arc::new(Inner {
+            environment,
+            registry,
+            searcher: Lazy::default(),
+            captioner: Lazy::default(),
+            asker: Lazy::default(),
+            observer: Mutex::default(),
+        })))
+    }
+
+    /// Whether the pack can serve `task`.
+    pub fn serves(&self, task: Task) -> bool {
+        let tasks = &self.pack().manifest().tasks;
+        match task {
+            Task::Index => tasks.index.is_some(),
+            Task::Search => tasks.search.is_some(),
+            Task::Caption => tasks.caption.is_some(),
+            Task::Ask => tasks.ask.is_some(),
+        }
+    }
+
+    /// The pack.
+    pub fn pack(&self) -> &Pack {
+        self.0.registry.pack()
+    }
+
+    /// The modules and who holds them.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// ONNX Runtime as this process loaded it.
+    pub fn environment(&self) -> &'static Environment {
+        self.0.environment
+    }
+
+    /// Who owns which bytes.
+    pub fn ledger(&self) -> &Ledger {
+        self.0.registry.ledger()
+    }
+
+    /// Every module of the pack as it is now.
+    pub fn modules(&self) -> Vec<ModuleStatus> {
+        self.0.registry.status()
+    }
+
+    /// Opens the store in folder `path`; with [`Access::ReadWrite`] it is made if absent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StoreForeign`] when another pack made its vectors, and what [`Store::open`] reports.
+    pub fn open_store(&self, path: &Path, access: Access) -> Result<Store> {
+        Store::open(path, &StoreOptions::new(self.identity()?, access))
+    }
+
+    /// Starts indexing one stream into `store`.
+    ///
+    /// # Errors
+    /// As [`Ingest::start`].
+    pub fn ingest(&self, store: &Store, options: &IngestOptions) -> Result<Ingest> {
+        Ingest::start(&self.0.registry, store, options)
+    }
+
+    /// The features of one picture, without storing anything.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when the pack has no index task, and what its modules report.
+    pub fn observe(&self, frame: &Frame<'_>, control: &Control) -> Result<Features> {
+        let mut observer = lock(&self.0.observer);
+        let encoder = match &mut *observer {
+            Some(encoder) => encoder,
+            empty => empty.insert(VisualEncoder::new(&self.0.registry)?),
+        };
+        encoder.encode(frame, control)
+    }
+
+    /// The segments of `store` that fit the query, best first; empty when nothing does.
+    ///
+    /// # Errors
+    /// As [`Searcher::search`].
+    pub fn search(&self, store: &Store, query: &SearchQuery, control: &Control) -> Result<Vec<Hit>> {
+        self.0
+            .searcher
+            .get(|| Searcher::new(&self.0.registry))?
+            .search(store, query, control)
+    }
+
+    /// Says what the pictures whose `features` are given show. They should be of one segment. `on_text` gets the text
+    /// piece by piece and may stop it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when the pack cannot caption, and what its modules report. A deadline or cancel
+    /// during generation is no error: the text so far comes back with that reason.
+    pub fn caption(
+        &self,
+        features: &[&Features],
+        options: &TextOptions,
+        control: &Control,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Statement> {
+        self.0
+            .captioner
+            .get(|| Captioner::new(&self.0.registry))?
+            .caption(features, options, control, on_text)
+    }
+
+    /// Answers `question` about the pictures whose `features` are given, as [`caption`](Self::caption) does.
+    ///
+    /// # Errors
+    /// As [`caption`](Self::caption); [`ErrorKind::InvalidArgument`] for a blank question.
+    pub fn ask(
+        &self,
+        features: &[&Features],
+        question: &str,
+        options: &TextOptions,
+        control: &Control,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Statement> {
+        self.0
+            .asker
+            .get(|| Asker::new(&self.0.registry))?
+            .ask(features, question, options, control, on_text)
+    }
+
+    /// Runs every module that has one on its golden input and compares.
+    ///
+    /// # Errors
+    /// A module that does not load or run; a low cosine is reported, not an error.
+    pub fn golden(&self) -> Result<Vec<GoldenReport>> {
+        self.0.registry.golden()
+    }
+
+    /// What the vectors of a store depend on: every module of the index task, its weights, precision and preprocessing.
+    fn identity(&self) -> Result<Identity> {
+        let manifest = self.pack().manifest();
+        let index = manifest.tasks.index.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("pack {:?} cannot index, so it has no store", manifest.id),
+            )
+            .remedy("use a pack whose pack.toml has [tasks.index]")
+        })?;
+        let visual = self.pack().module(&index.visual_encoder)?;
+        let mut hash = Sha256::new();
+        for id in std::iter::once(&index.visual_encoder).chain(&index.detector) {
+            self.pack().module(id)?.hash_identity(&mut hash);
+        }
+        let dim = visual.embedding_dim().ok_or_else(|| {
+            Error::new(
+                ErrorKind::BadPack,
+                format!("module {:?} has no output of role \"embedding\" with a fixed last dimension", visual.id),
+            )
+            .remedy("declare it in pack.toml")
+        })?;
+        Ok(Identity {
+            hash: hash.finalize().into(),
+            dim,
+            description: format!("{} {} {}", manifest.id, manifest.version, visual.id),
+        })
+    }
+}
+
+/// Made by the first caller that needs it; a failure is not kept, so a later call tries again.
+struct Lazy<T>(Mutex<Option<Arc<T>>>);
+
+impl<T> Default for Lazy<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<T> Lazy<T> {
+    fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let mut slot = lock(&self.0);
+        if let Some(value) = &*slot {
+            return Ok(value.clone());
+        }
+        let value = Arc::new(make()?);
+        *slot = Some(value.clone());
+        Ok(value)
+    }
+}
+
+/// A panic elsewhere leaves these values usable: they are only ever replaced whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
