@@ -13,10 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::frame::Frame;
 use crate::index::{Access, Hit, Identity, Store, StoreOptions};
-use crate::task::Statement;
 use crate::module::{ModuleStatus, Registry};
 use crate::ort::{Environment, EnvironmentOptions};
 use crate::pack::{ArtifactCache, GoldenReport, Pack};
+use crate::task::Statement;
 use crate::task::ask::Asker;
 use crate::task::caption::Captioner;
 use crate::task::ingest::{Ingest, IngestOptions};
@@ -178,7 +178,12 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`Searcher::search`].
-    pub fn search(&self, store: &Store, query: &SearchQuery, control: &Control) -> Result<Vec<Hit>> {
+    pub fn search(
+        &self,
+        store: &Store,
+        query: &SearchQuery,
+        control: &Control,
+    ) -> Result<Vec<Hit>> {
         self.0
             .searcher
             .get(|| Searcher::new(&self.0.registry))?
@@ -248,7 +253,10 @@ impl Runtime {
         let dim = visual.embedding_dim().ok_or_else(|| {
             Error::new(
                 ErrorKind::BadPack,
-                format!("module {:?} has no output of role \"embedding\" with a fixed last dimension", visual.id),
+                format!(
+                    "module {:?} has no output of role \"embedding\" with a fixed last dimension",
+                    visual.id
+                ),
             )
             .remedy("declare it in pack.toml")
         })?;

@@ -161,7 +161,10 @@ mod tests {
             vec!["a".to_owned(), "10".to_owned()],
             vec!["long".to_owned(), "9".to_owned()],
         ];
-        assert_eq!(table(&["id", "n"], &rows, &[1]), "  id     n\n  a     10\n  long   9");
+        assert_eq!(
+            table(&["id", "n"], &rows, &[1]),
+            "  id     n\n  a     10\n  long   9"
+        );
     }
 
     #[test]

@@ -59,7 +59,11 @@ impl Session {
             return Ok(store.clone());
         }
         self.store = None;
-        let access = if write { Access::ReadWrite } else { Access::ReadOnly };
+        let access = if write {
+            Access::ReadWrite
+        } else {
+            Access::ReadOnly
+        };
         let store = self.runtime()?.open_store(&path, access)?;
         self.store = Some((path, write, store.clone()));
         Ok(store)

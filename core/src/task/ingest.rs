@@ -263,9 +263,13 @@ impl Worker {
         let progress = Arc::clone(&self.progress);
         let _ended = Ended(&progress);
         if let Err(error) = self.work(frames) {
-            let cancelled = error.kind() == ErrorKind::Cancelled && self.control.cancel.is_cancelled();
+            let cancelled =
+                error.kind() == ErrorKind::Cancelled && self.control.cancel.is_cancelled();
             if !cancelled {
-                let mut slot = progress.error.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut slot = progress
+                    .error
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 *slot = Some(error);
             }
         }

@@ -73,7 +73,12 @@ impl Searcher {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for a blank or over-long text or a `k` out of range, [`ErrorKind::NotFound`] for
     /// a stream the store does not have, and what the encoder and the store report.
-    pub fn search(&self, store: &Store, query: &SearchQuery, control: &Control) -> Result<Vec<Hit>> {
+    pub fn search(
+        &self,
+        store: &Store,
+        query: &SearchQuery,
+        control: &Control,
+    ) -> Result<Vec<Hit>> {
         if query.k == 0 || query.k > MAX_HITS {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,

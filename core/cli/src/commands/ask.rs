@@ -13,12 +13,23 @@ pub fn run(session: &mut Session, args: &AskArgs) -> Result<ExitCode> {
     let (file, question) = match args.words.as_slice() {
         [question] => (None, question),
         [file, question] => (Some(Path::new(file)), question),
-        _ => return Err(Error::new(ErrorKind::InvalidArgument, "no question is given")),
+        _ => {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "no question is given",
+            ));
+        }
     };
     let control = generate::control(&args.generate)?;
     let features = generate::features(session, file, &args.at, &control)?;
     let runtime = session.runtime()?;
     generate::show(session, |on_text| {
-        runtime.ask(&[&features], question, &args.generate.text(), &control, on_text)
+        runtime.ask(
+            &[&features],
+            question,
+            &args.generate.text(),
+            &control,
+            on_text,
+        )
     })
 }

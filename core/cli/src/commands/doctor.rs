@@ -73,7 +73,10 @@ pub fn run(session: &mut Session) -> Result<ExitCode> {
     if fresh {
         for module in &runtime.pack().manifest().modules {
             // A module that fails stays in the report with its reason.
-            if let Err(error) = runtime.registry().lease_with(&module.id, &Control::default()) {
+            if let Err(error) = runtime
+                .registry()
+                .lease_with(&module.id, &Control::default())
+            {
                 log::warn!("{error}");
             }
         }
@@ -133,13 +136,20 @@ pub fn run(session: &mut Session) -> Result<ExitCode> {
     } else {
         print_text(&report)?;
     }
-    Ok(if failed { ExitCode::from(4) } else { ExitCode::SUCCESS })
+    Ok(if failed {
+        ExitCode::from(4)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn print_text(report: &Report) -> Result<()> {
     print_line(&format!(
         "  atom {} · ONNX Runtime {} ({}, {} threads)",
-        report.version, report.onnxruntime.version, report.onnxruntime.path, report.onnxruntime.threads
+        report.version,
+        report.onnxruntime.version,
+        report.onnxruntime.path,
+        report.onnxruntime.threads
     ))?;
     print_line(&format!(
         "  pack {} {} serves {} ({})",
@@ -159,12 +169,23 @@ fn print_text(report: &Report) -> Result<()> {
                 module.runs.to_string(),
                 bytes(module.anon_bytes),
                 bytes(module.mapped_bytes),
-                module.load_ms.map_or_else(String::new, |ms| format!("{ms:.0} ms")),
+                module
+                    .load_ms
+                    .map_or_else(String::new, |ms| format!("{ms:.0} ms")),
                 module.placement.clone().unwrap_or_default(),
             ]
         })
         .collect();
-    let head = ["module", "state", "loads", "runs", "anonymous", "mapped", "load", "placement"];
+    let head = [
+        "module",
+        "state",
+        "loads",
+        "runs",
+        "anonymous",
+        "mapped",
+        "load",
+        "placement",
+    ];
     print_line(&table(&head, &rows, &[2, 3, 4, 5, 6]))?;
     for module in &report.modules {
         if let Some(error) = &module.error {

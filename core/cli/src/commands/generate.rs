@@ -34,7 +34,12 @@ struct Ground<'a> {
 }
 
 /// The features of the picture meant: stored ones for a stream, fresh ones for a file.
-pub fn features(session: &mut Session, file: Option<&Path>, at: &At, control: &Control) -> Result<Features> {
+pub fn features(
+    session: &mut Session,
+    file: Option<&Path>,
+    at: &At,
+    control: &Control,
+) -> Result<Features> {
     let ns = nanoseconds("--at", at.at)?;
     match (file, &at.stream) {
         (None, Some(stream)) => {
@@ -54,10 +59,11 @@ pub fn features(session: &mut Session, file: Option<&Path>, at: &At, control: &C
             let frame = reader.frame_at(ns)?;
             session.runtime()?.observe(&frame.as_frame()?, control)
         }
-        _ => Err(
-            Error::new(ErrorKind::InvalidArgument, "either a file or --stream says which picture")
-                .remedy("add --stream NAME, or a FILE, not both"),
-        ),
+        _ => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "either a file or --stream says which picture",
+        )
+        .remedy("add --stream NAME, or a FILE, not both")),
     }
 }
 
@@ -65,7 +71,9 @@ pub fn features(session: &mut Session, file: Option<&Path>, at: &At, control: &C
 pub fn control(options: &Generate) -> Result<Control> {
     let deadline = match options.deadline {
         None => None,
-        Some(s) if s.is_finite() && (0.0..=1e6).contains(&s) => Some(Instant::now() + Duration::from_secs_f64(s)),
+        Some(s) if s.is_finite() && (0.0..=1e6).contains(&s) => {
+            Some(Instant::now() + Duration::from_secs_f64(s))
+        }
         Some(s) => {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,

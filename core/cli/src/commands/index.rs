@@ -34,10 +34,11 @@ struct Stream {
 
 pub fn run(session: &mut Session, args: &IndexArgs) -> Result<ExitCode> {
     if args.stream.is_some() && args.files.len() > 1 {
-        return Err(
-            Error::new(ErrorKind::InvalidArgument, "--stream names one stream, but several files are given")
-                .remedy("index them one at a time, or without --stream"),
-        );
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "--stream names one stream, but several files are given",
+        )
+        .remedy("index them one at a time, or without --stream"));
     }
     let mut sampler = SamplerOptions::default();
     if let Some(longest) = args.max_segment {
@@ -91,7 +92,10 @@ fn index(
     let known = streams.iter().find(|known| known.name == stream);
     if let Some(known) = known
         && known.complete
-        && known.source.as_ref().is_some_and(|old| old.same_as(&source))
+        && known
+            .source
+            .as_ref()
+            .is_some_and(|old| old.same_as(&source))
     {
         let segments = store.segments(known.id, None, None)?.len() as u64;
         return Ok(IngestReport {

@@ -46,7 +46,10 @@ fn list(session: &Session, dir: Option<PathBuf>) -> Result<ExitCode> {
         (None, Some(pack)) => vec![pack.clone()],
         (dir, _) => folders(&dir.unwrap_or_else(|| cache::dir().join("packs")))?,
     };
-    let packs = packs.iter().map(|path| describe(path)).collect::<Result<Vec<_>>>()?;
+    let packs = packs
+        .iter()
+        .map(|path| describe(path))
+        .collect::<Result<Vec<_>>>()?;
     if session.global.json {
         print_json(&Packs { packs })?;
         return Ok(ExitCode::SUCCESS);
@@ -63,9 +66,20 @@ fn list(session: &Session, dir: Option<PathBuf>) -> Result<ExitCode> {
         let rows: Vec<_> = pack
             .modules
             .into_iter()
-            .map(|module| vec![module.id, module.kind.to_owned(), module.precision, bytes(module.bytes)])
+            .map(|module| {
+                vec![
+                    module.id,
+                    module.kind.to_owned(),
+                    module.precision,
+                    bytes(module.bytes),
+                ]
+            })
             .collect();
-        print_line(&table(&["module", "kind", "precision", "size"], &rows, &[3]))?;
+        print_line(&table(
+            &["module", "kind", "precision", "size"],
+            &rows,
+            &[3],
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -73,7 +87,8 @@ fn list(session: &Session, dir: Option<PathBuf>) -> Result<ExitCode> {
 /// The folders below `dir` that hold a `pack.toml`, by name.
 fn folders(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(dir).map_err(|error| {
-        Error::io(format!("folder of packs {}", dir.display()), &error).remedy("make the reference pack with `make demo`")
+        Error::io(format!("folder of packs {}", dir.display()), &error)
+            .remedy("make the reference pack with `make demo`")
     })?;
     let mut found: Vec<_> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -162,7 +177,11 @@ fn verify(session: &mut Session) -> Result<ExitCode> {
                 ]
             })
             .collect();
-        print_line(&table(&["module", "golden cosine", "floor", ""], &rows, &[1, 2]))?;
+        print_line(&table(
+            &["module", "golden cosine", "floor", ""],
+            &rows,
+            &[1, 2],
+        ))?;
     }
     if !ok {
         return Err(Error::new(

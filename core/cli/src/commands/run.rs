@@ -15,13 +15,13 @@ pub fn run(session: &mut Session, args: &RunArgs) -> Result<ExitCode> {
         .map_err(|error| Error::io(format!("script {}", args.script.display()), &error))?;
     for (number, line) in script.lines().enumerate() {
         let place = format!("{}:{}", args.script.display(), number + 1);
-        let words = split(line).map_err(|why| Error::new(ErrorKind::InvalidArgument, format!("{place}: {why}")))?;
+        let words = split(line)
+            .map_err(|why| Error::new(ErrorKind::InvalidArgument, format!("{place}: {why}")))?;
         if words.is_empty() {
             continue;
         }
-        let cli = Cli::try_parse_from(std::iter::once("atom".to_owned()).chain(words)).map_err(|error| {
-            Error::new(ErrorKind::InvalidArgument, format!("{place}: {error}"))
-        })?;
+        let cli = Cli::try_parse_from(std::iter::once("atom".to_owned()).chain(words))
+            .map_err(|error| Error::new(ErrorKind::InvalidArgument, format!("{place}: {error}")))?;
         if matches!(cli.command, Command::Run(_)) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
