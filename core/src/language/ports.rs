@@ -243,3 +243,191 @@ impl<'a> Found<'a> {
         )))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: &str = r#"
+        layers = 2
+        kv_heads = 3
+        head_dim = 64
+        vocab = 100
+        context = 50
+        kv = "concat"
+        kv_dtype = "f32"
+        eos = [2]
+    "#;
+
+    fn port(name: &str, dtype: DType, shape: &[Option<usize>]) -> Port {
+        let dim = |size: &Option<usize>| match size {
+            Some(size) => Dim::Fixed(*size),
+            None => Dim::Symbolic("n".to_owned()),
+        };
+        Port {
+            name: name.to_owned(),
+            dtype,
+            shape: shape.iter().map(dim).collect(),
+        }
+    }
+
+    /// The ports of a decoder as `SPEC` has it.
+    fn ports() -> (Vec<Port>, Vec<Port>) {
+        let whole = |name| port(name, DType::I64, &[None, None]);
+        let mut inputs = vec![whole(INPUT_IDS), whole(ATTENTION_MASK), whole(POSITION_IDS)];
+        let mut outputs = vec![port(LOGITS, DType::F32, &[None, None, Some(100)])];
+        for layer in 0..2 {
+            for part in ["key", "value"] {
+                let cache = |side: &str| {
+                    let name = format!("{side}.{layer}.{part}");
+                    port(&name, DType::F32, &[None, Some(3), None, Some(64)])
+                };
+                inputs.push(cache("past_key_values"));
+                outputs.push(cache("present"));
+            }
+        }
+        (inputs, outputs)
+    }
+
+    fn check(
+        spec: &str,
+        inputs: &[Port],
+        outputs: &[Port],
+        embedding: bool,
+    ) -> Result<DecoderPorts> {
+        let spec: DecoderSpec = toml::from_str(spec).expect("spec");
+        DecoderPorts::check("speaker", &spec, inputs, outputs, embedding)
+    }
+
+    #[test]
+    fn a_decoder_as_declared_is_taken() {
+        let (inputs, outputs) = ports();
+        let found = check(SPEC, &inputs, &outputs, false).expect("ports");
+        assert_eq!(found.rows, Rows::Ids(DType::I64));
+        assert_eq!(found.position_ids, Some(DType::I64));
+        assert_eq!(
+            found.layers[1].past,
+            ["past_key_values.1.key", "past_key_values.1.value"]
+        );
+        // Neither mask nor positions; embeddings of a known width.
+        let mut embeds = inputs[3..].to_vec();
+        embeds.push(port(INPUTS_EMBEDS, DType::F16, &[Some(1), None, Some(56)]));
+        let found = check(SPEC, &embeds, &outputs, true).expect("ports");
+        assert_eq!(found.rows, Rows::Embeds(DType::F16, Some(56)));
+        assert_eq!((found.attention_mask, found.position_ids), (None, None));
+    }
+
+    #[test]
+    fn every_misfit_names_the_port_and_what_was_expected() {
+        let (inputs, outputs) = ports();
+        let wrong = |spec: &str, inputs: &[Port], outputs: &[Port], words: &[&str]| {
+            let error = check(spec, inputs, outputs, false).expect_err("a misfit");
+            assert_eq!(error.kind(), ErrorKind::BadModel);
+            for word in words.iter().chain(&["speaker"]) {
+                assert!(
+                    error.message().contains(word),
+                    "{word:?} is not in: {error}"
+                );
+            }
+        };
+        let spec = |from: &str, to: &str| SPEC.replace(from, to);
+        let p0 = "past_key_values.0.key";
+        wrong(
+            &spec("layers = 2", "layers = 3"),
+            &inputs,
+            &outputs,
+            &["past_key_values.2.key"],
+        );
+        wrong(
+            &spec("layers = 2", "layers = 1"),
+            &inputs,
+            &outputs,
+            &["past_key_values.1.key"],
+        );
+        wrong(
+            &spec("heads = 3", "heads = 4"),
+            &inputs,
+            &outputs,
+            &[p0, "[n, 3, n, 64]", "kv_heads 4"],
+        );
+        wrong(
+            &spec("dim = 64", "dim = 32"),
+            &inputs,
+            &outputs,
+            &[p0, "head_dim 32"],
+        );
+        wrong(
+            &spec("\"f32\"", "\"f16\""),
+            &inputs,
+            &outputs,
+            &[p0, "f32", "expected f16"],
+        );
+        wrong(
+            &spec("= 100", "= 99"),
+            &inputs,
+            &outputs,
+            &["logits", "vocab 99"],
+        );
+        wrong(
+            &spec("concat", "shared"),
+            &inputs[3..],
+            &outputs,
+            &["input_ids"],
+        );
+        let no_mask: Vec<Port> = inputs
+            .iter()
+            .filter(|p| p.name != ATTENTION_MASK)
+            .cloned()
+            .collect();
+        wrong(
+            &spec("concat", "shared"),
+            &no_mask,
+            &outputs,
+            &[ATTENTION_MASK, "shared"],
+        );
+        wrong(SPEC, &inputs, &outputs[1..], &["no output \"logits\""]);
+        wrong(SPEC, &inputs, &outputs[..4], &["present.1.value"]);
+
+        let with = |extra: Port| [&inputs[..], &[extra]].concat();
+        let embeds = port(INPUTS_EMBEDS, DType::F32, &[None, None, None]);
+        wrong(SPEC, &with(embeds.clone()), &outputs, &["both"]);
+        wrong(
+            SPEC,
+            &[&inputs[1..], &[embeds]].concat(),
+            &outputs,
+            &["token_embedding"],
+        );
+        wrong(
+            SPEC,
+            &with(port("use_cache", DType::Bool, &[])),
+            &outputs,
+            &["use_cache"],
+        );
+        let with = |at: usize, changed: Port| {
+            let mut inputs = inputs.clone();
+            inputs[at] = changed;
+            inputs
+        };
+        wrong(
+            SPEC,
+            &with(0, port(INPUT_IDS, DType::F32, &[None, None])),
+            &outputs,
+            &["i64 or i32"],
+        );
+        wrong(
+            SPEC,
+            &with(2, port(POSITION_IDS, DType::I64, &[None])),
+            &outputs,
+            &["[n]", "sequence"],
+        );
+        let fixed = port(p0, DType::F32, &[None, Some(3), Some(128), Some(64)]);
+        wrong(
+            SPEC,
+            &with(3, fixed),
+            &outputs,
+            &[p0, "[n, 3, 128, 64]", "length"],
+        );
+        let batch = port(p0, DType::F32, &[Some(4), Some(3), None, Some(64)]);
+        wrong(SPEC, &with(3, batch), &outputs, &[p0, "batch 1"]);
+    }
+}

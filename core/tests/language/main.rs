@@ -1,0 +1,8 @@
+//! The language parts on real weights: the reference pack's decoder (shared cache, `input_ids`) and text encoder, and
+//! the foreign pack's decoder (concatenated cache, `inputs_embeds`, positions, logits of every token).
+
+mod common;
+mod constraint;
+mod decoder;
+mod encoder;
+mod foreign;
