@@ -1,6 +1,7 @@
 //! The catalogue: streams, partitions, segments and captions in SQLite. Its commit is what acknowledges a segment.
 
 use std::collections::HashSet;
+use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -119,11 +120,14 @@ impl Catalogue {
         let (conn, copy) = match (plain, lock::why_unwritable(store)) {
             (Ok(conn), _) => (conn, None),
             // The reader's side of the log needs a file beside the catalogue, and cannot make it. Nobody writes a medium
-            // that is read-only; in a folder closed only to us somebody may, so look at a copy then.
-            (Err(_), Some(why)) => {
+            // that is read-only; in a folder closed only to us somebody may, so look at a copy then, as when the disk is full.
+            (Err(e), why) => {
+                let full = sql(&path, &e).kind() == ErrorKind::DiskFull;
+                let Some(why) = why.or(full.then_some(IoKind::StorageFull)) else {
+                    return Err(sql(&path, &e));
+                };
                 let log = std::fs::metadata(store.join(format!("{FILE}-wal")));
-                if why == std::io::ErrorKind::ReadOnlyFilesystem && log.map_or(0, |m| m.len()) == 0
-                {
+                if why == IoKind::ReadOnlyFilesystem && log.map_or(0, |m| m.len()) == 0 {
                     let uri = format!("file:{}?immutable=1", escape(&path));
                     let flags = flags | OpenFlags::SQLITE_OPEN_URI;
                     let conn =
@@ -135,7 +139,6 @@ impl Catalogue {
                     (conn, Some(copy))
                 }
             }
-            (Err(e), None) => return Err(sql(&path, &e)),
         };
         let catalogue = Self {
             conn,

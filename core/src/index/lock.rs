@@ -10,7 +10,7 @@ pub(super) const FILE: &str = "lock";
 
 /// Held as long as it lives.
 pub(super) struct WriterLock {
-    _file: File,
+    file: File,
 }
 
 impl WriterLock {
@@ -47,7 +47,17 @@ impl WriterLock {
         {
             log::debug!("{}: {e}", path.display());
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for WriterLock {
+    fn drop(&mut self) {
+        // Said, not left to closing: a process that another thread is just forking shares the descriptor until it has become
+        // something else.
+        if let Err(e) = self.file.unlock() {
+            log::warn!("store lock: {e}");
+        }
     }
 }
 
@@ -68,4 +78,5 @@ pub(super) fn why_unwritable(store: &Path) -> Option<IoKind> {
         .open(store.join(FILE))
         .err()
         .map(|e| e.kind())
+        .filter(|why| matches!(why, IoKind::ReadOnlyFilesystem | IoKind::PermissionDenied))
 }

@@ -70,11 +70,22 @@ impl Query {
     }
 }
 
-/// Written so that the compiler sees a widening multiply-add: the checks of plain `+` would keep it scalar.
+/// Written so that the compiler keeps independent sums in vector registers: one sum, or the checks of plain `+`, would be scalar.
 fn dot(query: &[i16], vector: &[i8]) -> i32 {
-    query.iter().zip(vector).fold(0i32, |sum, (&q, &v)| {
+    const LANES: usize = 32;
+    let (queries, query) = query.as_chunks::<LANES>();
+    let (vectors, vector) = vector.split_at(vector.len().min(queries.len() * LANES));
+    let mut sums = [0i32; LANES];
+    for (q, v) in queries.iter().zip(vectors.as_chunks::<LANES>().0) {
+        for lane in 0..LANES {
+            let product = i32::from(q[lane]).wrapping_mul(i32::from(v[lane]));
+            sums[lane] = sums[lane].wrapping_add(product);
+        }
+    }
+    let rest = query.iter().zip(vector).fold(0i32, |sum, (&q, &v)| {
         sum.wrapping_add(i32::from(q).wrapping_mul(i32::from(v)))
-    })
+    });
+    sums.iter().fold(rest, |sum, lane| sum.wrapping_add(*lane))
 }
 
 /// A record that may be among the best.

@@ -74,6 +74,11 @@ impl Layout {
         (size_of::<Record>() + self.dim).next_multiple_of(64)
     }
 
+    /// The folder that `folder` is in.
+    pub(super) fn store_folder(&self) -> &Path {
+        self.folder.parent().unwrap_or(&self.folder)
+    }
+
     pub(super) fn vec_path(&self, partition: u64) -> PathBuf {
         self.folder.join(format!("{partition:08}.vec"))
     }

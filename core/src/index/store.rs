@@ -15,7 +15,7 @@ use super::lock::WriterLock;
 use super::scan::{Best, Candidate, Query, rank};
 use super::segment::{self, Layout, Part, SLOT_BITS};
 use super::types::*;
-use super::writer::Writer;
+use super::writer::{self, Writer};
 
 /// A persistent index: streams, their segments with features and keyframe thumbnails, and a search over them.
 ///
@@ -111,7 +111,14 @@ impl Store {
                 // Anew under the lock: the process before us may just have made the store.
                 folder::inspect(path)?;
                 fs::create_dir_all(&parts).map_err(|e| io(&parts, &e))?;
-                let catalogue = Catalogue::open_writer(path, wanted)?;
+                let catalogue = match Catalogue::open_writer(path, wanted) {
+                    // Retention has to be possible on a full disk, so opening too.
+                    Err(e) if e.kind() == ErrorKind::DiskFull => {
+                        writer::release_reserve(path);
+                        Catalogue::open_writer(path, wanted)?
+                    }
+                    other => other?,
+                };
                 segment::sync_folder(path)?;
                 Some((catalogue, lock))
             }
@@ -125,7 +132,7 @@ impl Store {
             store,
             identity: identity.hash,
         };
-        let writer = match writing {
+        let writing = match writing {
             Some((catalogue, lock)) => Some(Mutex::new(Writer::start(catalogue, lock, &layout)?)),
             None => None,
         };
@@ -141,7 +148,7 @@ impl Store {
                 catalogue: reader,
                 data_version: None,
             }),
-            writer,
+            writer: writing,
         }));
         store.0.refresh()?;
         Ok(store)

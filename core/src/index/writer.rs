@@ -1,6 +1,7 @@
 //! The writer's side of the files: tidying up at the start, the current partition, the commit that acknowledges.
 
 use std::fs::{self, OpenOptions};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rusqlite::params;
@@ -73,14 +74,10 @@ impl Writer {
             tx.commit()?;
             Ok(value)
         };
-        let path = layout.folder.with_file_name(catalogue::FILE);
+        let path = layout.store_folder().join(catalogue::FILE);
         match run().map_err(|e| sql(&path, &e)) {
             Err(e) if e.kind() == ErrorKind::DiskFull => {
-                let reserve = layout.folder.with_file_name(RESERVE_FILE);
-                let freed = OpenOptions::new().write(true).open(&reserve);
-                if let Err(e) = freed.and_then(|file| file.set_len(0)) {
-                    log::warn!("{}: {e}", reserve.display());
-                }
+                release_reserve(layout.store_folder());
                 run().map_err(|e| sql(&path, &e))
             }
             other => other,
@@ -88,7 +85,7 @@ impl Writer {
     }
 
     pub(super) fn refill_reserve(&self, layout: &Layout) {
-        let path = layout.folder.with_file_name(RESERVE_FILE);
+        let path = layout.store_folder().join(RESERVE_FILE);
         if fs::metadata(&path).is_ok_and(|m| m.len() == RESERVE_BYTES as u64) {
             return;
         }
@@ -160,6 +157,15 @@ impl Writer {
         self.current
             .as_ref()
             .ok_or_else(|| Error::new(ErrorKind::Internal, "no partition after making one"))
+    }
+}
+
+/// Gives the reserve's room to whoever needs it now.
+pub(super) fn release_reserve(store: &Path) {
+    let path = store.join(RESERVE_FILE);
+    let file = OpenOptions::new().write(true).open(&path);
+    if let Err(e) = file.and_then(|file| file.set_len(0)) {
+        log::warn!("{}: {e}", path.display());
     }
 }
 
