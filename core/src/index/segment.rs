@@ -212,7 +212,7 @@ pub(super) struct PartWriter {
 }
 
 impl PartWriter {
-    /// New files, durable before any catalogue names them.
+    /// New files. Their entries are durable before any catalogue names them; their content is with the first `write`.
     pub(super) fn create(layout: &Layout, partition: u64, created_ns: i64) -> Result<Self> {
         let make = |path: &Path, magic| -> std::io::Result<File> {
             let file = OpenOptions::new()
@@ -222,7 +222,6 @@ impl PartWriter {
                 .truncate(true)
                 .open(path)?;
             file.write_all_at(layout.header(magic, partition).as_bytes(), 0)?;
-            file.sync_all()?;
             Ok(file)
         };
         let (vec_path, blob_path) = (layout.vec_path(partition), layout.blob_path(partition));

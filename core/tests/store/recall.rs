@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use atom_core::features::Features;
+use atom_core::features::{FeatureMap, Features};
 use atom_core::index::{Access, Filter, Identity, NewSegment, Store, StoreOptions};
 
 use crate::{Random, camera};
@@ -106,4 +106,44 @@ fn measure_search() {
     println!("first {:?}", times[0]);
     times.sort();
     println!("p50 {:?} of 100,000 x 384", times[times.len() / 2]);
+}
+
+/// Not a test: prints how fast segments of the reference pack's size are made durable.
+#[test]
+#[ignore = "a measurement"]
+fn measure_append() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, vectors) = store(folder.path(), 1, 384, 0.3);
+    let stream = camera(&store, "b");
+    let features = Features {
+        embedding: vectors[0].clone(),
+        posteriors: vec![0.001; 1000],
+        map: FeatureMap {
+            rows: 1,
+            dim: 1280,
+            data: vec![0.5; 1280],
+        },
+        ..Features::default()
+    };
+    let thumbnail = vec![7; 15_000];
+    let mut at = 0;
+    for batch in [1, 16] {
+        let begin = Instant::now();
+        let count = 320;
+        for _ in 0..count / batch {
+            let segments: Vec<_> = (at..at + batch)
+                .map(|start_ns| NewSegment {
+                    start_ns,
+                    end_ns: start_ns,
+                    keyframe_ns: start_ns,
+                    features: &features,
+                    thumbnail: &thumbnail,
+                })
+                .collect();
+            at += batch;
+            store.append_batch(stream, &segments).unwrap();
+        }
+        let rate = count as f64 / begin.elapsed().as_secs_f64();
+        println!("append, {batch} at a time: {rate:.0}/s");
+    }
 }
