@@ -11,7 +11,7 @@ use crate::budget::{Ledger, Owner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{Environment, GraphForm, Session, SessionConfig};
 use crate::os::{memory, smaps};
-use crate::pack::{ArtifactCache, LoadPath, ModuleSpec, Pack, Policy, Provider};
+use crate::pack::{ArtifactCache, LoadPath, ModuleSpec, Pack, Policy, Provider, realign};
 
 /// One load at a time in the process: peaks do not add up, and what a load costs can be told.
 static LOADING: Mutex<()> = Mutex::new(());
@@ -93,27 +93,27 @@ fn prepacked(
                 Err(e) => artifacts.quarantine(&key, &e),
             }
         }
-        let mut faithful = Ok(());
+        let mut saved = false;
         let made = artifacts.create(&key, &spec.id, |path| {
             let form = |form| SessionConfig {
                 form,
                 ..source.clone()
             };
             let mut original = Session::load(&form(GraphForm::SourceAndSave(path.to_owned())))?;
-            let expected = Probe::new(pack, spec, &original)?
-                .run(&mut original)
-                .inspect_err(|e| faithful = Err(e.clone()))?;
+            saved = true;
+            let expected = Probe::new(pack, spec, &original)?.run(&mut original)?;
             drop(original);
-            let mut saved = Session::load(&SessionConfig {
+            realign(path)?;
+            let mut session = Session::load(&SessionConfig {
                 model: path.to_owned(),
                 ..form(GraphForm::Prepacked)
             })?;
-            faithful = expected.same_from(&mut saved);
-            faithful.clone()
+            expected.same_from(&mut session)
         });
         if let Err(e) = made {
             log::warn!("module {} loads without its prepacked form: {e}", spec.id);
-            if faithful.is_err() {
+            // What failed because of the graph fails again; a full disk does not.
+            if saved && matches!(e.kind(), ErrorKind::BadModel | ErrorKind::Inference) {
                 artifacts.condemn(&key, &e);
             }
             return None;

@@ -20,7 +20,7 @@ use crate::os::stamp::FileStamp;
 use crate::os::{cpu, memory, user};
 
 /// Raised when entries are made in another way.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MODEL: &str = "model.onnx";
 const RECORD: &str = "entry.json";
 const QUARANTINE: &str = "quarantine";

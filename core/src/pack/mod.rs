@@ -4,6 +4,7 @@ mod artifact_cache;
 mod checks;
 mod files;
 pub mod manifest;
+mod realign;
 mod spec;
 mod validate;
 
@@ -17,6 +18,7 @@ pub use checks::Checks;
 pub use manifest::{
     CaptionMode, FileRef, GroundingSpec, IndexTask, LanguageTask, Manifest, SearchTask, TasksSpec,
 };
+pub(crate) use realign::realign;
 pub use spec::{
     DecoderSpec, DetectorSpec, Fit, GoldenPort, GoldenSpec, KvForm, Layout, LoadPath, ModuleKind,
     ModuleSpec, Order, Policy, PortSpec, Precision, PreprocessSpec, Provider, Resample, Role,

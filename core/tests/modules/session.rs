@@ -224,7 +224,8 @@ fn bad_models_are_errors() -> Test {
     for byte in flipped.iter_mut().skip(20).step_by(3) {
         *byte ^= 0x55;
     }
-    let cases: [(&str, &[u8], Option<&[u8]>); 5] = [
+    type Case<'a> = (&'a str, &'a [u8], Option<&'a [u8]>);
+    let cases: [Case<'_>; 5] = [
         ("empty", b"", Some(&weights)),
         ("no graph", b"not a model at all", Some(&weights)),
         ("truncated", &good[..good.len() / 2], Some(&weights)),

@@ -45,20 +45,35 @@ outputs = [ { name = "y", dtype = "f32", shape = ["batch", 24] } ]
 
 /// A pack with one module "linear" of fixture linear.onnx; `rest` is the remainder of its table, ports included.
 pub fn linear_pack(rest: &str) -> std::io::Result<TempDir> {
+    pack_of("linear.onnx", rest)
+}
+
+/// As `linear_pack`, of another fixture with external data.
+pub fn pack_of(graph: &str, rest: &str) -> std::io::Result<TempDir> {
     let dir = tempfile::tempdir()?;
-    for name in ["linear.onnx", "linear.onnx.data"] {
-        fs::copy(fixture(name), dir.path().join(name))?;
+    for (from, to) in [
+        (graph.to_owned(), "linear.onnx"),
+        (format!("{graph}.data"), "linear.onnx.data"),
+    ] {
+        // The graph names its data.
+        let to = if to.ends_with(".data") { &from } else { to };
+        fs::copy(fixture(&from), dir.path().join(to))?;
     }
     write_linear_manifest(dir.path(), rest)?;
     Ok(dir)
 }
 
 pub fn write_linear_manifest(dir: &Path, rest: &str) -> std::io::Result<()> {
+    let data = fs::read_dir(dir)?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .find(|name| name.ends_with(".onnx.data"))
+        .unwrap_or_default();
     let text = format!(
         "schema = 1\nid = \"tiny\"\nversion = \"1\"\nlicence = \"Apache-2.0\"\n\n[[module]]\nid = \"linear\"\n\
          kind = \"connector\"\nprecision = \"fp32\"\nmodel = {}\ndata = [ {} ]\n{rest}\n",
         file_ref(dir, "linear.onnx")?,
-        file_ref(dir, "linear.onnx.data")?,
+        file_ref(dir, &data)?,
     );
     fs::write(dir.join("pack.toml"), text)
 }

@@ -1,0 +1,367 @@
+//! Moves the weights of a saved prepacked form to aligned places.
+//!
+//! ONNX Runtime 1.31 writes prepacked blocks one after the other, wherever that is, and maps them back from there. Its
+//! kernels take them to be aligned as memory is: elsewhere they compute garbage (`MatMulNBits`) or fault (`MatMul` with
+//! AVX-512). So offsets are rewritten here, in the few fields of the ONNX file that hold them.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What ONNX Runtime's allocator aligns blocks to when it packs them.
+const ALIGN: u64 = 64;
+
+/// The messages on the way to where offsets are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Message {
+    Model,
+    Graph,
+    Node,
+    Attribute,
+    Tensor,
+}
+
+impl Message {
+    /// What field `number` of this message holds, if it leads to offsets.
+    fn child(self, number: u64) -> Option<Self> {
+        match (self, number) {
+            (Self::Model, 7) | (Self::Attribute, 6 | 11) => Some(Self::Graph),
+            (Self::Graph, 1) => Some(Self::Node),
+            (Self::Graph, 5) => Some(Self::Tensor),
+            (Self::Node, 5) => Some(Self::Attribute),
+            _ => None,
+        }
+    }
+}
+
+/// `TensorProto.external_data`.
+const EXTERNAL_DATA: u64 = 13;
+
+/// Where each block goes.
+struct Moves {
+    /// Size of the file the blocks lie in.
+    size: u64,
+    end: u64,
+    misaligned: bool,
+    /// (offset, length) of a block, and its new offset.
+    new: HashMap<(u64, u64), u64>,
+    order: Vec<(u64, u64)>,
+}
+
+impl Moves {
+    fn place(&mut self, offset: u64, length: u64) -> Result<u64> {
+        if offset.checked_add(length).is_none_or(|end| end > self.size) {
+            return Err(broken("a block lies beyond the end of its file"));
+        }
+        self.misaligned |= !offset.is_multiple_of(ALIGN);
+        if let Some(&new) = self.new.get(&(offset, length)) {
+            return Ok(new);
+        }
+        let new = self.end.next_multiple_of(ALIGN);
+        self.end = new + length;
+        self.new.insert((offset, length), new);
+        self.order.push((offset, length));
+        Ok(new)
+    }
+}
+
+/// Sees that every block of weights in the file `<model>.data` is aligned, rewriting `model` and that file if need be;
+/// whether it had to.
+///
+/// # Errors
+/// [`ErrorKind::BadModel`] when the file is not what ONNX Runtime writes; what reading and writing give.
+pub(crate) fn realign(model: &Path) -> Result<bool> {
+    let io = |path: &Path, e: &std::io::Error| Error::io(path.display(), e);
+    let data = model.with_added_extension("data");
+    let size = match fs::metadata(&data) {
+        Ok(metadata) => metadata.len(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(io(&data, &e)),
+    };
+    let graph = fs::read(model).map_err(|e| io(model, &e))?;
+    let mut moves = Moves {
+        size,
+        end: 0,
+        misaligned: false,
+        new: HashMap::new(),
+        order: Vec::new(),
+    };
+    let graph =
+        rewrite(Message::Model, &graph, &mut moves).map_err(|e| e.context(model.display()))?;
+    if !moves.misaligned {
+        return Ok(false);
+    }
+    let aligned = data.with_added_extension("aligned");
+    copy(&data, &aligned, &moves)
+        .and_then(|()| fs::rename(&aligned, &data))
+        .map_err(|e| io(&data, &e))?;
+    fs::write(model, graph).map_err(|e| io(model, &e))?;
+    Ok(true)
+}
+
+fn copy(from: &Path, to: &Path, moves: &Moves) -> std::io::Result<()> {
+    let (mut from, mut to) = (File::open(from)?, File::create_new(to)?);
+    let mut written = 0;
+    for block in &moves.order {
+        let start = moves.new[block];
+        std::io::copy(&mut std::io::repeat(0).take(start - written), &mut to)?;
+        from.seek(SeekFrom::Start(block.0))?;
+        let copied = std::io::copy(&mut (&mut from).take(block.1), &mut to)?;
+        written = start + copied;
+    }
+    to.flush()
+}
+
+/// `message` of type `kind` with its offsets replaced.
+fn rewrite(kind: Message, message: &[u8], moves: &mut Moves) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(message.len() + 64);
+    // Offsets come after the lengths they need, so a tensor's entries are gathered first.
+    let mut external = Vec::new();
+    let mut rest = message;
+    while !rest.is_empty() {
+        let field = Field::read(&mut rest)?;
+        match (field.payload, kind.child(field.number)) {
+            (Some(payload), Some(child)) => {
+                let inner = rewrite(child, payload, moves)?;
+                put_field(&mut out, field.number, &inner);
+            }
+            (Some(payload), None) if kind == Message::Tensor && field.number == EXTERNAL_DATA => {
+                external.push(entry(payload)?);
+            }
+            _ => out.extend_from_slice(field.raw),
+        }
+    }
+    if external.is_empty() {
+        return Ok(out);
+    }
+    let number = |name: &str| {
+        let entry = external.iter().find(|(key, _)| *key == name);
+        entry.and_then(|(_, value)| value.parse::<u64>().ok())
+    };
+    let (offset, length) = (number("offset").unwrap_or(0), number("length"));
+    let length = length.ok_or_else(|| broken("a tensor of external data has no length"))?;
+    for (key, value) in &external {
+        let value = match *key {
+            "offset" => moves.place(offset, length)?.to_string(),
+            key if key.starts_with("prepacked_") => move_blocks(value, moves)?,
+            _ => (*value).to_owned(),
+        };
+        let mut entry = Vec::new();
+        put_field(&mut entry, 1, key.as_bytes());
+        put_field(&mut entry, 2, value.as_bytes());
+        put_field(&mut out, EXTERNAL_DATA, &entry);
+    }
+    Ok(out)
+}
+
+/// `name|offset;length;checksum|offset;length;checksum…` with new offsets.
+fn move_blocks(value: &str, moves: &mut Moves) -> Result<String> {
+    let unknown = || broken("prepacked blocks are not described as ONNX Runtime 1.31 does");
+    let mut parts = value.split('|');
+    let mut moved = parts.next().ok_or_else(unknown)?.to_owned();
+    for block in parts {
+        let fields: Vec<&str> = block.split(';').collect();
+        let [offset, length, checksum] = fields[..] else {
+            return Err(unknown());
+        };
+        let number = |text: &str| text.parse::<u64>().map_err(|_| unknown());
+        let new = moves.place(number(offset)?, number(length)?)?;
+        moved.push_str(&format!("|{new};{length};{checksum}"));
+    }
+    Ok(moved)
+}
+
+/// Key and value of a `StringStringEntryProto`.
+fn entry(mut message: &[u8]) -> Result<(&str, &str)> {
+    let (mut key, mut value) = ("", "");
+    while !message.is_empty() {
+        let field = Field::read(&mut message)?;
+        let text = field.payload.map(std::str::from_utf8);
+        match (field.number, text) {
+            (1, Some(Ok(text))) => key = text,
+            (2, Some(Ok(text))) => value = text,
+            _ => return Err(broken("an entry is not two texts")),
+        }
+    }
+    Ok((key, value))
+}
+
+/// One field of a protobuf message.
+struct Field<'a> {
+    number: u64,
+    /// All of it.
+    raw: &'a [u8],
+    /// The content, if it has a length.
+    payload: Option<&'a [u8]>,
+}
+
+impl<'a> Field<'a> {
+    /// Takes the next field off `rest`.
+    fn read(rest: &mut &'a [u8]) -> Result<Self> {
+        let start = *rest;
+        let tag = varint(rest)?;
+        let mut payload = None;
+        match tag & 7 {
+            0 => {
+                varint(rest)?;
+            }
+            1 => {
+                take(rest, 8)?;
+            }
+            2 => {
+                let length = varint(rest)?;
+                payload = Some(take(rest, length)?);
+            }
+            5 => {
+                take(rest, 4)?;
+            }
+            _ => return Err(broken("a field has an unknown form")),
+        }
+        Ok(Self {
+            number: tag >> 3,
+            raw: &start[..start.len() - rest.len()],
+            payload,
+        })
+    }
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8]> {
+    let taken = usize::try_from(length)
+        .ok()
+        .and_then(|length| rest.split_at_checked(length));
+    let (taken, left) = taken.ok_or_else(|| broken("it ends in the middle of a field"))?;
+    *rest = left;
+    Ok(taken)
+}
+
+fn varint(rest: &mut &[u8]) -> Result<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = take(rest, 1)?[0];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(broken("a number is too long"))
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_field(out: &mut Vec<u8>, number: u64, payload: &[u8]) {
+    put_varint(out, number << 3 | 2);
+    put_varint(out, payload.len() as u64);
+    out.extend_from_slice(payload);
+}
+
+fn broken(why: &str) -> Error {
+    Error::new(
+        ErrorKind::BadModel,
+        format!("the saved form cannot be read: {why}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(fields: &[(u64, &[u8])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (number, payload) in fields {
+            put_field(&mut out, *number, payload);
+        }
+        out
+    }
+
+    /// A graph with one tensor of these entries, between fields that must stay as they are.
+    fn model(entries: &[(&str, &str)]) -> Vec<u8> {
+        let entries: Vec<Vec<u8>> = entries
+            .iter()
+            .map(|(key, value)| message(&[(1, key.as_bytes()), (2, value.as_bytes())]))
+            .collect();
+        let mut tensor = message(&[(8, b"w")]);
+        for entry in &entries {
+            put_field(&mut tensor, EXTERNAL_DATA, entry);
+        }
+        // A varint and a fixed32 field too.
+        tensor.extend([0x70, 0x01, 0x25, 1, 2, 3, 4]);
+        let graph = message(&[(2, b"g"), (5, &tensor)]);
+        let mut out = vec![0x08, 0x96, 0x01];
+        put_field(&mut out, 7, &graph);
+        out
+    }
+
+    #[test]
+    fn blocks_move_to_aligned_places() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("m.onnx");
+        let data = dir.path().join("m.onnx.data");
+        let bytes: Vec<u8> = (0..=255).collect();
+        fs::write(&data, &bytes)?;
+        let before = [
+            ("location", "d"),
+            ("offset", "0"),
+            ("length", "100"),
+            ("prepacked_0", "K+1|100;7;0|107;3;9"),
+        ];
+        let after = [
+            ("location", "d"),
+            ("offset", "0"),
+            ("length", "100"),
+            ("prepacked_0", "K+1|128;7;0|192;3;9"),
+        ];
+        fs::write(&path, model(&before))?;
+        assert_eq!(realign(&path), Ok(true));
+        // The order of fields may change, their content may not.
+        let sorted = |bytes: Vec<u8>| {
+            let mut bytes = bytes;
+            bytes.sort_unstable();
+            bytes
+        };
+        assert_eq!(sorted(fs::read(&path)?), sorted(model(&after)));
+        let moved = fs::read(&data)?;
+        assert_eq!(moved[..100], bytes[..100]);
+        assert_eq!(moved[128..135], bytes[100..107]);
+        assert_eq!(moved[192..], bytes[107..110]);
+        assert_eq!(realign(&path), Ok(false));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("m.onnx");
+        fs::write(dir.path().join("m.onnx.data"), [0; 64])?;
+        let mut cut = model(&[("offset", "0"), ("length", "64")]);
+        cut.truncate(cut.len() - 3);
+        for bad in [
+            model(&[("offset", "1"), ("length", "64")]),
+            model(&[("offset", "18446744073709551615"), ("length", "64")]),
+            model(&[("offset", "0")]),
+            model(&[("offset", "0"), ("length", "64"), ("prepacked_0", "K|1;2")]),
+            model(&[
+                ("offset", "0"),
+                ("length", "64"),
+                ("prepacked_0", "K|x;2;3"),
+            ]),
+            cut,
+            vec![0xff; 30],
+        ] {
+            fs::write(&path, &bad)?;
+            assert_eq!(
+                realign(&path).map_err(|e| e.kind()),
+                Err(ErrorKind::BadModel)
+            );
+        }
+        Ok(())
+    }
+}
