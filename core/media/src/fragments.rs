@@ -108,7 +108,8 @@ pub(crate) fn append(
                         .ok_or("a picture lies beyond every file")?;
                     // Once one is cut off, those after it depend on it.
                     whole &= end <= len;
-                    if whole {
+                    // An empty sample is no picture; and without data, nothing bounds their number.
+                    if whole && sample.size > 0 {
                         track.samples.push(Sample {
                             offset: at,
                             size: sample.size,

@@ -414,6 +414,8 @@ fn sample_table(stbl: &[u8], edit: Edit, len: u64) -> Result<Vec<Sample>, Flaw> 
     let mut samples = Vec::with_capacity(count);
     let mut decoded: i64 = 0;
     let mut per_chunk = 0;
+    // Of the next sample, counted from 1 as `stss` does.
+    let mut number: u64 = 1;
     'chunks: for (chunk, offset) in offsets.enumerate() {
         // An entry holds from its first chunk (counted from 1) to the next entry's.
         while let Some(entry) = stsc.peek() {
@@ -426,7 +428,7 @@ fn sample_table(stbl: &[u8], edit: Edit, len: u64) -> Result<Vec<Sample>, Flaw> 
         }
         let mut at = Fields::new(offset).u32_or_u64(wide)?;
         for _ in 0..per_chunk {
-            if samples.len() == count {
+            if number > count as u64 {
                 break 'chunks;
             }
             let size = match &mut sizes {
@@ -441,7 +443,6 @@ fn sample_table(stbl: &[u8], edit: Edit, len: u64) -> Result<Vec<Sample>, Flaw> 
                 Some(ctts) => decoded.saturating_add((ctts.next()? as i32).into()),
                 None => decoded,
             };
-            let number = samples.len() as u64 + 1;
             let is_sync = match &mut sync {
                 None => true,
                 Some(numbers) => {
@@ -457,6 +458,12 @@ fn sample_table(stbl: &[u8], edit: Edit, len: u64) -> Result<Vec<Sample>, Flaw> 
                     found
                 }
             };
+            // An empty sample is no picture.
+            number += 1;
+            if size == 0 {
+                decoded = decoded.saturating_add(stts.next()?.into());
+                continue;
+            }
             samples.push(Sample {
                 offset: at,
                 size,
@@ -469,10 +476,10 @@ fn sample_table(stbl: &[u8], edit: Edit, len: u64) -> Result<Vec<Sample>, Flaw> 
             decoded = decoded.saturating_add(stts.next()?.into());
         }
     }
-    if samples.len() < count {
+    if number <= count as u64 {
         return Err(format!(
             "its tables place {} of {count} pictures",
-            samples.len()
+            number - 1
         ));
     }
     Ok(samples)

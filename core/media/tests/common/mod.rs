@@ -1,23 +1,19 @@
-//! Where the test videos are.
+//! Where the set-up put things.
 
 use std::path::PathBuf;
 
-/// `$ATOM_CACHE/videos`, filled by the set-up.
-pub fn video(name: &str) -> PathBuf {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-    let cache = std::env::var_os("ATOM_CACHE").map_or_else(
-        || {
-            std::env::var_os("XDG_CACHE_HOME")
-                .map_or_else(home, PathBuf::from)
-                .join("atom")
-        },
-        PathBuf::from,
-    );
-    let path = cache.join("videos").join(format!("{name}.mp4"));
+/// A file or folder of the cache (`ATOM_CACHE`), filled by the set-up.
+pub fn cached(path: &str) -> PathBuf {
+    let path = atom_core::cache::dir().join(path);
     assert!(
         path.exists(),
-        "{} is missing: run `make setup`",
+        "{} is missing: run `make test`, which fetches it",
         path.display()
     );
     path
+}
+
+/// One of the test videos.
+pub fn video(name: &str) -> PathBuf {
+    cached(&format!("videos/{name}.mp4"))
 }
