@@ -53,6 +53,8 @@ pub enum Command {
     Caption(CaptionArgs),
     /// Answer a question about one time of a stream or of a file.
     Ask(AskArgs),
+    /// Write a video's pictures as raw NV12, to feed a program that takes a camera's frames.
+    Frames(FramesArgs),
     /// Load every module of the pack and tell the truth about it.
     Doctor,
     /// Run a script of commands in one process, so that they share their modules.
@@ -157,6 +159,15 @@ pub struct AskArgs {
     pub at: At,
     #[command(flatten)]
     pub generate: Generate,
+}
+
+#[derive(Debug, Args)]
+pub struct FramesArgs {
+    /// An MP4 file with H.264 video.
+    pub file: PathBuf,
+    /// The file to write: Y, then interleaved U and V, picture after picture.
+    #[arg(short, long)]
+    pub output: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod ask;
 mod caption;
 mod doctor;
+mod frames;
 mod generate;
 mod index;
 mod pack;
@@ -24,6 +25,7 @@ pub fn dispatch(session: &mut Session, command: Command) -> Result<ExitCode> {
         Command::Search(args) => search::run(session, args),
         Command::Caption(args) => caption::run(session, &args),
         Command::Ask(args) => ask::run(session, &args),
+        Command::Frames(args) => frames::run(session, &args),
         Command::Doctor => doctor::run(session),
         Command::Run(args) => run::run(session, &args),
     }
