@@ -68,6 +68,7 @@ fn sources() -> BTreeMap<String, Source> {
         .iter()
         .flat_map(|folder| files(&root().join(folder), "rs"))
         .map(|path| (relative(&path), read(&path)))
+        .filter(|(file, _)| !file.contains("/tests/"))
         .collect()
 }
 
