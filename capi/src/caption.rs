@@ -1,0 +1,118 @@
+//! Caption: a segment or a picture to a sentence.
+
+use std::ffi::c_void;
+
+use atom_core::index::SegmentId;
+use atom_core::runtime::Runtime;
+
+use crate::boundary::{Out, borrow, guard};
+use crate::frame::{atom_frame, with_frame};
+use crate::generation::{asynchronous, atom_generate_options, atom_generated, blocking};
+use crate::queue::{Emitter, Lane, atom_queue, submit, submitted};
+use crate::runtime::atom_runtime;
+use crate::status::atom_status;
+use crate::store::atom_store;
+
+/// Says what segment number `segment` of `store` shows, from its stored features: no picture is encoded again. Waits for
+/// the text; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
+/// is used, the text so far is the result and atom_generated_stop() says so; before the first token it is a failure.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_caption(
+    runtime: *const atom_runtime,
+    store: *const atom_store,
+    segment: u64,
+    options: *const atom_generate_options,
+    out: *mut *mut atom_generated,
+) -> atom_status {
+    guard("atom_caption", || {
+        // SAFETY: pointers as the header asks for, or NULL.
+        let (runtime, store, (settings, sink), out) = unsafe {
+            (
+                borrow(runtime)?.runtime.clone(),
+                borrow(store)?.store.clone(),
+                blocking(options)?,
+                Out::new(out, "out")?,
+            )
+        };
+        settings.control.check()?;
+        let features = store.features(SegmentId(segment))?;
+        let (max_tokens, control) = (settings.max_tokens, &settings.control);
+        let text = runtime.caption(&[&features], max_tokens, control, &mut |piece| {
+            sink.deliver(piece)
+        })?;
+        out.write_handle(atom_generated::new(text));
+        Ok(atom_status::OK)
+    })
+}
+
+/// Says what one picture shows, storing nothing; else as atom_caption().
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_caption_frame(
+    runtime: *const atom_runtime,
+    frame: *const atom_frame,
+    options: *const atom_generate_options,
+    out: *mut *mut atom_generated,
+) -> atom_status {
+    guard("atom_caption_frame", || {
+        // SAFETY: pointers as the header asks for, or NULL.
+        let (runtime, (settings, sink), out) = unsafe {
+            (
+                borrow(runtime)?.runtime.clone(),
+                blocking(options)?,
+                Out::new(out, "out")?,
+            )
+        };
+        let (max_tokens, control) = (settings.max_tokens, &settings.control);
+        // SAFETY: a frame as the header asks for, or NULL.
+        let features = unsafe { with_frame(frame, |frame| Ok(runtime.observe(frame, control)?)) }?;
+        let text = runtime.caption(&[&features], max_tokens, control, &mut |piece| {
+            sink.deliver(piece)
+        })?;
+        out.write_handle(atom_generated::new(text));
+        Ok(atom_status::OK)
+    })
+}
+
+/// atom_caption() without waiting: the text arrives with the ATOM_EVENT_KIND_DONE event in `queue`. ATOM_STATUS_FULL
+/// when the queue has no room. `user` comes back in every event; `request` (may be NULL) gets the number for
+/// atom_cancel().
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_caption_async(
+    queue: *const atom_queue,
+    store: *const atom_store,
+    segment: u64,
+    options: *const atom_generate_options,
+    user: *mut c_void,
+    request: *mut u64,
+) -> atom_status {
+    guard("atom_caption_async", || {
+        // SAFETY: pointers as the header asks for, or NULL.
+        let (store, settings, out) = unsafe {
+            (
+                borrow(store)?.store.clone(),
+                asynchronous(options)?,
+                Out::optional(request, "request")?,
+            )
+        };
+        let cancel = settings.control.cancel.clone();
+        let work = Box::new(move |runtime: &Runtime, emitter: &Emitter<'_>| {
+            settings.on_lane(emitter, |settings, on_text| {
+                let features = store.features(SegmentId(segment))?;
+                let (max_tokens, control) = (settings.max_tokens, &settings.control);
+                Ok(runtime.caption(&[&features], max_tokens, control, on_text)?)
+            })
+        });
+        // SAFETY: an open queue, or NULL.
+        let number = unsafe { submit(queue, Lane::Generate, user, cancel, work) }?;
+        Ok(submitted(number, out))
+    })
+}

@@ -1,0 +1,263 @@
+//! What captions and answers share: options in, text out.
+
+use std::ffi::{CString, c_char, c_void};
+use std::ops::ControlFlow;
+
+use atom_core::control::Control;
+use atom_core::language::{Generated, StopReason};
+
+use crate::boundary::{
+    InCallback, Outcome, Tag, guard, handle, read, read_struct, sized, take, texts,
+};
+use crate::control::{atom_canceller, control};
+use crate::queue::{Emitter, Payload};
+use crate::status::{Failure, atom_status, to_c_string};
+
+/// Why a generation ended.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy)]
+pub enum atom_stop {
+    /// A later version's reason that this header has no number for.
+    OTHER = 0,
+    /// The model ended its text.
+    END_OF_TEXT = 1,
+    /// max_tokens were generated.
+    MAX_TOKENS = 2,
+    /// A stop string came up.
+    STOP_STRING = 3,
+    /// The deadline passed; the text is what was made until then.
+    DEADLINE = 4,
+    /// It was cancelled, or the callback asked to stop; the text is what was made until then.
+    CANCELLED = 5,
+    /// The sentence is complete under the constraint (choices, or what the pack allows).
+    CONSTRAINT = 6,
+}
+
+/// Receives text as it is generated, whole UTF-8 characters, on the thread of the blocking call. `text` is valid
+/// during the call only. Return 0 to go on, anything else to stop (ATOM_STOP_CANCELLED). Must not throw or longjmp.
+pub type atom_text_fn =
+    Option<unsafe extern "C" fn(user: *mut c_void, text: *const c_char) -> i32>;
+
+/// How to generate a caption or an answer. Zero is the default everywhere; NULL options are all defaults.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct atom_generate_options {
+    /// sizeof(atom_generate_options).
+    pub struct_size: usize,
+    /// Most tokens to generate, up to 4096; 0: 64.
+    pub max_tokens: u32,
+    /// Milliseconds from the call on after which generation stops with ATOM_STOP_DEADLINE; 0: none.
+    pub deadline_ms: u32,
+    /// Stops the call; NULL: nothing does. Blocking calls only.
+    pub canceller: *const atom_canceller,
+    /// Called with text as it comes; NULL: not. Blocking calls only.
+    pub on_text: atom_text_fn,
+    /// Given to on_text.
+    pub user: *mut c_void,
+    /// Asynchronous calls only: not 0 to get ATOM_EVENT_KIND_TEXT events.
+    pub text_events: u32,
+    /// An atom_priority number.
+    pub priority: i32,
+    /// Texts of which the answer must be exactly one, the likeliest; NULL: free. In this version any choices return
+    /// ATOM_STATUS_UNSUPPORTED.
+    pub choices: *const *const c_char,
+    /// Number of choices.
+    pub choices_count: usize,
+}
+sized!(atom_generate_options);
+
+/// A generated text. Close it with atom_generated_close().
+#[repr(C)]
+pub struct atom_generated {
+    tag: Tag,
+    text: CString,
+    tokens: u32,
+    stop: i32,
+}
+handle!(atom_generated, b"text");
+
+const DEFAULT_TOKENS: u32 = 64;
+const MAX_TOKENS: u32 = 4096;
+
+/// Options of a generation, checked. Holds no pointer of the caller's.
+pub(crate) struct Settings {
+    pub(crate) max_tokens: usize,
+    pub(crate) control: Control,
+    text_events: bool,
+}
+
+/// The caller's callback.
+pub(crate) struct Sink(Option<(TextCall, *mut c_void)>);
+
+type TextCall = unsafe extern "C" fn(*mut c_void, *const c_char) -> i32;
+
+/// # Safety
+/// `options` is NULL or an `atom_generate_options` as the header asks for.
+unsafe fn options_of(options: *const atom_generate_options) -> Outcome<(Settings, atom_generate_options)> {
+    // SAFETY: passed on.
+    let given = unsafe { read_struct(options) }?.unwrap_or(atom_generate_options {
+        struct_size: size_of::<atom_generate_options>(),
+        max_tokens: 0,
+        deadline_ms: 0,
+        canceller: std::ptr::null(),
+        on_text: None,
+        user: std::ptr::null_mut(),
+        text_events: 0,
+        priority: 0,
+        choices: std::ptr::null(),
+        choices_count: 0,
+    });
+    let max_tokens = match given.max_tokens {
+        0 => DEFAULT_TOKENS,
+        count if count <= MAX_TOKENS => count,
+        count => {
+            return Err(Failure::argument(format!(
+                "max_tokens is {count}: the limit is {MAX_TOKENS}"
+            )));
+        }
+    };
+    // SAFETY: strings of the caller's, as the header asks for.
+    let choices = unsafe { texts(given.choices, given.choices_count, "choices") }?;
+    if !choices.is_empty() {
+        return Err(Failure::new(
+            atom_status::UNSUPPORTED,
+            "this version cannot hold an answer to choices (leave choices NULL)",
+        ));
+    }
+    let settings = Settings {
+        max_tokens: max_tokens as usize,
+        // SAFETY: NULL or an open canceller by the caller's contract.
+        control: unsafe { control(given.canceller, given.deadline_ms, given.priority) }?,
+        text_events: given.text_events != 0,
+    };
+    Ok((settings, given))
+}
+
+/// Options of a blocking call.
+///
+/// # Safety
+/// `options` is NULL or an `atom_generate_options` as the header asks for.
+pub(crate) unsafe fn blocking(options: *const atom_generate_options) -> Outcome<(Settings, Sink)> {
+    // SAFETY: passed on.
+    let (settings, given) = unsafe { options_of(options) }?;
+    if settings.text_events {
+        return Err(Failure::argument(
+            "text_events is for asynchronous calls (use on_text)",
+        ));
+    }
+    Ok((settings, Sink(given.on_text.map(|call| (call, given.user)))))
+}
+
+/// Options of an asynchronous call.
+///
+/// # Safety
+/// `options` is NULL or an `atom_generate_options` as the header asks for.
+pub(crate) unsafe fn asynchronous(options: *const atom_generate_options) -> Outcome<Settings> {
+    // SAFETY: passed on.
+    let (settings, given) = unsafe { options_of(options) }?;
+    if !given.canceller.is_null() || given.on_text.is_some() {
+        return Err(Failure::argument(
+            "canceller and on_text are for blocking calls (use atom_cancel() and text_events)",
+        ));
+    }
+    Ok(settings)
+}
+
+impl Sink {
+    /// Gives a piece of text to the caller's callback.
+    pub(crate) fn deliver(&self, piece: &str) -> ControlFlow<()> {
+        let Some((call, user)) = self.0 else {
+            return ControlFlow::Continue(());
+        };
+        let text = to_c_string(piece);
+        let _inside = InCallback::enter();
+        // SAFETY: the caller's function and pointer, good for the time of the blocking call, on its own thread.
+        match unsafe { call(user, text.as_ptr()) } {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    }
+}
+
+impl Settings {
+    /// Runs `work` on a lane of a queue, its text going to the queue if that was asked for.
+    pub(crate) fn on_lane(
+        &self,
+        emitter: &Emitter<'_>,
+        work: impl FnOnce(&Self, OnText<'_>) -> Outcome<Generated>,
+    ) -> Outcome<Payload> {
+        self.control.check()?;
+        let text = work(self, &mut |piece| {
+            if self.text_events {
+                emitter.text(piece);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(Payload::Generated(atom_generated::new(text)))
+    }
+}
+
+/// Where the runtime sends text.
+pub(crate) type OnText<'a> = &'a mut dyn FnMut(&str) -> ControlFlow<()>;
+
+impl atom_generated {
+    pub(crate) fn new(generated: Generated) -> Self {
+        let stop = match generated.stop_reason {
+            StopReason::EndOfText => atom_stop::END_OF_TEXT,
+            StopReason::MaxTokens => atom_stop::MAX_TOKENS,
+            StopReason::StopString => atom_stop::STOP_STRING,
+            StopReason::Deadline => atom_stop::DEADLINE,
+            StopReason::Cancelled => atom_stop::CANCELLED,
+            StopReason::Constraint => atom_stop::CONSTRAINT,
+        };
+        Self {
+            tag: Tag::new::<Self>(),
+            text: to_c_string(&generated.text),
+            tokens: u32::try_from(generated.tokens).unwrap_or(u32::MAX),
+            stop: stop as i32,
+        }
+    }
+}
+
+/// The text; UTF-8, valid until `generated` is closed. NULL if `generated` is not an open handle.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_generated_text(generated: *const atom_generated) -> *const c_char {
+    // SAFETY: a handle of the caller's, or NULL.
+    unsafe { read(generated, "atom_generated_text", |it| it.text.as_ptr()) }.unwrap_or(std::ptr::null())
+}
+
+/// Number of tokens the decoder made for it; 0 when no decoder was needed, or if `generated` is not an open handle.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_generated_tokens(generated: *const atom_generated) -> u32 {
+    // SAFETY: a handle of the caller's, or NULL.
+    unsafe { read(generated, "atom_generated_tokens", |it| it.tokens) }.unwrap_or(0)
+}
+
+/// Why it ended, an atom_stop number; 0 if `generated` is not an open handle.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_generated_stop(generated: *const atom_generated) -> i32 {
+    // SAFETY: a handle of the caller's, or NULL.
+    unsafe { read(generated, "atom_generated_stop", |it| it.stop) }.unwrap_or(0)
+}
+
+/// Frees a generated text. NULL is fine.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_generated_close(generated: *mut atom_generated) -> atom_status {
+    guard("atom_generated_close", || {
+        // SAFETY: a handle the caller gives up, or NULL.
+        drop(unsafe { take(generated) }?);
+        Ok(atom_status::OK)
+    })
+}

@@ -1,0 +1,261 @@
+//! Ingest: frames of one stream into a store.
+
+use std::ffi::c_char;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use atom_core::index::Source;
+use atom_core::task::ingest::{Ingest, IngestOptions, IngestReport};
+
+use crate::boundary::{
+    MAX_PATH, Out, OutStruct, Outcome, Tag, borrow, guard, guard_anywhere, handle, optional_text,
+    read_struct, sized, take, text,
+};
+use crate::frame::{atom_frame, with_frame};
+use crate::runtime::atom_runtime;
+use crate::status::{Failure, atom_status};
+use crate::store::atom_store;
+
+/// A packed 1920x1080 NV12 or I420 picture.
+const DEFAULT_FRAME_BYTES: usize = 1920 * 1080 * 3 / 2;
+
+/// Options of an ingest; NULL or zeros are the defaults.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct atom_ingest_options {
+    /// sizeof(atom_ingest_options).
+    pub struct_size: usize,
+    /// Bytes of the largest frame that will be pushed, without row padding; the ring is allocated once, from it. 0:
+    /// 3110400, a 1920x1080 NV12 picture.
+    pub max_frame_bytes: usize,
+    /// Where the frames come from (a path or URI), so that the same source under the same name adds nothing and another
+    /// source under the same name is refused; NULL: a camera.
+    pub source: *const c_char,
+    /// Longest segment in nanoseconds; 0: the runtime's default.
+    pub max_segment_ns: i64,
+    /// Longer side of a stored thumbnail in pixels, 16 to 1024; 0: 320.
+    pub thumbnail_side: u32,
+}
+sized!(atom_ingest_options);
+
+/// What an ingest did.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct atom_ingest_report {
+    /// sizeof(atom_ingest_report), set by the caller.
+    pub struct_size: usize,
+    /// Frames taken.
+    pub frames: u64,
+    /// Frames refused with ATOM_STATUS_FULL.
+    pub dropped: u64,
+    /// Segments found.
+    pub segments: u64,
+    /// Segments among them that the store had already.
+    pub known: u64,
+    /// Keyframes encoded.
+    pub keyframes: u64,
+}
+sized!(atom_ingest_report);
+
+/// A stream being indexed. Close it with atom_ingest_close().
+#[repr(C)]
+pub struct atom_ingest {
+    tag: Tag,
+    state: Mutex<State>,
+}
+handle!(atom_ingest, b"inge");
+
+enum State {
+    Open(Box<Ingest>),
+    Finished(IngestReport),
+    /// Finishing failed, with this reason.
+    Failed(Failure),
+}
+
+impl atom_ingest {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts indexing frames into stream `stream` (1 to 255 bytes) of `store`; a stream of that name is continued. `options` may
+/// be NULL. One thread is started; the visual encoder is loaded when the first keyframe is found.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_ingest_open(
+    runtime: *const atom_runtime,
+    store: *const atom_store,
+    stream: *const c_char,
+    options: *const atom_ingest_options,
+    out: *mut *mut atom_ingest,
+) -> atom_status {
+    guard("atom_ingest_open", || {
+        // SAFETY: pointers as the header asks for, or NULL.
+        let (runtime, store, stream, given, out) = unsafe {
+            (
+                borrow(runtime)?.runtime.clone(),
+                borrow(store)?.store.clone(),
+                text(stream, "stream", MAX_PATH)?,
+                read_struct(options)?,
+                Out::new(out, "out")?,
+            )
+        };
+        let mut options = IngestOptions::new(stream, DEFAULT_FRAME_BYTES);
+        if let Some(given) = given {
+            if given.max_frame_bytes > 0 {
+                options.max_frame_bytes = given.max_frame_bytes;
+            }
+            if given.thumbnail_side > 0 {
+                options.thumbnail_side = given.thumbnail_side;
+            }
+            if given.max_segment_ns != 0 {
+                options.sampler.max_segment_ns = given.max_segment_ns;
+            }
+            // SAFETY: a string as the header asks for, or NULL.
+            let source = unsafe { optional_text(given.source, "source", MAX_PATH) }?;
+            options.source = source.map(|uri| Source {
+                uri: uri.to_owned(),
+                sha256: None,
+                bytes: None,
+            });
+        }
+        out.write_handle(atom_ingest {
+            tag: Tag::new::<atom_ingest>(),
+            state: Mutex::new(State::Open(Box::new(runtime.ingest(&store, &options)?))),
+        });
+        Ok(atom_status::OK)
+    })
+}
+
+/// Offers a frame. Never waits and never allocates: the pixels are copied into the ring, or the answer is
+/// ATOM_STATUS_FULL and the frame is dropped and counted. ATOM_STATUS_BUSY when another thread is in a call on `ingest`
+/// (one thread captures). A failure of the indexing behind (a full disk, for example) is returned by the next push.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_ingest_push(
+    ingest: *const atom_ingest,
+    frame: *const atom_frame,
+) -> atom_status {
+    guard_anywhere("atom_ingest_push", || {
+        // SAFETY: a handle of the caller's, or NULL.
+        let ingest = unsafe { borrow(ingest) }?;
+        let mut state = match ingest.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::new(
+                    atom_status::BUSY,
+                    "another thread is using this ingest (push from one thread)",
+                ));
+            }
+        };
+        let ingest = match &mut *state {
+            State::Open(ingest) => ingest,
+            State::Finished(_) => return Err(Failure::argument("the ingest is finished")),
+            State::Failed(failure) => return Err(failure.clone()),
+        };
+        // SAFETY: a frame as the header asks for, or NULL.
+        let taken = unsafe { with_frame(frame, |frame| Ok(ingest.push(frame)?)) }?;
+        Ok(if taken {
+            atom_status::OK
+        } else {
+            atom_status::FULL
+        })
+    })
+}
+
+fn write_report(out: OutStruct<atom_ingest_report>, report: &IngestReport) {
+    out.write(&atom_ingest_report {
+        struct_size: size_of::<atom_ingest_report>(),
+        frames: report.frames,
+        dropped: report.dropped,
+        segments: report.segments,
+        known: report.known,
+        keyframes: report.keyframes,
+    });
+}
+
+/// What was done so far. Set out->struct_size first.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_ingest_stats(
+    ingest: *const atom_ingest,
+    out: *mut atom_ingest_report,
+) -> atom_status {
+    guard("atom_ingest_stats", || {
+        // SAFETY: pointers as the header asks for, or NULL.
+        let (ingest, out) = unsafe { (borrow(ingest)?, OutStruct::new(out, "out")?) };
+        let report = match &*ingest.lock() {
+            State::Open(ingest) => ingest.report(),
+            State::Finished(report) => *report,
+            State::Failed(failure) => return Err(failure.clone()),
+        };
+        write_report(out, &report);
+        Ok(atom_status::OK)
+    })
+}
+
+/// Ends the stream: waits until every frame taken is indexed and the last segment is stored, and marks the stream
+/// complete. `report` (may be NULL) gets what was done; set report->struct_size first. Again is fine and tells the same.
+/// The ingest must still be closed.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_ingest_finish(
+    ingest: *const atom_ingest,
+    report: *mut atom_ingest_report,
+) -> atom_status {
+    guard("atom_ingest_finish", || {
+        // SAFETY: pointers as the header asks for, or NULL.
+        let (ingest, out) = unsafe {
+            let out = match report.is_null() {
+                true => None,
+                false => Some(OutStruct::new(report, "report")?),
+            };
+            (borrow(ingest)?, out)
+        };
+        let report = finish(&mut ingest.lock())?;
+        if let Some(out) = out {
+            write_report(out, &report);
+        }
+        Ok(atom_status::OK)
+    })
+}
+
+fn finish(state: &mut State) -> Outcome<IngestReport> {
+    // Stands should finishing panic.
+    let unfinished = State::Failed(Failure::new(
+        atom_status::INTERNAL,
+        "finishing this ingest failed before",
+    ));
+    let result = match std::mem::replace(state, unfinished) {
+        State::Open(ingest) => ingest.finish().map_err(Failure::from),
+        State::Finished(report) => Ok(report),
+        State::Failed(failure) => Err(failure),
+    };
+    *state = match &result {
+        Ok(report) => State::Finished(*report),
+        Err(failure) => State::Failed(failure.clone()),
+    };
+    result
+}
+
+/// Closes an ingest. If it was not finished, indexing stops after the frame at hand, and what is not stored yet is
+/// dropped; the stream can be continued later. NULL is fine.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_ingest_close(ingest: *mut atom_ingest) -> atom_status {
+    guard("atom_ingest_close", || {
+        // SAFETY: a handle the caller gives up, or NULL.
+        drop(unsafe { take(ingest) }?);
+        Ok(atom_status::OK)
+    })
+}

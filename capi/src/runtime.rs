@@ -1,0 +1,434 @@
+//! The runtime: a pack opened for work, its modules and its memory.
+
+use std::ffi::{CString, c_char};
+use std::path::PathBuf;
+
+use atom_core::module::ModuleStatus;
+use atom_core::runtime::{Runtime, RuntimeOptions, Task};
+use serde_json::json;
+
+use crate::boundary::{
+    MAX_PATH, Out, OutStruct, Tag, borrow, guard, handle, optional_text, read, read_struct, sized,
+    take, text,
+};
+use crate::status::{Failure, atom_status, to_c_string};
+
+/// Options of a runtime; NULL or zeros are the defaults.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct atom_runtime_options {
+    /// sizeof(atom_runtime_options).
+    pub struct_size: usize,
+    /// Folder for what can be made again (optimised model forms); NULL: $ATOM_CACHE/artifacts, else under
+    /// $XDG_CACHE_HOME or ~/.cache.
+    pub artifacts: *const c_char,
+    /// ONNX Runtime's library; NULL: $ATOM_ORT_LIBRARY, else $ATOM_CACHE/ort, else what the loader finds.
+    pub ort_library: *const c_char,
+    /// Threads of ONNX Runtime's pool; 0: every core. The first open of the process decides, for good: another number
+    /// later is ATOM_STATUS_INVALID_ARGUMENT.
+    pub threads: u32,
+}
+sized!(atom_runtime_options);
+
+/// What a pack may be able to do.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy)]
+pub enum atom_task {
+    /// Frames to stored segments.
+    INDEX = 1,
+    /// Words to segments.
+    SEARCH = 2,
+    /// A segment or picture to a sentence.
+    CAPTION = 3,
+    /// A segment or picture and a question to an answer.
+    ASK = 4,
+}
+
+/// How short the machine is of memory.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy)]
+pub enum atom_pressure {
+    /// Not short.
+    NONE = 0,
+    /// Getting short.
+    LOW = 1,
+    /// Give back all that can be given back.
+    CRITICAL = 2,
+}
+
+/// A module of the pack as it is now.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct atom_module {
+    /// sizeof(atom_module), set by the caller.
+    pub struct_size: usize,
+    /// Its id in the pack. This and the other strings are valid until the atom_modules is closed.
+    pub id: *const c_char,
+    /// What it is: "visual-encoder", "text-encoder", "language-decoder" …
+    pub kind: *const c_char,
+    /// "cold", "loading", "resident" or "failed".
+    pub state: *const c_char,
+    /// The execution provider asked for; "" before the first load.
+    pub provider: *const c_char,
+    /// Where its nodes really run; "" before the first load.
+    pub placement: *const c_char,
+    /// Why it failed; "" unless the state is "failed".
+    pub error: *const c_char,
+    /// Times it was loaded.
+    pub loads: u64,
+    /// Times it ran.
+    pub runs: u64,
+    /// Anonymous bytes it holds.
+    pub anon_bytes: u64,
+    /// Bytes of files it has mapped, which the kernel may drop.
+    pub mapped_bytes: u64,
+    /// Milliseconds the last load took.
+    pub load_ms: f64,
+}
+sized!(atom_module);
+
+/// A pack opened for work. Close it with atom_runtime_close().
+#[repr(C)]
+pub struct atom_runtime {
+    tag: Tag,
+    pub(crate) runtime: Runtime,
+}
+handle!(atom_runtime, b"runt");
+
+/// The modules of a pack as they were at one moment. Close it with atom_modules_close().
+#[repr(C)]
+pub struct atom_modules {
+    tag: Tag,
+    modules: Vec<(ModuleStatus, [CString; 6])>,
+}
+handle!(atom_modules, b"mods");
+
+/// Opens the pack in folder `pack`, and ONNX Runtime if this is the process's first. Loads no module: the first task
+/// that needs one does. `options` may be NULL. ATOM_STATUS_BAD_PACK for a wrong pack, ATOM_STATUS_NATIVE_LIBRARY when
+/// ONNX Runtime is missing or too old.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_runtime_open(
+    pack: *const c_char,
+    options: *const atom_runtime_options,
+    out: *mut *mut atom_runtime,
+) -> atom_status {
+    guard("atom_runtime_open", || {
+        // SAFETY: pointers as the header asks for, or NULL.
+        let (pack, given, out) = unsafe {
+            (
+                text(pack, "pack", MAX_PATH)?,
+                read_struct(options)?,
+                Out::new(out, "out")?,
+            )
+        };
+        if pack.is_empty() {
+            return Err(Failure::argument("pack is empty"));
+        }
+        let mut options = RuntimeOptions::new(pack);
+        if let Some(given) = given {
+            // SAFETY: strings as the header asks for, or NULL.
+            let (artifacts, library) = unsafe {
+                (
+                    optional_text(given.artifacts, "artifacts", MAX_PATH)?,
+                    optional_text(given.ort_library, "ort_library", MAX_PATH)?,
+                )
+            };
+            options.artifacts = artifacts.map(PathBuf::from);
+            options.ort_library = library.map(PathBuf::from);
+            options.threads = (given.threads > 0).then_some(given.threads as usize);
+        }
+        out.write_handle(atom_runtime {
+            tag: Tag::new::<atom_runtime>(),
+            runtime: Runtime::open(&options)?,
+        });
+        Ok(atom_status::OK)
+    })
+}
+
+/// Closes a runtime. Its modules are released when everything made from it (ingests, queues, requests) is closed too,
+/// in any order. ONNX Runtime itself and its threads, which sleep, stay until the process ends; opening again is fine.
+/// NULL is fine.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_runtime_close(runtime: *mut atom_runtime) -> atom_status {
+    guard("atom_runtime_close", || {
+        // SAFETY: a handle the caller gives up, or NULL.
+        drop(unsafe { take(runtime) }?);
+        Ok(atom_status::OK)
+    })
+}
+
+/// Whether the pack can serve `task` (an atom_task number): ATOM_STATUS_OK, or ATOM_STATUS_UNSUPPORTED.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_runtime_serves(
+    runtime: *const atom_runtime,
+    task: u32,
+) -> atom_status {
+    guard("atom_runtime_serves", || {
+        // SAFETY: a handle of the caller's, or NULL.
+        let runtime = unsafe { borrow(runtime) }?.runtime.clone();
+        let task = match task {
+            1 => Task::Index,
+            2 => Task::Search,
+            3 => Task::Caption,
+            4 => Task::Ask,
+            other => {
+                return Err(Failure::argument(format!(
+                    "task is {other}: it must be one of ATOM_TASK_* (1 to 4)"
+                )));
+            }
+        };
+        if runtime.serves(task) {
+            Ok(atom_status::OK)
+        } else {
+            Err(Failure::new(
+                atom_status::UNSUPPORTED,
+                format!(
+                    "pack {:?} has no {task:?} task",
+                    runtime.pack().manifest().id
+                ),
+            ))
+        }
+    })
+}
+
+/// Tells the runtime how short the machine is of memory, `level` being an atom_pressure number. CRITICAL releases every
+/// module that no task holds, before it returns; each is loaded again when it is next needed. LOW and NONE are accepted
+/// and change nothing in this version.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_runtime_set_pressure(
+    runtime: *const atom_runtime,
+    level: u32,
+) -> atom_status {
+    guard("atom_runtime_set_pressure", || {
+        // SAFETY: a handle of the caller's, or NULL.
+        let runtime = unsafe { borrow(runtime) }?.runtime.clone();
+        match level {
+            0 | 1 => Ok(atom_status::OK),
+            2 => {
+                for module in runtime.modules() {
+                    runtime.registry().release_idle(&module.id)?;
+                }
+                Ok(atom_status::OK)
+            }
+            other => Err(Failure::argument(format!(
+                "level is {other}: it must be one of ATOM_PRESSURE_* (0 to 2)"
+            ))),
+        }
+    })
+}
+
+/// Sets the most anonymous bytes that modules and generations may hold; 0: no bound, which is how a runtime starts. Any
+/// other number returns ATOM_STATUS_UNSUPPORTED in this version.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_runtime_set_budget(
+    runtime: *const atom_runtime,
+    anon_bytes: u64,
+) -> atom_status {
+    guard("atom_runtime_set_budget", || {
+        // SAFETY: a handle of the caller's, or NULL.
+        unsafe { borrow(runtime) }?;
+        if anon_bytes == 0 {
+            return Ok(atom_status::OK);
+        }
+        Err(Failure::new(
+            atom_status::UNSUPPORTED,
+            "this version has no memory budget (release modules with atom_runtime_set_pressure)",
+        ))
+    })
+}
+
+/// The modules of the pack as they are now.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_runtime_modules(
+    runtime: *const atom_runtime,
+    out: *mut *mut atom_modules,
+) -> atom_status {
+    guard("atom_runtime_modules", || {
+        // SAFETY: pointers as the header asks for, or NULL.
+        let (runtime, out) = unsafe { (borrow(runtime)?.runtime.clone(), Out::new(out, "out")?) };
+        let modules = runtime
+            .modules()
+            .into_iter()
+            .map(|module| {
+                let strings = [
+                    module.id.as_str(),
+                    module.kind.name(),
+                    module.state.name(),
+                    module.provider.as_str(),
+                    module.placement.as_str(),
+                    module.error.as_deref().unwrap_or_default(),
+                ]
+                .map(to_c_string);
+                (module, strings)
+            })
+            .collect();
+        out.write_handle(atom_modules {
+            tag: Tag::new::<atom_modules>(),
+            modules,
+        });
+        Ok(atom_status::OK)
+    })
+}
+
+/// Number of modules; 0 if `modules` is not an open handle.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_modules_count(modules: *const atom_modules) -> usize {
+    // SAFETY: a handle of the caller's, or NULL.
+    unsafe { read(modules, "atom_modules_count", |it| it.modules.len()) }.unwrap_or(0)
+}
+
+/// Copies module `index` to `module`; set module->struct_size first.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_modules_get(
+    modules: *const atom_modules,
+    index: usize,
+    module: *mut atom_module,
+) -> atom_status {
+    guard("atom_modules_get", || {
+        // SAFETY: pointers as the header asks for, or NULL.
+        let (modules, out) = unsafe { (borrow(modules)?, OutStruct::new(module, "module")?) };
+        let (status, strings) = modules.modules.get(index).ok_or_else(|| {
+            Failure::argument(format!(
+                "module {index} of {} asked for",
+                modules.modules.len()
+            ))
+        })?;
+        let [id, kind, state, provider, placement, error] =
+            strings.each_ref().map(|string| string.as_ptr());
+        out.write(&atom_module {
+            struct_size: size_of::<atom_module>(),
+            id,
+            kind,
+            state,
+            provider,
+            placement,
+            error,
+            loads: status.loads,
+            runs: status.runs,
+            anon_bytes: status.anon_bytes,
+            mapped_bytes: status.mapped_bytes,
+            load_ms: status.load_ms,
+        });
+        Ok(atom_status::OK)
+    })
+}
+
+/// Frees a list of modules and its strings. NULL is fine.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_modules_close(modules: *mut atom_modules) -> atom_status {
+    guard("atom_modules_close", || {
+        // SAFETY: a handle the caller gives up, or NULL.
+        drop(unsafe { take(modules) }?);
+        Ok(atom_status::OK)
+    })
+}
+
+/// The state of the runtime as JSON, with the names `atom doctor --json` uses: version, onnxruntime, pack, modules,
+/// ledger (who owns which bytes). `out` gets a string to be freed with atom_string_free().
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_runtime_status_json(
+    runtime: *const atom_runtime,
+    out: *mut *mut c_char,
+) -> atom_status {
+    guard("atom_runtime_status_json", || {
+        // SAFETY: pointers as the header asks for, or NULL.
+        let (runtime, out) = unsafe { (borrow(runtime)?.runtime.clone(), Out::new(out, "out")?) };
+        let json = status_json(&runtime).to_string();
+        out.write(to_c_string(&json).into_raw());
+        Ok(atom_status::OK)
+    })
+}
+
+fn status_json(runtime: &Runtime) -> serde_json::Value {
+    let environment = runtime.environment();
+    let manifest = runtime.pack().manifest();
+    let modules: Vec<_> = runtime
+        .modules()
+        .into_iter()
+        .map(|module| {
+            json!({
+                "id": module.id,
+                "kind": module.kind.name(),
+                "state": module.state.name(),
+                "loads": module.loads,
+                "runs": module.runs,
+                "bytes": module.anon_bytes + module.mapped_bytes,
+                "anon_bytes": module.anon_bytes,
+                "mapped_bytes": module.mapped_bytes,
+                "provider": module.provider,
+                "placement": module.placement,
+                "load_ms": module.load_ms,
+                "error": module.error,
+            })
+        })
+        .collect();
+    let ledger: Vec<_> = runtime
+        .ledger()
+        .snapshot()
+        .into_iter()
+        .map(|entry| {
+            json!({
+                "owner": entry.owner.to_string(),
+                "anon_bytes": entry.anon_bytes,
+                "mapped_bytes": entry.mapped_bytes,
+            })
+        })
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "onnxruntime": {
+            "version": environment.version(),
+            "path": environment.library().display().to_string(),
+            "threads": environment.threads(),
+        },
+        "pack": {
+            "id": manifest.id,
+            "version": manifest.version,
+            "path": runtime.pack().dir().display().to_string(),
+        },
+        "modules": modules,
+        "ledger": ledger,
+    })
+}
+
+/// Frees a string Atom gave out. NULL is fine. Any thread, also in a callback.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_string_free(string: *mut c_char) {
+    if !string.is_null() {
+        // SAFETY: made by CString::into_raw, by the caller's contract.
+        drop(unsafe { CString::from_raw(string) });
+    }
+}
