@@ -41,8 +41,8 @@ pub unsafe extern "C" fn atom_ask(
         };
         settings.control.check()?;
         let features = store.features(SegmentId(segment))?;
-        let (max_tokens, control) = (settings.max_tokens, &settings.control);
-        let answer = runtime.ask(&[&features], question, max_tokens, control, &mut |piece| {
+        let (options, control) = (&settings.text, &settings.control);
+        let answer = runtime.ask(&[&features], question, options, control, &mut |piece| {
             sink.deliver(piece)
         })?;
         out.write_handle(atom_generated::new(answer));
@@ -72,10 +72,10 @@ pub unsafe extern "C" fn atom_ask_frame(
                 Out::new(out, "out")?,
             )
         };
-        let (max_tokens, control) = (settings.max_tokens, &settings.control);
+        let (options, control) = (&settings.text, &settings.control);
         // SAFETY: a frame as the header asks for, or NULL.
         let features = unsafe { with_frame(frame, |frame| Ok(runtime.observe(frame, control)?)) }?;
-        let answer = runtime.ask(&[&features], question, max_tokens, control, &mut |piece| {
+        let answer = runtime.ask(&[&features], question, options, control, &mut |piece| {
             sink.deliver(piece)
         })?;
         out.write_handle(atom_generated::new(answer));
@@ -113,8 +113,8 @@ pub unsafe extern "C" fn atom_ask_async(
         let work = Box::new(move |runtime: &Runtime, emitter: &Emitter<'_>| {
             settings.on_lane(emitter, |settings, on_text| {
                 let features = store.features(SegmentId(segment))?;
-                let (max_tokens, control) = (settings.max_tokens, &settings.control);
-                Ok(runtime.ask(&[&features], &question, max_tokens, control, on_text)?)
+                let (options, control) = (&settings.text, &settings.control);
+                Ok(runtime.ask(&[&features], &question, options, control, on_text)?)
             })
         });
         // SAFETY: an open queue, or NULL.

@@ -111,33 +111,18 @@ impl Drop for InCallback {
     }
 }
 
-/// First field of every handle: tells a handle of the wrong type, or one that was closed, from a good one. Best effort:
-/// reading a closed handle is the caller's error, and this only makes it likelier to end in a message.
-#[derive(Debug)]
-pub(crate) struct Tag(AtomicU32);
-
-impl Tag {
-    pub(crate) const fn new<H: Handle>() -> Self {
-        Self(AtomicU32::new(H::TAG))
-    }
-}
-
 /// An opaque type of the header.
-///
-/// # Safety
-/// The type is `repr(C)` and its first field is a [`Tag`] made for it.
-pub(crate) unsafe trait Handle: Sized {
+pub(crate) trait Handle: Sized {
     /// Four letters of its own.
     const TAG: u32;
     /// Its C name.
     const NAME: &'static str;
 }
 
-/// Declares that a `repr(C)` struct with a `tag: Tag` first field is a handle.
+/// Makes a struct a handle, with four letters of its own.
 macro_rules! handle {
     ($name:ident, $tag:literal) => {
-        // SAFETY: the struct is repr(C) and starts with its tag.
-        unsafe impl $crate::boundary::Handle for $name {
+        impl $crate::boundary::Handle for $name {
             const TAG: u32 = u32::from_le_bytes(*$tag);
             const NAME: &'static str = stringify!($name);
         }
@@ -145,25 +130,42 @@ macro_rules! handle {
 }
 pub(crate) use handle;
 
-fn check_tag<H: Handle>(pointer: *const H) -> Outcome<()> {
+/// What a pointer to an `H` given to C really points to. The tag tells a handle of the wrong type, or one that was
+/// closed, from a good one. Best effort: reading a closed handle is the caller's error, and this only makes it likelier
+/// to end in a message.
+#[repr(C)]
+struct Tagged<H> {
+    tag: AtomicU32,
+    handle: H,
+}
+
+/// A new handle for C, to be taken back by [`take`].
+pub(crate) fn give<H: Handle>(handle: H) -> *mut H {
+    let tag = AtomicU32::new(H::TAG);
+    Box::into_raw(Box::new(Tagged { tag, handle })).cast()
+}
+
+fn tagged<'a, H: Handle>(pointer: *const H) -> Outcome<&'a Tagged<H>> {
     if pointer.is_null() {
         return Err(Failure::argument(format!("the {} is NULL", H::NAME)));
     }
-    if !pointer.is_aligned() {
-        return Err(Failure::argument(format!(
-            "the {} is not a pointer Atom gave out",
+    let pointer = pointer.cast::<Tagged<H>>();
+    let stranger = || {
+        Failure::argument(format!(
+            "the pointer is not an open {} (closed already, or something else)",
             H::NAME
-        )));
+        ))
+    };
+    if !pointer.is_aligned() {
+        return Err(stranger());
     }
     // SAFETY: every handle starts with its tag, and the caller passes a live handle of Atom's by contract.
     let tag = unsafe { &*pointer.cast::<AtomicU32>() };
     if tag.load(Ordering::Acquire) != H::TAG {
-        return Err(Failure::argument(format!(
-            "the pointer is not an open {} (closed already, or another kind of handle)",
-            H::NAME
-        )));
+        return Err(stranger());
     }
-    Ok(())
+    // SAFETY: the tag says that it is one of these; handles are only ever shared, never `&mut`.
+    Ok(unsafe { &*pointer })
 }
 
 /// The handle behind a pointer.
@@ -171,9 +173,7 @@ fn check_tag<H: Handle>(pointer: *const H) -> Outcome<()> {
 /// # Safety
 /// `pointer` is NULL or was returned by Atom and not closed, and is not closed while the borrow lives.
 pub(crate) unsafe fn borrow<'a, H: Handle>(pointer: *const H) -> Outcome<&'a H> {
-    check_tag(pointer)?;
-    // SAFETY: non-null, aligned, live by the caller's contract; handles are only ever shared, never `&mut`.
-    Ok(unsafe { &*pointer })
+    tagged(pointer).map(|tagged| &tagged.handle)
 }
 
 /// A plain read of a handle for functions that return the value itself; a bad handle sets the last error.
@@ -199,16 +199,16 @@ pub(crate) unsafe fn read<H: Handle, T>(
 ///
 /// # Safety
 /// As [`borrow`], and nobody else uses the handle.
-pub(crate) unsafe fn take<H: Handle>(pointer: *mut H) -> Outcome<Option<Box<H>>> {
+pub(crate) unsafe fn take<H: Handle>(pointer: *mut H) -> Outcome<Option<H>> {
     if pointer.is_null() {
         return Ok(None);
     }
-    check_tag(pointer)?;
-    // SAFETY: as in `check_tag`.
-    let tag = unsafe { &*pointer.cast::<AtomicU32>() };
-    tag.store(0, Ordering::Release);
-    // SAFETY: handles are made by `Box::into_raw` only, and the caller gives up this one.
-    Ok(Some(unsafe { Box::from_raw(pointer) }))
+    tagged(pointer.cast_const())?
+        .tag
+        .store(0, Ordering::Release);
+    // SAFETY: made by `give`, as its tag said, and the caller gives it up.
+    let tagged = unsafe { Box::from_raw(pointer.cast::<Tagged<H>>()) };
+    Ok(Some(tagged.handle))
 }
 
 /// Where a result goes: checked first, written last.
@@ -244,7 +244,7 @@ impl<T> Out<T> {
 
 impl<H: Handle> Out<*mut H> {
     pub(crate) fn write_handle(self, handle: H) {
-        self.write(Box::into_raw(Box::new(handle)));
+        self.write(give(handle));
     }
 }
 
@@ -359,7 +359,11 @@ impl<T: CStruct> OutStruct<T> {
 ///
 /// # Safety
 /// `pointer` is NULL or a NUL-terminated string that stays unchanged for `'a`.
-pub(crate) unsafe fn text<'a>(pointer: *const c_char, name: &str, limit: usize) -> Outcome<&'a str> {
+pub(crate) unsafe fn text<'a>(
+    pointer: *const c_char,
+    name: &str,
+    limit: usize,
+) -> Outcome<&'a str> {
     // SAFETY: passed on.
     unsafe { optional_text(pointer, name, limit) }?
         .ok_or_else(|| Failure::argument(format!("{name} is NULL")))

@@ -39,8 +39,8 @@ pub unsafe extern "C" fn atom_caption(
         };
         settings.control.check()?;
         let features = store.features(SegmentId(segment))?;
-        let (max_tokens, control) = (settings.max_tokens, &settings.control);
-        let text = runtime.caption(&[&features], max_tokens, control, &mut |piece| {
+        let (options, control) = (&settings.text, &settings.control);
+        let text = runtime.caption(&[&features], options, control, &mut |piece| {
             sink.deliver(piece)
         })?;
         out.write_handle(atom_generated::new(text));
@@ -68,10 +68,10 @@ pub unsafe extern "C" fn atom_caption_frame(
                 Out::new(out, "out")?,
             )
         };
-        let (max_tokens, control) = (settings.max_tokens, &settings.control);
+        let (options, control) = (&settings.text, &settings.control);
         // SAFETY: a frame as the header asks for, or NULL.
         let features = unsafe { with_frame(frame, |frame| Ok(runtime.observe(frame, control)?)) }?;
-        let text = runtime.caption(&[&features], max_tokens, control, &mut |piece| {
+        let text = runtime.caption(&[&features], options, control, &mut |piece| {
             sink.deliver(piece)
         })?;
         out.write_handle(atom_generated::new(text));
@@ -107,8 +107,8 @@ pub unsafe extern "C" fn atom_caption_async(
         let work = Box::new(move |runtime: &Runtime, emitter: &Emitter<'_>| {
             settings.on_lane(emitter, |settings, on_text| {
                 let features = store.features(SegmentId(segment))?;
-                let (max_tokens, control) = (settings.max_tokens, &settings.control);
-                Ok(runtime.caption(&[&features], max_tokens, control, on_text)?)
+                let (options, control) = (&settings.text, &settings.control);
+                Ok(runtime.caption(&[&features], options, control, on_text)?)
             })
         });
         // SAFETY: an open queue, or NULL.

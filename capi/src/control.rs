@@ -4,15 +4,11 @@ use std::time::{Duration, Instant};
 
 use atom_core::control::{CancelToken, Control, Priority};
 
-use crate::boundary::{
-    Out, Outcome, Tag, borrow, guard, guard_anywhere, handle, take,
-};
+use crate::boundary::{Out, Outcome, borrow, guard, guard_anywhere, handle, take};
 use crate::status::{Failure, atom_status};
 
 /// A flag that stops blocking calls; one may serve several calls. Once cancelled it stays so.
-#[repr(C)]
 pub struct atom_canceller {
-    tag: Tag,
     pub(crate) token: CancelToken,
 }
 handle!(atom_canceller, b"canc");
@@ -39,7 +35,6 @@ pub unsafe extern "C" fn atom_canceller_create(out: *mut *mut atom_canceller) ->
         // SAFETY: `out` is the caller's to write, or NULL.
         let out = unsafe { Out::new(out, "out") }?;
         out.write_handle(atom_canceller {
-            tag: Tag::new::<atom_canceller>(),
             token: CancelToken::new(),
         });
         Ok(atom_status::OK)

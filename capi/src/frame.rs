@@ -82,7 +82,9 @@ sized!(atom_frame, up to planes: [atom_plane; 3]);
 
 fn format(frame: &atom_frame) -> Outcome<FrameFormat> {
     let unknown = |what: &str, number: u32, one_of: &str| {
-        Failure::argument(format!("atom_frame.{what} is {number}: it must be {one_of}"))
+        Failure::argument(format!(
+            "atom_frame.{what} is {number}: it must be {one_of}"
+        ))
     };
     let pixels = match frame.pixels {
         1 => PixelFormat::Nv12,

@@ -3,12 +3,10 @@
 use std::ffi::{CString, c_char, c_void};
 use std::ops::ControlFlow;
 
-use atom_core::control::Control;
+use atom_core::control::{Control, TextOptions};
 use atom_core::language::{Generated, StopReason};
 
-use crate::boundary::{
-    InCallback, Outcome, Tag, guard, handle, read, read_struct, sized, take, texts,
-};
+use crate::boundary::{InCallback, Outcome, guard, handle, read, read_struct, sized, take, texts};
 use crate::control::{atom_canceller, control};
 use crate::queue::{Emitter, Payload};
 use crate::status::{Failure, atom_status, to_c_string};
@@ -35,8 +33,7 @@ pub enum atom_stop {
 
 /// Receives text as it is generated, whole UTF-8 characters, on the thread of the blocking call. `text` is valid
 /// during the call only. Return 0 to go on, anything else to stop (ATOM_STOP_CANCELLED). Must not throw or longjmp.
-pub type atom_text_fn =
-    Option<unsafe extern "C" fn(user: *mut c_void, text: *const c_char) -> i32>;
+pub type atom_text_fn = Option<unsafe extern "C" fn(user: *mut c_void, text: *const c_char) -> i32>;
 
 /// How to generate a caption or an answer. Zero is the default everywhere; NULL options are all defaults.
 #[repr(C)]
@@ -44,7 +41,7 @@ pub type atom_text_fn =
 pub struct atom_generate_options {
     /// sizeof(atom_generate_options).
     pub struct_size: usize,
-    /// Most tokens to generate, up to 4096; 0: 64.
+    /// Most tokens to generate, up to 4096; 0: 48.
     pub max_tokens: u32,
     /// Milliseconds from the call on after which generation stops with ATOM_STOP_DEADLINE; 0: none.
     pub deadline_ms: u32,
@@ -58,30 +55,26 @@ pub struct atom_generate_options {
     pub text_events: u32,
     /// An atom_priority number.
     pub priority: i32,
-    /// Texts of which the answer must be exactly one, the likeliest; NULL: free. In this version any choices return
-    /// ATOM_STATUS_UNSUPPORTED.
+    /// Texts of which the result must be exactly one, the likeliest; NULL: free.
     pub choices: *const *const c_char,
-    /// Number of choices.
+    /// Number of choices, up to 4096; each at most 64 kB.
     pub choices_count: usize,
 }
 sized!(atom_generate_options);
 
 /// A generated text. Close it with atom_generated_close().
-#[repr(C)]
 pub struct atom_generated {
-    tag: Tag,
     text: CString,
     tokens: u32,
     stop: i32,
 }
 handle!(atom_generated, b"text");
 
-const DEFAULT_TOKENS: u32 = 64;
 const MAX_TOKENS: u32 = 4096;
 
 /// Options of a generation, checked. Holds no pointer of the caller's.
 pub(crate) struct Settings {
-    pub(crate) max_tokens: usize,
+    pub(crate) text: TextOptions,
     pub(crate) control: Control,
     text_events: bool,
 }
@@ -93,7 +86,9 @@ type TextCall = unsafe extern "C" fn(*mut c_void, *const c_char) -> i32;
 
 /// # Safety
 /// `options` is NULL or an `atom_generate_options` as the header asks for.
-unsafe fn options_of(options: *const atom_generate_options) -> Outcome<(Settings, atom_generate_options)> {
+unsafe fn options_of(
+    options: *const atom_generate_options,
+) -> Outcome<(Settings, atom_generate_options)> {
     // SAFETY: passed on.
     let given = unsafe { read_struct(options) }?.unwrap_or(atom_generate_options {
         struct_size: size_of::<atom_generate_options>(),
@@ -107,25 +102,20 @@ unsafe fn options_of(options: *const atom_generate_options) -> Outcome<(Settings
         choices: std::ptr::null(),
         choices_count: 0,
     });
-    let max_tokens = match given.max_tokens {
-        0 => DEFAULT_TOKENS,
-        count if count <= MAX_TOKENS => count,
+    let mut text = TextOptions::default();
+    match given.max_tokens {
+        0 => {}
+        count if count <= MAX_TOKENS => text.max_tokens = count as usize,
         count => {
             return Err(Failure::argument(format!(
                 "max_tokens is {count}: the limit is {MAX_TOKENS}"
             )));
         }
-    };
-    // SAFETY: strings of the caller's, as the header asks for.
-    let choices = unsafe { texts(given.choices, given.choices_count, "choices") }?;
-    if !choices.is_empty() {
-        return Err(Failure::new(
-            atom_status::UNSUPPORTED,
-            "this version cannot hold an answer to choices (leave choices NULL)",
-        ));
     }
+    // SAFETY: strings of the caller's, as the header asks for.
+    text.choices = unsafe { texts(given.choices, given.choices_count, "choices") }?;
     let settings = Settings {
-        max_tokens: max_tokens as usize,
+        text,
         // SAFETY: NULL or an open canceller by the caller's contract.
         control: unsafe { control(given.canceller, given.deadline_ms, given.priority) }?,
         text_events: given.text_events != 0,
@@ -211,7 +201,6 @@ impl atom_generated {
             StopReason::Constraint => atom_stop::CONSTRAINT,
         };
         Self {
-            tag: Tag::new::<Self>(),
             text: to_c_string(&generated.text),
             tokens: u32::try_from(generated.tokens).unwrap_or(u32::MAX),
             stop: stop as i32,
@@ -226,7 +215,8 @@ impl atom_generated {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn atom_generated_text(generated: *const atom_generated) -> *const c_char {
     // SAFETY: a handle of the caller's, or NULL.
-    unsafe { read(generated, "atom_generated_text", |it| it.text.as_ptr()) }.unwrap_or(std::ptr::null())
+    unsafe { read(generated, "atom_generated_text", |it| it.text.as_ptr()) }
+        .unwrap_or(std::ptr::null())
 }
 
 /// Number of tokens the decoder made for it; 0 when no decoder was needed, or if `generated` is not an open handle.

@@ -7,7 +7,7 @@ use atom_core::index::Source;
 use atom_core::task::ingest::{Ingest, IngestOptions, IngestReport};
 
 use crate::boundary::{
-    MAX_PATH, Out, OutStruct, Outcome, Tag, borrow, guard, guard_anywhere, handle, optional_text,
+    MAX_PATH, Out, OutStruct, Outcome, borrow, guard, guard_anywhere, handle, optional_text,
     read_struct, sized, take, text,
 };
 use crate::frame::{atom_frame, with_frame};
@@ -57,9 +57,7 @@ pub struct atom_ingest_report {
 sized!(atom_ingest_report);
 
 /// A stream being indexed. Close it with atom_ingest_close().
-#[repr(C)]
 pub struct atom_ingest {
-    tag: Tag,
     state: Mutex<State>,
 }
 handle!(atom_ingest, b"inge");
@@ -121,7 +119,6 @@ pub unsafe extern "C" fn atom_ingest_open(
             });
         }
         out.write_handle(atom_ingest {
-            tag: Tag::new::<atom_ingest>(),
             state: Mutex::new(State::Open(Box::new(runtime.ingest(&store, &options)?))),
         });
         Ok(atom_status::OK)

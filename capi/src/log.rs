@@ -75,10 +75,11 @@ impl ::log::Log for Logger {
 }
 
 /// Sends lines up to `level` (an atom_log_level number) to `callback` from now on; NULL stops it. When the call
-/// returns, the callback set before is not running any more and will not be called again. Concerns the whole process.
+/// returns, the callback set before is not running any more and will not be called again; until then `user` must stay good.
+/// Concerns the whole process.
 ///
 /// # Safety
-/// See the rules at the top of the header; `user` must stay good until another callback is set.
+/// See the rules at the top of the header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn atom_log_set(
     callback: atom_log_fn,
@@ -104,7 +105,9 @@ pub unsafe extern "C" fn atom_log_set(
             let _ = ::log::set_logger(&Logger);
         });
         // Waits for lines that are being delivered.
-        let mut sink = SINK.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut sink = SINK
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         *sink = callback.map(|call| Sink { call, user });
         ::log::set_max_level(if sink.is_some() {
             filter

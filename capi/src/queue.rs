@@ -16,8 +16,8 @@ use atom_core::control::CancelToken;
 use atom_core::runtime::Runtime;
 
 use crate::boundary::{
-    Out, OutStruct, Outcome, Tag, borrow, catch, guard, guard_anywhere, handle, read_struct, sized,
-    take,
+    Out, OutStruct, Outcome, borrow, catch, give, guard, guard_anywhere, handle, read_struct,
+    sized, take,
 };
 use crate::generation::atom_generated;
 use crate::runtime::atom_runtime;
@@ -76,9 +76,7 @@ pub struct atom_event {
 sized!(atom_event, up to generated: *mut atom_generated);
 
 /// Where the results of asynchronous calls arrive. One per main loop.
-#[repr(C)]
 pub struct atom_queue {
-    tag: Tag,
     shared: Arc<Shared>,
     lanes: Mutex<Vec<JoinHandle<()>>>,
     close_timeout: Duration,
@@ -291,8 +289,13 @@ pub unsafe extern "C" fn atom_queue_create(
 ) -> atom_status {
     guard("atom_queue_create", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, options, out) =
-            unsafe { (borrow(runtime)?, read_struct(options)?, Out::new(out, "out")?) };
+        let (runtime, options, out) = unsafe {
+            (
+                borrow(runtime)?,
+                read_struct(options)?,
+                Out::new(out, "out")?,
+            )
+        };
         let capacity = match options.map_or(0, |options| options.capacity) {
             0 => DEFAULT_CAPACITY,
             capacity if capacity <= MAX_CAPACITY => capacity,
@@ -306,9 +309,8 @@ pub unsafe extern "C" fn atom_queue_create(
             0 => DEFAULT_CLOSE_MS,
             ms => ms,
         };
-        let system = |what: &str, error: &std::io::Error| {
-            Failure::from(atom_core::Error::io(what, error))
-        };
+        let system =
+            |what: &str, error: &std::io::Error| Failure::from(atom_core::Error::io(what, error));
         // SAFETY: no pointers are involved.
         let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if descriptor < 0 {
@@ -325,7 +327,6 @@ pub unsafe extern "C" fn atom_queue_create(
             ready,
         });
         let queue = atom_queue {
-            tag: Tag::new::<atom_queue>(),
             shared,
             lanes: Mutex::default(),
             close_timeout: Duration::from_millis(close_ms.into()),
@@ -333,10 +334,12 @@ pub unsafe extern "C" fn atom_queue_create(
         for (lane, name) in LANES.into_iter().enumerate() {
             let shared = queue.shared.clone();
             shared.lock().running_lanes += 1;
-            let started = std::thread::Builder::new().name(name.into()).spawn(move || {
-                shared.run_lane(lane);
-                shared.lane_ended();
-            });
+            let started = std::thread::Builder::new()
+                .name(name.into())
+                .spawn(move || {
+                    shared.run_lane(lane);
+                    shared.lane_ended();
+                });
             match started {
                 Ok(thread) => queue
                     .lanes
@@ -471,10 +474,10 @@ impl Event {
                 event.user = user as *mut c_void;
                 match result {
                     Ok(Payload::Results(results)) => {
-                        event.results = Box::into_raw(Box::new(results));
+                        event.results = give(results);
                     }
                     Ok(Payload::Generated(text)) => {
-                        event.generated = Box::into_raw(Box::new(text));
+                        event.generated = give(text);
                     }
                     Err(failure) => {
                         event.status = failure.status as i32;

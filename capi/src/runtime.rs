@@ -8,8 +8,8 @@ use atom_core::runtime::{Runtime, RuntimeOptions, Task};
 use serde_json::json;
 
 use crate::boundary::{
-    MAX_PATH, Out, OutStruct, Tag, borrow, guard, handle, optional_text, read, read_struct, sized,
-    take, text,
+    MAX_PATH, Out, OutStruct, borrow, guard, handle, optional_text, read, read_struct, sized, take,
+    text,
 };
 use crate::status::{Failure, atom_status, to_c_string};
 
@@ -88,17 +88,13 @@ pub struct atom_module {
 sized!(atom_module);
 
 /// A pack opened for work. Close it with atom_runtime_close().
-#[repr(C)]
 pub struct atom_runtime {
-    tag: Tag,
     pub(crate) runtime: Runtime,
 }
 handle!(atom_runtime, b"runt");
 
 /// The modules of a pack as they were at one moment. Close it with atom_modules_close().
-#[repr(C)]
 pub struct atom_modules {
-    tag: Tag,
     modules: Vec<(ModuleStatus, [CString; 6])>,
 }
 handle!(atom_modules, b"mods");
@@ -141,7 +137,6 @@ pub unsafe extern "C" fn atom_runtime_open(
             options.threads = (given.threads > 0).then_some(given.threads as usize);
         }
         out.write_handle(atom_runtime {
-            tag: Tag::new::<atom_runtime>(),
             runtime: Runtime::open(&options)?,
         });
         Ok(atom_status::OK)
@@ -280,10 +275,7 @@ pub unsafe extern "C" fn atom_runtime_modules(
                 (module, strings)
             })
             .collect();
-        out.write_handle(atom_modules {
-            tag: Tag::new::<atom_modules>(),
-            modules,
-        });
+        out.write_handle(atom_modules { modules });
         Ok(atom_status::OK)
     })
 }

@@ -7,7 +7,7 @@ use atom_core::runtime::Runtime;
 use atom_core::task::search::SearchQuery;
 
 use crate::boundary::{
-    MAX_PATH, MAX_TEXT, Out, OutStruct, Outcome, Tag, borrow, guard, handle, optional_text, read,
+    MAX_PATH, MAX_TEXT, Out, OutStruct, Outcome, borrow, guard, handle, optional_text, read,
     read_struct, sized, take, text,
 };
 use crate::control::{atom_canceller, control};
@@ -63,9 +63,7 @@ pub struct atom_hit {
 sized!(atom_hit);
 
 /// Hits of one search, best first. Close it with atom_results_close().
-#[repr(C)]
 pub struct atom_results {
-    tag: Tag,
     hits: Vec<(Hit, CString)>,
 }
 handle!(atom_results, b"hits");
@@ -79,10 +77,7 @@ impl atom_results {
                 (hit, stream)
             })
             .collect();
-        Self {
-            tag: Tag::new::<Self>(),
-            hits,
-        }
+        Self { hits }
     }
 }
 
@@ -119,8 +114,7 @@ unsafe fn query(
     query.to_ns = (options.to_ns != 0).then_some(options.to_ns);
     query.min_score = (options.min_score != 0.0).then_some(options.min_score);
     // SAFETY: passed on.
-    query.stream =
-        unsafe { optional_text(options.stream, "stream", MAX_PATH) }?.map(str::to_owned);
+    query.stream = unsafe { optional_text(options.stream, "stream", MAX_PATH) }?.map(str::to_owned);
     Ok((query, options))
 }
 
@@ -148,8 +142,7 @@ pub unsafe extern "C" fn atom_search(
             )
         };
         // SAFETY: NULL or an open canceller.
-        let control =
-            unsafe { control(options.canceller, options.deadline_ms, options.priority) }?;
+        let control = unsafe { control(options.canceller, options.deadline_ms, options.priority) }?;
         control.check()?;
         let hits = runtime.search(&store, &query, &control)?;
         out.write_handle(atom_results::new(hits));
@@ -187,8 +180,7 @@ pub unsafe extern "C" fn atom_search_async(
             ));
         }
         // SAFETY: no canceller.
-        let control =
-            unsafe { control(std::ptr::null(), options.deadline_ms, options.priority) }?;
+        let control = unsafe { control(std::ptr::null(), options.deadline_ms, options.priority) }?;
         let cancel = control.cancel.clone();
         let work = Box::new(move |runtime: &Runtime, _: &Emitter<'_>| {
             control.check()?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use atom_core::index::{Access, Segment, SegmentId, Store};
 
 use crate::boundary::{
-    MAX_PATH, Out, OutStruct, Tag, borrow, guard, handle, read_struct, sized, take, text,
+    MAX_PATH, Out, OutStruct, borrow, guard, handle, read_struct, sized, take, text,
 };
 use crate::runtime::atom_runtime;
 use crate::status::{Failure, atom_status};
@@ -50,9 +50,7 @@ pub struct atom_segment {
 sized!(atom_segment);
 
 /// An open store. Close it with atom_store_close().
-#[repr(C)]
 pub struct atom_store {
-    tag: Tag,
     pub(crate) store: Store,
 }
 handle!(atom_store, b"stor");
@@ -92,7 +90,6 @@ pub unsafe extern "C" fn atom_store_open(
             return Err(Failure::argument("path is empty"));
         }
         out.write_handle(atom_store {
-            tag: Tag::new::<atom_store>(),
             store: runtime.open_store(Path::new(path), access)?,
         });
         Ok(atom_status::OK)
