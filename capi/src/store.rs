@@ -207,7 +207,8 @@ pub unsafe extern "C" fn atom_bytes_free(data: *mut u8, size: usize) {
 pub unsafe extern "C" fn atom_store_close(store: *mut atom_store) -> atom_status {
     guard("atom_store_close", || {
         // SAFETY: a handle the caller gives up, or NULL.
-        drop(unsafe { take(store) }?);
+        let closed = unsafe { take(store) }?;
+        drop(closed.map(|handle| handle.store));
         Ok(atom_status::OK)
     })
 }
