@@ -82,7 +82,7 @@ pub struct atom_module {
     pub anon_bytes: u64,
     /// Bytes of files it has mapped, which the kernel may drop.
     pub mapped_bytes: u64,
-    /// Milliseconds the last load took.
+    /// Milliseconds the last load took; 0 before the first.
     pub load_ms: f64,
 }
 sized!(atom_module);
@@ -268,8 +268,8 @@ pub unsafe extern "C" fn atom_runtime_modules(
                     module.id.as_str(),
                     module.kind.name(),
                     module.state.name(),
-                    module.provider.as_str(),
-                    module.placement.as_str(),
+                    module.provider.as_deref().unwrap_or_default(),
+                    module.placement.as_deref().unwrap_or_default(),
                     module.error.as_deref().unwrap_or_default(),
                 ]
                 .map(to_c_string);
@@ -324,7 +324,7 @@ pub unsafe extern "C" fn atom_modules_get(
             runs: status.runs,
             anon_bytes: status.anon_bytes,
             mapped_bytes: status.mapped_bytes,
-            load_ms: status.load_ms,
+            load_ms: status.load_ms.unwrap_or(0.0),
         });
         Ok(atom_status::OK)
     })

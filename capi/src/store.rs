@@ -127,14 +127,14 @@ pub unsafe extern "C" fn atom_store_segment_at(
                 OutStruct::new(out, "out")?,
             )
         };
-        let missing = |what: String| Failure::new(atom_status::NOT_FOUND, what);
-        let stream = store
-            .stream(name)?
-            .ok_or_else(|| missing(format!("the store has no stream {name:?}")))?;
+        let stream = store.stream(name)?;
         let segment = store.segment_at(stream.id, at_ns)?.ok_or_else(|| {
-            missing(format!(
-                "stream {name:?} has nothing at {at_ns} ns (choose a time inside one of its segments)"
-            ))
+            Failure::new(
+                atom_status::NOT_FOUND,
+                format!(
+                    "stream {name:?} has nothing at {at_ns} ns (choose a time inside one of its segments)"
+                ),
+            )
         })?;
         write_segment(out, &segment);
         Ok(atom_status::OK)
