@@ -432,3 +432,47 @@ pub(crate) unsafe fn texts(
         .map(|result| result.map(str::to_owned))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::atom_last_error;
+
+    fn told() -> String {
+        // SAFETY: the thread's own message, a NUL-terminated string.
+        unsafe { CStr::from_ptr(atom_last_error()) }
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    #[test]
+    fn a_panic_is_an_internal_error_that_says_where() {
+        let status = guard("atom_test", || panic!("one\ntwo"));
+        assert_eq!(status, atom_status::INTERNAL);
+        assert!(
+            told().starts_with("atom_test: a defect of Atom: "),
+            "{}",
+            told()
+        );
+        assert!(
+            told().contains("boundary.rs") && told().contains("one two"),
+            "{}",
+            told()
+        );
+    }
+
+    #[test]
+    fn inside_a_callback_only_few_calls_are_let_in() {
+        let inside = InCallback::enter();
+        assert_eq!(
+            guard("atom_test", || Ok(atom_status::OK)),
+            atom_status::IN_CALLBACK
+        );
+        assert_eq!(
+            guard_anywhere("atom_test", || Ok(atom_status::OK)),
+            atom_status::OK
+        );
+        drop(inside);
+        assert_eq!(guard("atom_test", || Ok(atom_status::OK)), atom_status::OK);
+    }
+}

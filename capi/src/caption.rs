@@ -8,7 +8,8 @@ use atom_core::runtime::Runtime;
 use crate::boundary::{Out, borrow, guard};
 use crate::frame::{atom_frame, with_frame};
 use crate::generation::{asynchronous, atom_generate_options, atom_generated, blocking};
-use crate::queue::{Emitter, Lane, atom_queue, submit, submitted};
+use crate::lanes::{Emitter, Lane};
+use crate::queue::{atom_queue, submit};
 use crate::runtime::atom_runtime;
 use crate::status::atom_status;
 use crate::store::atom_store;
@@ -104,15 +105,14 @@ pub unsafe extern "C" fn atom_caption_async(
             )
         };
         let cancel = settings.control.cancel.clone();
-        let work = Box::new(move |runtime: &Runtime, emitter: &Emitter<'_>| {
+        let work = move |runtime: &Runtime, emitter: &Emitter<'_>| {
             settings.on_lane(emitter, |settings, on_text| {
                 let features = store.features(SegmentId(segment))?;
                 let (options, control) = (&settings.text, &settings.control);
                 Ok(runtime.caption(&[&features], options, control, on_text)?)
             })
-        });
+        };
         // SAFETY: an open queue, or NULL.
-        let number = unsafe { submit(queue, Lane::Generate, user, cancel, work) }?;
-        Ok(submitted(number, out))
+        unsafe { submit(queue, Lane::Generate, user, cancel, out, work) }
     })
 }

@@ -8,7 +8,7 @@ use atom_core::language::{Generated, StopReason};
 
 use crate::boundary::{InCallback, Outcome, guard, handle, read, read_struct, sized, take, texts};
 use crate::control::{atom_canceller, control};
-use crate::queue::{Emitter, Payload};
+use crate::lanes::{Emitter, Payload};
 use crate::status::{Failure, atom_status, to_c_string};
 
 /// Why a generation ended.

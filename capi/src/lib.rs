@@ -15,6 +15,7 @@ pub mod control;
 pub mod frame;
 pub mod generation;
 pub mod ingest;
+pub(crate) mod lanes;
 pub mod log;
 pub mod queue;
 pub mod runtime;

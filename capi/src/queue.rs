@@ -1,25 +1,16 @@
-//! Asynchronous calls: fixed lanes, one completion queue, one descriptor.
-//!
-//! A request lives from the call that made it until its last event is taken; that bounds requests and events alike.
-//! The descriptor is written and drained under the queue's lock, so it is readable exactly while there are events.
+//! Asynchronous calls and the queue where their results arrive.
 
-use std::collections::{HashMap, VecDeque};
 use std::ffi::{CString, c_char, c_void};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use atom_core::control::CancelToken;
 use atom_core::runtime::Runtime;
 
 use crate::boundary::{
-    Out, OutStruct, Outcome, borrow, catch, give, guard, guard_anywhere, handle, read_struct,
-    sized, take,
+    Out, OutStruct, Outcome, borrow, give, guard, guard_anywhere, handle, read_struct, sized, take,
 };
 use crate::generation::atom_generated;
+use crate::lanes::{Emitter, Event, Lane, Lanes, Payload};
 use crate::runtime::atom_runtime;
 use crate::search::atom_results;
 use crate::status::{Failure, atom_status, to_c_string};
@@ -77,162 +68,13 @@ sized!(atom_event, up to generated: *mut atom_generated);
 
 /// Where the results of asynchronous calls arrive. One per main loop.
 pub struct atom_queue {
-    shared: Arc<Shared>,
-    lanes: Mutex<Vec<JoinHandle<()>>>,
+    runtime: Runtime,
+    lanes: Lanes,
     close_timeout: Duration,
 }
 handle!(atom_queue, b"queu");
 
-/// What a finished request hands over.
-pub(crate) enum Payload {
-    Results(atom_results),
-    Generated(atom_generated),
-}
-
-/// Which thread does the work: encoders and decoder run side by side.
-#[derive(Clone, Copy)]
-pub(crate) enum Lane {
-    Encode = 0,
-    Generate = 1,
-}
-const LANES: [&str; 2] = ["atom-encode", "atom-generate"];
-
-/// Passes text of a running request on.
-pub(crate) struct Emitter<'a> {
-    shared: &'a Shared,
-    request: u64,
-    user: usize,
-}
-
-impl Emitter<'_> {
-    pub(crate) fn text(&self, piece: &str) {
-        let mut state = self.shared.lock();
-        // Pieces nobody has taken yet are joined, so a slow reader costs one event a request.
-        for event in &mut state.events {
-            if let Event::Text { request, text, .. } = event
-                && *request == self.request
-            {
-                text.push_str(piece);
-                return;
-            }
-        }
-        self.shared.push(
-            &mut state,
-            Event::Text {
-                request: self.request,
-                user: self.user,
-                text: piece.to_owned(),
-            },
-        );
-    }
-}
-
-type Work = Box<dyn FnOnce(&Runtime, &Emitter<'_>) -> Outcome<Payload> + Send>;
-
-struct Job {
-    request: u64,
-    user: usize,
-    work: Work,
-}
-
-enum Event {
-    Text {
-        request: u64,
-        user: usize,
-        text: String,
-    },
-    Done {
-        request: u64,
-        user: usize,
-        result: Outcome<Payload>,
-    },
-}
-
-#[derive(Default)]
-struct State {
-    closed: bool,
-    running_lanes: usize,
-    last_request: u64,
-    pending: [VecDeque<Job>; 2],
-    /// Requests that have not ended.
-    live: HashMap<u64, CancelToken>,
-    /// Requests whose last event has not been taken.
-    outstanding: usize,
-    events: VecDeque<Event>,
-}
-
-struct Shared {
-    runtime: Runtime,
-    capacity: usize,
-    state: Mutex<State>,
-    work: Condvar,
-    ended: Condvar,
-    ready: File,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change under the lock is whole before anything that could panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, state: &mut State, event: Event) {
-        if state.closed {
-            return;
-        }
-        if state.events.is_empty() {
-            // Cannot fail: the counter is 0 here. If it did, `next` still finds the event.
-            let _ = (&self.ready).write(&1u64.to_ne_bytes());
-        }
-        state.events.push_back(event);
-    }
-
-    fn run_lane(&self, lane: usize) {
-        while let Some(job) = self.next_job(lane) {
-            let emitter = Emitter {
-                shared: self,
-                request: job.request,
-                user: job.user,
-            };
-            let work = job.work;
-            let result = catch(|| work(&self.runtime, &emitter));
-            let mut state = self.lock();
-            state.live.remove(&job.request);
-            self.push(
-                &mut state,
-                Event::Done {
-                    request: job.request,
-                    user: job.user,
-                    result,
-                },
-            );
-        }
-    }
-
-    fn next_job(&self, lane: usize) -> Option<Job> {
-        let mut state = self.lock();
-        loop {
-            if state.closed {
-                return None;
-            }
-            if let Some(job) = state.pending[lane].pop_front() {
-                return Some(job);
-            }
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn lane_ended(&self) {
-        let mut state = self.lock();
-        state.running_lanes = state.running_lanes.saturating_sub(1);
-        self.ended.notify_all();
-    }
-}
-
-/// Queues `work`; its request number, or `None` when the queue is full.
+/// Queues `work` for a lane and answers the asynchronous call.
 ///
 /// # Safety
 /// `queue` is an open queue or NULL.
@@ -241,37 +83,20 @@ pub(crate) unsafe fn submit(
     lane: Lane,
     user: *mut c_void,
     cancel: CancelToken,
-    work: Work,
-) -> Outcome<Option<u64>> {
+    request: Option<Out<u64>>,
+    work: impl FnOnce(&Runtime, &Emitter<'_>) -> Outcome<Payload> + Send + 'static,
+) -> Outcome {
     // SAFETY: passed on.
-    let shared = &unsafe { borrow(queue) }?.shared;
-    let mut state = shared.lock();
-    if state.outstanding >= shared.capacity {
-        return Ok(None);
-    }
-    state.last_request += 1;
-    let request = state.last_request;
-    state.outstanding += 1;
-    state.live.insert(request, cancel);
-    state.pending[lane as usize].push_back(Job {
-        request,
-        user: user as usize,
-        work,
-    });
-    drop(state);
-    shared.work.notify_all();
-    Ok(Some(request))
-}
-
-/// What the asynchronous calls do with [`submit`]'s answer.
-pub(crate) fn submitted(request: Option<u64>, out: Option<Out<u64>>) -> atom_status {
-    match request {
-        None => atom_status::FULL,
+    let queue = unsafe { borrow(queue) }?;
+    let runtime = queue.runtime.clone();
+    let work = Box::new(move |emitter: &Emitter<'_>| work(&runtime, emitter));
+    match queue.lanes.submit(lane, user as usize, cancel, work) {
+        None => Ok(atom_status::FULL),
         Some(number) => {
-            if let Some(out) = out {
-                out.write(number);
+            if let Some(request) = request {
+                request.write(number);
             }
-            atom_status::OK
+            Ok(atom_status::OK)
         }
     }
 }
@@ -309,91 +134,13 @@ pub unsafe extern "C" fn atom_queue_create(
             0 => DEFAULT_CLOSE_MS,
             ms => ms,
         };
-        let system =
-            |what: &str, error: &std::io::Error| Failure::from(atom_core::Error::io(what, error));
-        // SAFETY: no pointers are involved.
-        let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if descriptor < 0 {
-            return Err(system("eventfd", &std::io::Error::last_os_error()));
-        }
-        // SAFETY: a fresh descriptor that nobody else owns.
-        let ready = unsafe { File::from_raw_fd(descriptor) };
-        let shared = Arc::new(Shared {
+        out.write_handle(atom_queue {
             runtime: runtime.runtime.clone(),
-            capacity: capacity as usize,
-            state: Mutex::default(),
-            work: Condvar::new(),
-            ended: Condvar::new(),
-            ready,
-        });
-        let queue = atom_queue {
-            shared,
-            lanes: Mutex::default(),
+            lanes: Lanes::start(capacity as usize)?,
             close_timeout: Duration::from_millis(close_ms.into()),
-        };
-        for (lane, name) in LANES.into_iter().enumerate() {
-            let shared = queue.shared.clone();
-            shared.lock().running_lanes += 1;
-            let started = std::thread::Builder::new()
-                .name(name.into())
-                .spawn(move || {
-                    shared.run_lane(lane);
-                    shared.lane_ended();
-                });
-            match started {
-                Ok(thread) => queue
-                    .lanes
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(thread),
-                Err(error) => {
-                    queue.shared.lane_ended();
-                    queue.stop();
-                    return Err(system("starting a lane of the queue", &error));
-                }
-            }
-        }
-        out.write_handle(queue);
+        });
         Ok(atom_status::OK)
     })
-}
-
-impl atom_queue {
-    /// Cancels everything and joins the lanes; `false` when one did not stop in time and was left behind (it holds the
-    /// shared state, so nothing dangles).
-    fn stop(&self) -> bool {
-        let mut state = self.shared.lock();
-        state.closed = true;
-        for token in state.live.values() {
-            token.cancel();
-        }
-        let dropped = std::mem::take(&mut state.pending);
-        let events = std::mem::take(&mut state.events);
-        self.shared.work.notify_all();
-        let deadline = Instant::now() + self.close_timeout;
-        while state.running_lanes > 0 {
-            let Some(left) = deadline
-                .checked_duration_since(Instant::now())
-                .filter(|left| !left.is_zero())
-            else {
-                return false;
-            };
-            state = self
-                .shared
-                .ended
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        drop(state);
-        drop((dropped, events));
-        let lanes = std::mem::take(&mut *self.lanes.lock().unwrap_or_else(PoisonError::into_inner));
-        for lane in lanes {
-            // Its panics were caught and delivered as results.
-            let _ = lane.join();
-        }
-        true
-    }
 }
 
 /// Writes to `out` the queue's descriptor (an eventfd): readable while there are events. It belongs to the queue: poll
@@ -406,7 +153,7 @@ pub unsafe extern "C" fn atom_queue_fd(queue: *const atom_queue, out: *mut i32) 
     guard("atom_queue_fd", || {
         // SAFETY: pointers as the header asks for, or NULL.
         let (queue, out) = unsafe { (borrow(queue)?, Out::new(out, "out")?) };
-        out.write(queue.shared.ready.as_raw_fd());
+        out.write(queue.lanes.descriptor());
         Ok(atom_status::OK)
     })
 }
@@ -424,19 +171,9 @@ pub unsafe extern "C" fn atom_queue_next(
     guard("atom_queue_next", || {
         // SAFETY: pointers as the header asks for, or NULL.
         let (queue, out) = unsafe { (borrow(queue)?, OutStruct::new(event, "event")?) };
-        let shared = &queue.shared;
-        let mut state = shared.lock();
-        let Some(event) = state.events.pop_front() else {
+        let Some(event) = queue.lanes.next() else {
             return Ok(atom_status::EMPTY);
         };
-        if matches!(event, Event::Done { .. }) {
-            state.outstanding -= 1;
-        }
-        if state.events.is_empty() {
-            // Non-blocking; resets the counter.
-            let _ = (&shared.ready).read(&mut [0; 8]);
-        }
-        drop(state);
         out.write(&event.into_c());
         Ok(atom_status::OK)
     })
@@ -527,23 +264,19 @@ pub unsafe extern "C" fn atom_event_clear(event: *mut atom_event) -> atom_status
 pub unsafe extern "C" fn atom_cancel(queue: *const atom_queue, request: u64) -> atom_status {
     guard_anywhere("atom_cancel", || {
         // SAFETY: an open queue, or NULL.
-        let state = unsafe { borrow(queue) }?.shared.lock();
-        match state.live.get(&request) {
-            Some(token) => {
-                token.cancel();
-                Ok(atom_status::OK)
-            }
-            None => Err(Failure::new(
-                atom_status::NOT_FOUND,
-                format!("no request {request} is under way"),
-            )),
+        if unsafe { borrow(queue) }?.lanes.cancel(request) {
+            return Ok(atom_status::OK);
         }
+        Err(Failure::new(
+            atom_status::NOT_FOUND,
+            format!("no request {request} is under way"),
+        ))
     })
 }
 
 /// Cancels what is under way, waits for it (close_timeout_ms at most) and frees the queue with its events and its
 /// descriptor. NULL is fine. ATOM_STATUS_DEADLINE_EXCEEDED when work hangs in a provider: the queue is closed all the
-/// same, the hanging thread and what it uses are left behind, and the library must then not be unloaded.
+/// same, and the hanging thread is left behind with what it uses.
 ///
 /// # Safety
 /// See the rules at the top of the header.
@@ -554,7 +287,7 @@ pub unsafe extern "C" fn atom_queue_close(queue: *mut atom_queue) -> atom_status
         let Some(queue) = (unsafe { take(queue) })? else {
             return Ok(atom_status::OK);
         };
-        if queue.stop() {
+        if queue.lanes.stop(queue.close_timeout) {
             Ok(atom_status::OK)
         } else {
             Err(Failure::new(

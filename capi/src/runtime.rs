@@ -153,8 +153,7 @@ pub unsafe extern "C" fn atom_runtime_open(
 pub unsafe extern "C" fn atom_runtime_close(runtime: *mut atom_runtime) -> atom_status {
     guard("atom_runtime_close", || {
         // SAFETY: a handle the caller gives up, or NULL.
-        let closed = unsafe { take(runtime) }?;
-        drop(closed.map(|handle| handle.runtime));
+        drop(unsafe { take(runtime) }?);
         Ok(atom_status::OK)
     })
 }

@@ -11,7 +11,8 @@ use crate::boundary::{
     read_struct, sized, take, text,
 };
 use crate::control::{atom_canceller, control};
-use crate::queue::{Emitter, Lane, Payload, atom_queue, submit, submitted};
+use crate::lanes::{Emitter, Lane, Payload};
+use crate::queue::{atom_queue, submit};
 use crate::runtime::atom_runtime;
 use crate::status::{Failure, atom_status, to_c_string};
 use crate::store::atom_store;
@@ -182,14 +183,13 @@ pub unsafe extern "C" fn atom_search_async(
         // SAFETY: no canceller.
         let control = unsafe { control(std::ptr::null(), options.deadline_ms, options.priority) }?;
         let cancel = control.cancel.clone();
-        let work = Box::new(move |runtime: &Runtime, _: &Emitter<'_>| {
+        let work = move |runtime: &Runtime, _: &Emitter<'_>| {
             control.check()?;
             let hits = runtime.search(&store, &query, &control)?;
             Ok(Payload::Results(atom_results::new(hits)))
-        });
+        };
         // SAFETY: an open queue, or NULL.
-        let number = unsafe { submit(queue, Lane::Encode, user, cancel, work) }?;
-        Ok(submitted(number, out))
+        unsafe { submit(queue, Lane::Encode, user, cancel, out, work) }
     })
 }
 

@@ -207,8 +207,7 @@ pub unsafe extern "C" fn atom_bytes_free(data: *mut u8, size: usize) {
 pub unsafe extern "C" fn atom_store_close(store: *mut atom_store) -> atom_status {
     guard("atom_store_close", || {
         // SAFETY: a handle the caller gives up, or NULL.
-        let closed = unsafe { take(store) }?;
-        drop(closed.map(|handle| handle.store));
+        drop(unsafe { take(store) }?);
         Ok(atom_status::OK)
     })
 }
