@@ -644,7 +644,7 @@ typedef struct atom_module {
    */
   uint64_t mapped_bytes;
   /**
-   * Milliseconds the last load took.
+   * Milliseconds the last load took; 0 before the first.
    */
   double load_ms;
 } atom_module;
@@ -1354,7 +1354,7 @@ atom_status atom_cancel(const struct atom_queue *queue,
 /**
  * Cancels what is under way, waits for it (close_timeout_ms at most) and frees the queue with its events and its
  * descriptor. NULL is fine. ATOM_STATUS_DEADLINE_EXCEEDED when work hangs in a provider: the queue is closed all the
- * same, the hanging thread and what it uses are left behind, and the library must then not be unloaded.
+ * same, and the hanging thread is left behind with what it uses.
  */
 atom_status atom_queue_close(struct atom_queue *queue);
 
