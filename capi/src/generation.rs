@@ -4,7 +4,8 @@ use std::ffi::{CString, c_char, c_void};
 use std::ops::ControlFlow;
 
 use atom_core::control::{Control, TextOptions};
-use atom_core::language::{Generated, StopReason};
+use atom_core::language::StopReason;
+use atom_core::task::Statement;
 
 use crate::boundary::{InCallback, Outcome, guard, handle, read, read_struct, sized, take, texts};
 use crate::control::{atom_canceller, control};
@@ -174,7 +175,7 @@ impl Settings {
     pub(crate) fn on_lane(
         &self,
         emitter: &Emitter<'_>,
-        work: impl FnOnce(&Self, OnText<'_>) -> Outcome<Generated>,
+        work: impl FnOnce(&Self, OnText<'_>) -> Outcome<Statement>,
     ) -> Outcome<Payload> {
         self.control.check()?;
         let text = work(self, &mut |piece| {
@@ -191,18 +192,19 @@ impl Settings {
 pub(crate) type OnText<'a> = &'a mut dyn FnMut(&str) -> ControlFlow<()>;
 
 impl atom_generated {
-    pub(crate) fn new(generated: Generated) -> Self {
-        let stop = match generated.stop_reason {
+    pub(crate) fn new(statement: Statement) -> Self {
+        let stop = match statement.stop_reason {
             StopReason::EndOfText => atom_stop::END_OF_TEXT,
             StopReason::MaxTokens => atom_stop::MAX_TOKENS,
             StopReason::StopString => atom_stop::STOP_STRING,
             StopReason::Deadline => atom_stop::DEADLINE,
             StopReason::Cancelled => atom_stop::CANCELLED,
             StopReason::Constraint => atom_stop::CONSTRAINT,
+            _ => atom_stop::OTHER,
         };
         Self {
-            text: to_c_string(&generated.text),
-            tokens: u32::try_from(generated.tokens).unwrap_or(u32::MAX),
+            text: to_c_string(&statement.text),
+            tokens: u32::try_from(statement.tokens).unwrap_or(u32::MAX),
             stop: stop as i32,
         }
     }

@@ -3,6 +3,7 @@
 use std::ffi::c_char;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
+use atom_core::frame::MAX_SIDE;
 use atom_core::index::Source;
 use atom_core::task::ingest::{Ingest, IngestOptions, IngestReport};
 
@@ -17,6 +18,7 @@ use crate::store::atom_store;
 
 /// A packed 1920x1080 NV12 or I420 picture.
 const DEFAULT_FRAME_BYTES: usize = 1920 * 1080 * 3 / 2;
+const MAX_FRAME_BYTES: usize = MAX_SIDE as usize * MAX_SIDE as usize * 3;
 
 /// Options of an ingest; NULL or zeros are the defaults.
 #[repr(C)]
@@ -30,6 +32,8 @@ pub struct atom_ingest_options {
     /// Where the frames come from (a path or URI), so that the same source under the same name adds nothing and another
     /// source under the same name is refused; NULL: a camera.
     pub source: *const c_char,
+    /// Wall time (nanoseconds since 1970) at timestamp 0 of the stream's clock; 0: not known.
+    pub start_wall_ns: i64,
     /// Longest segment in nanoseconds; 0: the runtime's default.
     pub max_segment_ns: i64,
     /// Longer side of a stored thumbnail in pixels, 16 to 1024; 0: 320.
@@ -101,18 +105,29 @@ pub unsafe extern "C" fn atom_ingest_open(
         };
         let mut options = IngestOptions::new(stream, DEFAULT_FRAME_BYTES);
         if let Some(given) = given {
+            if given.max_frame_bytes > MAX_FRAME_BYTES {
+                return Err(Failure::argument(format!(
+                    "max_frame_bytes is {}: no frame has more than {MAX_FRAME_BYTES}",
+                    given.max_frame_bytes
+                )));
+            }
             if given.max_frame_bytes > 0 {
                 options.max_frame_bytes = given.max_frame_bytes;
             }
             if given.thumbnail_side > 0 {
                 options.thumbnail_side = given.thumbnail_side;
             }
+            if given.start_wall_ns != 0 {
+                options.stream.start_wall_ns = Some(given.start_wall_ns);
+            }
             if given.max_segment_ns != 0 {
                 options.sampler.max_segment_ns = given.max_segment_ns;
+                let shortest = &mut options.sampler.min_segment_ns;
+                *shortest = given.max_segment_ns.min(*shortest);
             }
             // SAFETY: a string as the header asks for, or NULL.
             let source = unsafe { optional_text(given.source, "source", MAX_PATH) }?;
-            options.source = source.map(|uri| Source {
+            options.stream.source = source.map(|uri| Source {
                 uri: uri.to_owned(),
                 sha256: None,
                 bytes: None,

@@ -708,6 +708,10 @@ typedef struct atom_ingest_options {
    */
   const char *source;
   /**
+   * Wall time (nanoseconds since 1970) at timestamp 0 of the stream's clock; 0: not known.
+   */
+  int64_t start_wall_ns;
+  /**
    * Longest segment in nanoseconds; 0: the runtime's default.
    */
   int64_t max_segment_ns;
