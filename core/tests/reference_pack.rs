@@ -27,7 +27,17 @@ fn load_all(dir: &Path, artifacts: ArtifactCache) -> Result<Vec<ModuleStatus>, B
     for report in registry.golden()? {
         assert!(report.cosine >= report.floor, "{report:?}");
     }
-    let charged: u64 = status.iter().map(|module| module.anon_bytes).sum();
+    for module in registry.status() {
+        println!(
+            "{} after its golden run: {} bytes anonymous",
+            module.id, module.anon_bytes
+        );
+    }
+    let charged: u64 = registry
+        .status()
+        .iter()
+        .map(|module| module.anon_bytes)
+        .sum();
     assert_eq!(ledger.total().0, charged);
     drop(registry);
     assert!(ledger.snapshot().is_empty());

@@ -71,6 +71,7 @@ impl Lease {
         let runs_before = session.runs();
         Ok(Step {
             slot: &self.0.slot,
+            resident: &self.0.resident,
             runs_before,
             session,
             _permit: permit,
@@ -101,6 +102,7 @@ impl Lease {
 /// The exclusive use of a session for one step.
 pub struct Step<'a> {
     slot: &'a Slot,
+    resident: &'a Resident,
     runs_before: u64,
     // In this order: the session is let go of before the turn is given on.
     session: MutexGuard<'a, Session>,
@@ -124,7 +126,10 @@ impl DerefMut for Step<'_> {
 impl Drop for Step<'_> {
     fn drop(&mut self) {
         let runs = self.session.runs() - self.runs_before;
-        self.slot.runs.fetch_add(runs, Ordering::Relaxed);
+        if runs > 0 {
+            self.slot.runs.fetch_add(runs, Ordering::Relaxed);
+            self.resident.charge_arena(&self.session);
+        }
     }
 }
 

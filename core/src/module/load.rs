@@ -93,27 +93,30 @@ fn prepacked(
                 Err(e) => artifacts.quarantine(&key, &e),
             }
         }
-        let mut saved = false;
+        let mut faithful = true;
         let made = artifacts.create(&key, &spec.id, |path| {
             let form = |form| SessionConfig {
                 form,
                 ..source.clone()
             };
             let mut original = Session::load(&form(GraphForm::SourceAndSave(path.to_owned())))?;
-            saved = true;
-            let expected = Probe::new(pack, spec, &original)?.run(&mut original)?;
+            let expected = Probe::new(pack, spec, &original)?
+                .run(&mut original)
+                .inspect_err(|_| faithful = false)?;
             drop(original);
             realign(path)?;
-            let mut session = Session::load(&SessionConfig {
+            let mut saved = Session::load(&SessionConfig {
                 model: path.to_owned(),
                 ..form(GraphForm::Prepacked)
             })?;
-            expected.same_from(&mut session)
+            expected
+                .same_from(&mut saved)
+                .inspect_err(|_| faithful = false)
         });
         if let Err(e) = made {
             log::warn!("module {} loads without its prepacked form: {e}", spec.id);
-            // What failed because of the graph fails again; a full disk does not.
-            if saved && matches!(e.kind(), ErrorKind::BadModel | ErrorKind::Inference) {
+            // What a run shows, it shows every time; a file that cannot be written may be written another time.
+            if !faithful {
                 artifacts.condemn(&key, &e);
             }
             return None;

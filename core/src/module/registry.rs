@@ -81,7 +81,8 @@ pub struct ModuleStatus {
     pub runs: u64,
     /// Leases held now.
     pub leases: usize,
-    /// Anonymous bytes its session was measured to take; 0 unless resident.
+    /// Anonymous bytes: what its session was measured to take at the load, and what its arena has grown by since; 0
+    /// unless resident.
     pub anon_bytes: u64,
     /// Bytes of files it maps; 0 unless resident.
     pub mapped_bytes: u64,

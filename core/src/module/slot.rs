@@ -29,6 +29,10 @@ pub(super) struct Resident {
     pub(super) provider: &'static str,
     pub(super) load_ms: f64,
     pub(super) charge: Charge,
+    /// Anonymous bytes measured at the load, and what the arena had then.
+    loaded: (u64, u64),
+    /// What the arena had when the charge was last set.
+    arena: AtomicU64,
     leases: AtomicUsize,
 }
 
@@ -40,6 +44,8 @@ impl Resident {
         charge: Charge,
     ) -> Self {
         Self {
+            loaded: (charge.bytes().0, session.arena_bytes()),
+            arena: AtomicU64::new(session.arena_bytes()),
             inputs: session.inputs().to_vec(),
             outputs: session.outputs().to_vec(),
             placement: session.placement().to_string(),
@@ -49,6 +55,19 @@ impl Resident {
             load_ms,
             charge,
             leases: AtomicUsize::new(0),
+        }
+    }
+
+    /// Charges what the arena has grown by since the load. Called by who holds the session.
+    pub(super) fn charge_arena(&self, session: &Session) {
+        let now = session.arena_bytes();
+        if self.arena.swap(now, Ordering::Relaxed) == now {
+            return;
+        }
+        let (anon, then) = self.loaded;
+        let mapped = self.charge.bytes().1;
+        if let Err(e) = self.charge.resize(anon + now.saturating_sub(then), mapped) {
+            log::warn!("a session has grown beyond the budget: {e}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! Sessions, tensors and runs go through the C API directly: the crate's own session type panics on port types it does
 //! not know, and cannot bind one buffer as input and output.
 
+mod arena;
 mod describe;
 mod env;
 mod options;

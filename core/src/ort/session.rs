@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use ::ort::sys;
 
+use super::arena::Arena;
 use super::describe::{self, Placement, Side};
 use super::options::SessionOptions;
 use super::tensor::{Port, Tensor};
@@ -64,15 +65,17 @@ pub struct Session {
     input_names: HashMap<String, CString>,
     output_names: HashMap<String, CString>,
     placement: Placement,
+    arena: Option<Arena>,
     model: PathBuf,
     runs: u64,
 }
 
-// SAFETY: the session belongs to this value alone and ONNX Runtime does not tie it to a thread.
+// SAFETY: the session and its allocator belong to this value alone and ONNX Runtime does not tie it to a thread.
 unsafe impl Send for Session {}
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.arena = None;
         if let Ok(api) = api() {
             // SAFETY: the session is owned and no run is under way, since runs borrow it.
             unsafe { (api.ReleaseSession)(self.ptr.as_ptr()) };
@@ -132,6 +135,7 @@ impl Session {
             input_names: HashMap::new(),
             output_names: HashMap::new(),
             placement: Placement::default(),
+            arena: Arena::of(ptr),
             model: model.clone(),
             runs: 0,
         };
@@ -157,6 +161,11 @@ impl Session {
     /// Which providers the nodes were given to, as ONNX Runtime recorded it.
     pub fn placement(&self) -> &Placement {
         &self.placement
+    }
+
+    /// Bytes its arena holds of the heap: what runs needed at most so far, and weights that are not mapped.
+    pub fn arena_bytes(&self) -> u64 {
+        self.arena.as_ref().map_or(0, Arena::bytes)
     }
 
     /// Runs finished without error.

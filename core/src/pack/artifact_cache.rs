@@ -27,6 +27,8 @@ const QUARANTINE: &str = "quarantine";
 const CHECKS: &str = "checks";
 /// An unfinished entry this old has no maker any more.
 const ABANDONED: Duration = Duration::from_secs(3600);
+/// An entry not used for this long is of a pack, a library or a processor that is gone.
+const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A folder of forms made on this device. Clones share it; thread-safe, and safe to share among processes.
 #[derive(Debug, Clone, Default)]
@@ -114,7 +116,15 @@ impl ArtifactCache {
             return None;
         }
         match inner.check(&entry) {
-            Ok(()) => Some(entry.join(MODEL)),
+            Ok(()) => {
+                // When it was last used; of no consequence where it cannot be written.
+                let now =
+                    fs::File::open(&entry).and_then(|dir| dir.set_modified(SystemTime::now()));
+                if let Err(e) = now {
+                    log::debug!("the use of artifact {} cannot be noted: {e}", key.0);
+                }
+                Some(entry.join(MODEL))
+            }
             Err(e) => {
                 self.quarantine(key, &e);
                 None
@@ -289,21 +299,26 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes what makers that died left behind.
+    /// Removes what makers that died left behind, and what nobody has used for long.
     fn sweep(&self) {
         let Ok(entries) = fs::read_dir(&self.dir) else {
             return;
         };
         for entry in entries.flatten() {
-            let unfinished = entry.file_name().to_string_lossy().contains(".tmp-");
+            let path = entry.path();
+            let limit = if entry.file_name().to_string_lossy().contains(".tmp-") {
+                ABANDONED
+            } else if path.join(RECORD).exists() {
+                UNUSED
+            } else {
+                continue;
+            };
             let age = entry.metadata().and_then(|metadata| metadata.modified());
-            let old = age.is_ok_and(|at| {
-                SystemTime::now()
-                    .duration_since(at)
-                    .is_ok_and(|age| age > ABANDONED)
-            });
-            if unfinished && old {
-                let _ = fs::remove_dir_all(entry.path());
+            let age = age
+                .ok()
+                .and_then(|at| SystemTime::now().duration_since(at).ok());
+            if age.is_some_and(|age| age > limit) {
+                let _ = fs::remove_dir_all(path);
             }
         }
     }

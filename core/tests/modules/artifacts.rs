@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -157,19 +158,85 @@ fn makers_do_not_disturb_each_other() -> Test {
 }
 
 #[test]
-fn unfinished_entries_are_swept() -> Test {
+fn what_is_abandoned_or_unused_is_swept() -> Test {
     let cache = tempfile::tempdir()?;
-    let (old, young) = (
-        cache.path().join("a.tmp-1-0"),
-        cache.path().join("b.tmp-2-0"),
-    );
-    for path in [&old, &young] {
-        fs::create_dir(path)?;
+    let hours = |hours: u64| SystemTime::now() - Duration::from_secs(hours * 3600);
+    let cases = [
+        ("a.tmp-1-0", false, hours(2), false),
+        ("b.tmp-2-0", false, hours(0), true),
+        ("unused", true, hours(31 * 24), false),
+        ("used", true, hours(29 * 24), true),
+        ("of-others", false, hours(31 * 24), true),
+    ];
+    for (name, record, modified, _) in cases {
+        let path = cache.path().join(name);
+        fs::create_dir(&path)?;
+        if record {
+            fs::write(path.join("entry.json"), "{}")?;
+        }
+        File::open(&path)?.set_modified(modified)?;
     }
-    File::open(&old)?.set_modified(SystemTime::now() - Duration::from_secs(7200))?;
     ArtifactCache::new(cache.path());
-    assert!(!old.exists());
-    assert!(young.exists());
+    for (name, _, _, stays) in cases {
+        assert_eq!(cache.path().join(name).exists(), stays, "{name}");
+    }
+    Ok(())
+}
+
+/// A small file system, unmounted at the end.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    /// `None`, said loudly, where mounting is not permitted.
+    fn new(pages: usize) -> std::io::Result<Option<Self>> {
+        let dir = tempfile::tempdir()?;
+        let size = format!("size={}k", pages * 4);
+        let mut mount = Command::new("mount");
+        let mount = mount
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(dir.path());
+        if mount.output().is_ok_and(|output| output.status.success()) {
+            return Ok(Some(Self(dir)));
+        }
+        eprintln!("SKIPPED: mounting a tmpfs is not permitted here (it needs root)");
+        Ok(None)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// However far writing gets before the disk is full: the module loads, nothing is left, and it is tried again later.
+#[test]
+fn a_full_disk_costs_the_fast_form_only() -> Test {
+    let pack = linear_pack(&prepacked_ports())?;
+    let Some(disk) = Disk::new(16)? else {
+        return Ok(());
+    };
+    let cache = disk.0.path();
+    for free in 0..5 {
+        let filler = cache.join("filler");
+        fs::write(&filler, vec![0; (16 - free) * 4096])?;
+        load_and_run(pack.path(), cache).map_err(|e| format!("{free} pages free: {e}"))?;
+        assert!(
+            entries(cache).is_empty(),
+            "{free} pages are not enough for an entry"
+        );
+        for entry in fs::read_dir(cache)?.flatten() {
+            let name = entry.file_name();
+            assert!(
+                name == "filler" || name == "checks",
+                "{free} pages free: {name:?} is left"
+            );
+        }
+        let _ = fs::remove_dir_all(cache.join("checks"));
+        fs::remove_file(&filler)?;
+    }
+    assert!(load_and_run(pack.path(), cache)? > 0);
+    assert_eq!(entries(cache).len(), 1);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use atom_core::control::{Control, Priority};
 use atom_core::module::ModuleState;
+use atom_core::ort::{DType, RunArgs, Tensor};
 use atom_core::pack::ArtifactCache;
 use atom_core::{ErrorKind, Result};
 
@@ -170,6 +171,26 @@ fn only_what_nobody_leases_is_released() -> Test {
     let status = status(&registry);
     assert_eq!((status.loads, status.runs), (2, 2));
     assert_eq!(kind(registry.lease("nothing")), Some(ErrorKind::NotFound));
+    Ok(())
+}
+
+#[test]
+fn what_runs_need_is_charged() -> Test {
+    let dir = linear_pack(LINEAR_PORTS)?;
+    let registry = registry(dir.path(), ArtifactCache::disabled())?;
+    let lease = registry.lease("linear")?;
+    let before = status(&registry).anon_bytes;
+    // An intermediate of 24 x 100,000 floats lies in the arena.
+    let rows = 100_000;
+    let x = Tensor::zeros(DType::F32, &[rows, 16])?;
+    lease.step(&Control::default())?.run(RunArgs {
+        inputs: vec![("x", &x)],
+        outputs: vec!["y"],
+        ..RunArgs::default()
+    })?;
+    let after = status(&registry).anon_bytes;
+    assert!(after >= before + rows as u64 * 24 * 4, "{before} {after}");
+    assert_eq!(registry.ledger().total().0, after);
     Ok(())
 }
 
