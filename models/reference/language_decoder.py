@@ -165,7 +165,8 @@ def build(gguf_path, path):
     facts = {
         "layers": layers, "kv_heads": kv_heads, "head_dim": head_dim, "vocab": vocab, "context": CONTEXT,
         "kv": "shared", "kv_dtype": "f32", "bos": weights.meta("tokenizer.ggml.bos_token_id"),
-        "eos": [weights.meta("tokenizer.ggml.eos_token_id")],
+        # The end of a chat turn, which the GGUF names, and the end of plain text, which it leaves out.
+        "eos": [weights.meta("tokenizer.ggml.eos_token_id"), weights.meta("tokenizer.ggml.tokens").index("<|endoftext|>")],
     }
     return graph.save(path), facts
 

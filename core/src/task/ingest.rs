@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::budget::{Charge, Owner};
 use crate::control::{CancelToken, Control, Priority};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::ring;
@@ -91,6 +92,7 @@ pub struct Ingest {
     stream: StreamId,
     /// Pushes of [`push_wait`](Ingest::push_wait) that found the ring full and came back later.
     retries: AtomicU64,
+    _ring_charge: Charge,
 }
 
 impl Ingest {
@@ -111,6 +113,8 @@ impl Ingest {
         }
         let encoder = VisualEncoder::new(registry)?;
         let sampler = Sampler::new(options.sampler.clone())?;
+        let ring_bytes = ring::DEPTH as u64 * options.max_frame_bytes as u64;
+        let ring_charge = registry.ledger().charge(Owner::Queue, ring_bytes, 0)?;
         let (producer, consumer) = ring::ring(options.max_frame_bytes)?;
         let stream = store.open_stream(&options.stream)?;
         let known = store.segments(stream, None, None)?;
@@ -143,6 +147,7 @@ impl Ingest {
             store: store.clone(),
             stream,
             retries: AtomicU64::new(0),
+            _ring_charge: ring_charge,
         })
     }
 
