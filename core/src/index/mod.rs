@@ -26,6 +26,7 @@ mod codec;
 mod folder;
 mod lock;
 mod scan;
+mod search;
 mod segment;
 mod store;
 mod types;

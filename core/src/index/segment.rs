@@ -13,6 +13,7 @@ use zerocopy::little_endian::{F32, I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::file::sync_dir;
 
 use super::scan::quantise;
 use super::types::NewSegment;
@@ -141,13 +142,6 @@ pub(super) fn corrupt(path: &Path, what: &str) -> Error {
     .remedy("index the video again: what is damaged is replaced, the rest is kept")
 }
 
-/// Makes the entries of `folder` durable.
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| Error::io(folder.display(), &e))
-}
-
 /// The bytes of segments about to be appended to a partition.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -229,7 +223,7 @@ impl PartWriter {
             let vec = make(&vec_path, VEC_MAGIC).map_err(|e| Error::io(vec_path.display(), &e))?;
             let blob =
                 make(&blob_path, BLOB_MAGIC).map_err(|e| Error::io(blob_path.display(), &e))?;
-            sync_folder(&layout.folder)?;
+            sync_dir(&layout.folder)?;
             Ok((vec, blob))
         })();
         let (vec, blob) = made.inspect_err(|_| {

@@ -1,18 +1,18 @@
 //! The store: opening, reading and searching. What changes it is in `write`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
+use crate::os::file::sync_dir;
 
 use super::blob::Blobs;
 use super::catalogue::{self, Catalogue, SegmentRow};
 use super::folder::{self, Folder};
 use super::lock::WriterLock;
-use super::scan::{Best, Candidate, Query, rank};
 use super::segment::{self, Layout, Part, SLOT_BITS};
 use super::types::*;
 use super::writer::{self, Writer};
@@ -29,7 +29,7 @@ pub(super) struct Inner {
     pub(super) layout: Layout,
     pub(super) partition_bytes: u64,
     identity: Identity,
-    access: Access,
+    pub(super) access: Access,
     view: RwLock<Arc<View>>,
     /// Ids of records whose checksum was wrong, each warned of once.
     corrupt: Mutex<HashSet<u64>>,
@@ -48,7 +48,7 @@ struct Reader {
 pub(super) struct View {
     pub(super) parts: Vec<Arc<Part>>,
     /// Records of segments that were appended anew.
-    replaced: HashSet<u64>,
+    pub(super) replaced: HashSet<u64>,
     /// By stream id; `None` = deleted.
     names: Vec<Option<Arc<str>>>,
 }
@@ -104,7 +104,7 @@ impl Store {
                 if found == Folder::Missing {
                     fs::create_dir_all(path).map_err(|e| io(path, &e))?;
                     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-                        segment::sync_folder(parent)?;
+                        sync_dir(parent)?;
                     }
                 }
                 let lock = WriterLock::acquire(path)?;
@@ -119,7 +119,7 @@ impl Store {
                     }
                     other => other?,
                 };
-                segment::sync_folder(path)?;
+                sync_dir(path)?;
                 Some((catalogue, lock))
             }
         };
@@ -257,102 +257,6 @@ impl Store {
         lock(&self.0.reader).catalogue.caption(id, maker)
     }
 
-    /// The segments nearest to `query` (any length but zero; of the store's dimension), best first, equal scores by id. Scores are
-    /// exact cosines. Empty when nothing passes the filter. Damaged records are left out, warned of and counted.
-    ///
-    /// # Errors
-    /// `InvalidArgument`: a query of another dimension, zero, or with a NaN; `k` of 0; a NaN `min_score`.
-    pub fn search(&self, query: &[f32], filter: &Filter) -> Result<Vec<Hit>> {
-        let inner = &self.0;
-        let query = Query::new(query, inner.layout.dim)?;
-        if filter.k == 0 || filter.min_score.is_some_and(f32::is_nan) {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                "a search for no hits, or with a NaN as least score",
-            ));
-        }
-        if inner.access == Access::ReadOnly {
-            inner.refresh()?;
-        }
-        let view = inner.view();
-        // Enough that the best k by the exact score are among them: the scan's error is about 1 % of a cosine.
-        let mut best = Best::new(filter.k.saturating_mul(4).saturating_add(64));
-        let mut maps = HashMap::new();
-        for part in &view.parts {
-            let Some(mapped) = inner.map(part) else {
-                continue;
-            };
-            for (record, vector) in mapped.iter() {
-                let stream = record.stream.get();
-                let live = match filter.stream {
-                    Some(wanted) => wanted.0 == stream && view.name(stream).is_some(),
-                    None => view.name(stream).is_some(),
-                };
-                if live
-                    && (view.replaced.is_empty() || !view.replaced.contains(&record.id.get()))
-                    && filter
-                        .from_ns
-                        .is_none_or(|from| record.end_ns.get() >= from)
-                    && filter.to_ns.is_none_or(|to| record.start_ns.get() < to)
-                {
-                    best.offer(Candidate {
-                        score: query.approximate(vector, record.scale.get()),
-                        id: record.id.get(),
-                    });
-                }
-            }
-            maps.insert(part.partition, (part, mapped));
-        }
-        let mut candidates = best.into_vec();
-        candidates.sort_by_key(|c| c.id);
-        let mut hits = Vec::new();
-        let mut open: Option<(u64, Result<Blobs>)> = None;
-        for Candidate { id, .. } in candidates {
-            let partition = id >> SLOT_BITS;
-            let Some((part, mapped)) = maps.get(&partition) else {
-                continue;
-            };
-            if open.as_ref().is_none_or(|(p, _)| *p != partition) {
-                open = Some((partition, Blobs::open(&inner.layout, partition)));
-            }
-            let slot = (id & ((1 << SLOT_BITS) - 1)) as u32;
-            let (Some((_, blobs)), Some((record, _))) = (&open, mapped.record(slot)) else {
-                continue;
-            };
-            let embedding = match blobs {
-                Ok(blobs) => blobs.embedding(record.blob_at.get(), id),
-                Err(e) => Err(e.clone()),
-            };
-            let embedding = match embedding {
-                Ok(embedding) => embedding,
-                Err(e) => {
-                    if inner.still_has(part) {
-                        inner.note_corrupt(id, &e);
-                    }
-                    continue;
-                }
-            };
-            let (Some(score), Some(stream)) =
-                (query.exact(&embedding), view.name(record.stream.get()))
-            else {
-                continue;
-            };
-            if filter.min_score.is_none_or(|least| score >= least) {
-                hits.push(Hit {
-                    segment: SegmentId(id),
-                    stream: stream.to_string(),
-                    start_ns: record.start_ns.get(),
-                    end_ns: record.end_ns.get(),
-                    keyframe_ns: record.keyframe_ns.get(),
-                    score,
-                });
-            }
-        }
-        hits.sort_by(|a, b| rank(a.score, a.segment.0, b.score, b.segment.0));
-        hits.truncate(filter.k);
-        Ok(hits)
-    }
-
     /// Counts and sizes.
     pub fn stats(&self) -> Result<StoreStats> {
         let inner = &self.0;
@@ -394,7 +298,8 @@ impl Store {
 }
 
 impl View {
-    fn name(&self, stream: u32) -> Option<&Arc<str>> {
+    /// The stream's name; `None` when it is deleted.
+    pub(super) fn name(&self, stream: u32) -> Option<&Arc<str>> {
         self.names.get(stream as usize)?.as_ref()
     }
 }
@@ -477,7 +382,7 @@ impl Inner {
     }
 
     /// False when the partition was dropped since its view was made: then it is not damaged, only gone.
-    fn still_has(&self, part: &Arc<Part>) -> bool {
+    pub(super) fn still_has(&self, part: &Arc<Part>) -> bool {
         self.refresh().is_ok() && self.view().parts.iter().any(|p| Arc::ptr_eq(p, part))
     }
 

@@ -2,15 +2,17 @@
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rusqlite::params;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::clock::wall_ns;
+use crate::os::file::sync_dir;
 
 use super::catalogue::{self, Catalogue, PartRow, sql};
 use super::lock::WriterLock;
-use super::segment::{self, HEADER_BYTES, Layout, MAX_RECORDS, PartWriter, SLOT_BITS};
+use super::segment::{HEADER_BYTES, Layout, MAX_RECORDS, PartWriter, SLOT_BITS};
 use super::types::{NewSegment, StreamId};
 use super::{folder, store};
 
@@ -111,7 +113,7 @@ impl Writer {
             }
         }
         if !dropped.is_empty() {
-            segment::sync_folder(&layout.folder)?;
+            sync_dir(&layout.folder)?;
         }
         let mut segments = 0;
         for id in dropped {
@@ -141,7 +143,7 @@ impl Writer {
 
     /// The partition that takes `count` more segments.
     pub(super) fn partition(&mut self, store: &store::Inner, count: u32) -> Result<&PartWriter> {
-        let now = now_ns();
+        let now = i64::try_from(wall_ns()).unwrap_or(i64::MAX);
         let full = self.current.as_ref().is_none_or(|part| {
             let age = u64::try_from(now.saturating_sub(part.created_ns)).unwrap_or(0);
             part.bytes() >= store.partition_bytes
@@ -206,11 +208,6 @@ fn trim(layout: &Layout, row: &PartRow) -> Result<bool> {
         );
     }
     Ok(sound)
-}
-
-fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// A segment about to be acknowledged.

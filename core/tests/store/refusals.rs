@@ -4,7 +4,7 @@ use atom_core::ErrorKind;
 use atom_core::features::Features;
 use atom_core::index::{Access, Filter, NewSegment, NewStream, Store, StoreOptions};
 
-use crate::{DIM, append, camera, expect, identity, options, readable, sample, writable};
+use crate::{DIM, Random, append, camera, expect, identity, options, readable, sample, writable};
 
 #[test]
 fn a_store_of_another_pack_is_refused_and_names_both() {
@@ -244,4 +244,75 @@ fn queries_and_appends_at_once() {
             expect(&store, stream, number).unwrap();
         }
     });
+}
+
+/// Whatever bytes the files hold: an answer or an error, and what is answered from a damaged partition is right.
+#[test]
+fn flipped_and_missing_bytes_are_noticed_and_never_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = folder.path().join("original");
+    let mut segments = Vec::new();
+    {
+        let store = writable(&original).unwrap();
+        let stream = camera(&store, "a");
+        for number in 0..20 {
+            segments.push((append(&store, stream, number).unwrap(), sample(number)));
+        }
+    }
+    let mut names = vec!["atom.db".to_owned()];
+    for entry in fs::read_dir(original.join("parts")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        names.push(format!("parts/{name}"));
+    }
+    names.sort();
+    let mut random = Random(77);
+    let (mut noticed, trials) = (0, 150);
+    for trial in 0..trials {
+        let path = folder.path().join(format!("{trial}"));
+        fs::create_dir_all(path.join("parts")).unwrap();
+        for name in &names {
+            fs::copy(original.join(name), path.join(name)).unwrap();
+        }
+        let name = &names[random.below(names.len() as u64) as usize];
+        let mut bytes = fs::read(path.join(name)).unwrap();
+        match random.below(3) {
+            0 => bytes.truncate(random.below(bytes.len() as u64) as usize),
+            many => {
+                for _ in 0..many * many * 4 {
+                    let at = random.below(bytes.len() as u64) as usize;
+                    bytes[at] ^= 1 << random.below(8);
+                }
+            }
+        }
+        fs::write(path.join(name), bytes).unwrap();
+        let mut errors = 0;
+        for access in [Access::ReadOnly, Access::ReadWrite] {
+            let Ok(store) = Store::open(&path, &options(access)) else {
+                errors += 1;
+                continue;
+            };
+            for (id, (features, thumbnail)) in &segments {
+                for same in [
+                    store.features(*id).map(|f| f == *features),
+                    store.thumbnail(*id).map(|t| t == *thumbnail),
+                ] {
+                    assert!(name == "atom.db" || same.as_ref().is_ok_and(|s| *s) || same.is_err());
+                    errors += usize::from(!same.is_ok_and(|s| s));
+                }
+                match store.search(&features.embedding, &Filter::best(30)) {
+                    Ok(hits) => errors += usize::from(hits.len() != segments.len()),
+                    Err(_) => errors += 1,
+                }
+            }
+            let _ = store.stats();
+            if access == Access::ReadWrite {
+                let _ = store.retain(0);
+            }
+        }
+        noticed += usize::from(errors > 0);
+        fs::remove_dir_all(&path).unwrap();
+    }
+    // Not every bit matters: padding, free pages of the catalogue.
+    println!("{noticed} of {trials} damages noticed");
+    assert!(noticed * 4 > trials * 3);
 }
