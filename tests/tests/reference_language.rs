@@ -224,15 +224,17 @@ fn tokenizers_equal_python_and_llama_cpp() {
             );
             assert_eq!(different, 0, "{} against {side}", module.id);
         }
-        // What the decoder's tokenizer spells it reads back.
+        // What the decoder's tokenizer spells it reads back; its vocabulary lacks the bytes of unassigned planes.
         if module.kind == atom_core::pack::ModuleKind::LanguageDecoder {
-            for (text, own) in strings
-                .iter()
-                .zip(&ours)
-                .filter(|(text, _)| !text.contains("<|"))
-            {
-                assert_eq!(&tokenizer.decode(own).unwrap(), text);
+            let mut back = 0;
+            for (text, own) in strings.iter().zip(&ours) {
+                if !text.contains("<|") && text.chars().all(|c| c < '\u{40000}') {
+                    assert_eq!(&tokenizer.decode(own).unwrap(), text);
+                    back += 1;
+                }
             }
+            println!("{}: {back} strings read back as they were", module.id);
+            assert!(back > 800);
         }
     }
 }
