@@ -395,7 +395,7 @@ fn features_that_are_no_numbers_are_refused_and_not_stored() {
         .unwrap();
     for stream in store.streams().unwrap() {
         assert!(
-            store.segments(stream.id, None).unwrap().is_empty(),
+            store.segments(stream.id, None, None).unwrap().is_empty(),
             "a segment without features was stored"
         );
     }

@@ -52,8 +52,8 @@ fn swapped_features_swap_captions() {
     let mut said = Vec::new();
     for clip in clips {
         let name = format!("{clip}.mp4");
-        let stream = store.stream(&name).unwrap().unwrap();
-        let segment = store.segments(stream.id, None).unwrap().remove(0);
+        let stream = store.stream(&name).unwrap();
+        let segment = store.segments(stream.id, None, None).unwrap().remove(0);
         let features = store.features(segment.id).unwrap();
         let text = caption(&runtime, &features);
         println!("{name}: {text}");
@@ -146,7 +146,9 @@ fn unseen(runtime: &Runtime) -> Vec<(String, Features)> {
             let frame = reader.frame_at(length / 4 * part).unwrap();
             all.push((
                 format!("{name}#{part}"),
-                runtime.observe(&frame.as_frame(), &control).unwrap(),
+                runtime
+                    .observe(&frame.as_frame().unwrap(), &control)
+                    .unwrap(),
             ));
         }
     }

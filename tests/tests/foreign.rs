@@ -159,8 +159,8 @@ fn foreign_pack_indexes_and_searches_as_its_reference_ranks() {
     assert!(report.segments >= 6, "{report:?}");
     assert_eq!(report.segments, report.keyframes);
 
-    let stream = store.stream("shapes").unwrap().unwrap();
-    let segments = store.segments(stream.id, None).unwrap();
+    let stream = store.stream("shapes").unwrap();
+    let segments = store.segments(stream.id, None, None).unwrap();
     let vectors: Vec<Vec<f32>> = segments
         .iter()
         .map(|s| store.features(s.id).unwrap().embedding)

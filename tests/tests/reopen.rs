@@ -32,7 +32,7 @@ fn round(pack: &Path, folder: &Path, seed: u64) {
     let store = runtime.open_store(&path, Access::ReadWrite).unwrap();
     let (width, height) = (192, 128);
     let format = FrameFormat::new(PixelFormat::Rgb8, width, height);
-    let mut ingest = runtime
+    let ingest = runtime
         .ingest(&store, &IngestOptions::new("s", format.packed_bytes()))
         .unwrap();
     for index in 0..3 {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use atom_core::ErrorKind;
 use atom_core::index::{Access, Store};
@@ -45,7 +44,7 @@ fn contents(store: &Store) -> Vec<Kept> {
     };
     let mut all = Vec::new();
     for stream in store.streams().unwrap() {
-        for segment in store.segments(stream.id, None).unwrap() {
+        for segment in store.segments(stream.id, None, None).unwrap() {
             let features = store.features(segment.id).unwrap();
             all.push((
                 stream.name.clone(),
