@@ -128,11 +128,11 @@ fn sessions_are_distinct_modules_and_encoder_runs_are_keyframes() {
             .sum();
         println!("{state}: {keyframes} keyframes");
         assert!(keyframes >= 3);
-        assert_eq!(
-            runs["visual-encoder"], keyframes,
-            "a frame was encoded more than once, or not at all"
-        );
-        if modules.contains_key("detector") {
+        if state == "warm" {
+            assert_eq!(
+                runs["visual-encoder"], keyframes,
+                "a frame was encoded more than once, or not at all"
+            );
             assert_eq!(runs["detector"], keyframes);
         }
         assert_eq!(
@@ -158,8 +158,13 @@ fn sessions_are_distinct_modules_and_encoder_runs_are_keyframes() {
                 );
                 assert_eq!(made[id], 1, "{id} was loaded {} times", made[id]);
             } else {
-                // The first load ever writes the optimised form with a session of its own.
-                assert!(made[id] <= 2, "{id} was loaded {} times", made[id]);
+                // The first load ever makes the optimised form with a session of its own, and runs that form beside
+                // the original before it trusts it.
+                assert!(made[id] <= 3, "{id} was loaded {} times", made[id]);
+                assert!(
+                    module["runs"].as_u64().unwrap() <= runs[id]
+                        && runs[id] <= module["runs"].as_u64().unwrap() + 2
+                );
             }
         }
         let alive = seen.iter().filter(|session| !session.released).count();

@@ -146,7 +146,7 @@ fn foreign_pack_indexes_and_searches_as_its_reference_ranks() {
     let (width, height) = (160, 120);
     let mut options = IngestOptions::new("shapes", width as usize * height as usize * 3);
     options.sampler.max_segment_ns = 1_000_000_000;
-    let mut ingest = runtime.ingest(&store, &options).unwrap();
+    let ingest = runtime.ingest(&store, &options).unwrap();
     // Six scenes of two seconds each, a new picture is a cut.
     for index in 0..60u64 {
         let pixels = picture(index / 10, width, height);
