@@ -126,7 +126,11 @@ pub fn strings() -> Vec<String> {
     };
     while all.len() < 1000 {
         let ranges = alphabets[all.len() % alphabets.len()];
-        let length = 1 + random(if all.len() % 10 == 0 { 400 } else { 40 });
+        let length = 1 + random(if all.len().is_multiple_of(10) {
+            400
+        } else {
+            40
+        });
         all.push(
             (0..length)
                 .filter_map(|_| {

@@ -165,7 +165,7 @@ fn damaged_stores_are_errors() {
             ("halved", |bytes| bytes.truncate(bytes.len() / 2)),
             ("overwritten", |bytes| bytes.fill(0xA5)),
             ("a byte flipped", |bytes| {
-                if let Some(byte) = bytes.iter_mut().nth(40) {
+                if let Some(byte) = bytes.get_mut(40) {
                     *byte ^= 0xFF;
                 }
             }),

@@ -9,6 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params}
 
 use crate::error::{Error, ErrorKind, Result};
 
+use super::catalogue_copy::Copy;
 use super::segment::SLOT_BITS;
 use super::types::{Identity, Segment, SegmentId, Source, Stream, StreamId};
 use super::{folder, lock};
@@ -135,7 +136,8 @@ impl Catalogue {
                     (conn, None)
                 } else {
                     let copy = Copy::make(store)?;
-                    let conn = Connection::open(copy.0.join(FILE)).map_err(|e| sql(&path, &e))?;
+                    let conn =
+                        Connection::open(copy.folder().join(FILE)).map_err(|e| sql(&path, &e))?;
                     (conn, Some(copy))
                 }
             }
@@ -465,46 +467,4 @@ fn escape(path: &Path) -> String {
         }
     }
     out
-}
-
-/// A private copy of catalogue and log; the folder goes when this is dropped.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn make(store: &Path) -> Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        let base = std::env::temp_dir();
-        let pid = std::process::id();
-        let mut number = 0u32;
-        let folder = loop {
-            let folder = base.join(format!("atom-catalogue-{pid}-{number}"));
-            match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-                Ok(()) => break folder,
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && number < 1000 => {
-                    number += 1;
-                }
-                Err(e) => return Err(Error::io(folder.display(), &e)),
-            }
-        };
-        let copy = Self(folder);
-        for name in [FILE.to_owned(), format!("{FILE}-wal")] {
-            let (from, to) = (store.join(&name), copy.0.join(&name));
-            // `copy` would bring the read-only mode along.
-            let done = std::fs::read(&from).and_then(|bytes| std::fs::write(&to, bytes));
-            match done {
-                Ok(()) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound && name != FILE => {}
-                Err(e) => return Err(Error::io(from.display(), &e)),
-            }
-        }
-        Ok(copy)
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        if let Err(e) = std::fs::remove_dir_all(&self.0) {
-            log::warn!("{}: cannot remove: {e}", self.0.display());
-        }
-    }
 }

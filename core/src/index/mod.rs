@@ -22,6 +22,7 @@
 
 mod blob;
 mod catalogue;
+mod catalogue_copy;
 mod codec;
 mod folder;
 mod lock;
