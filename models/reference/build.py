@@ -183,7 +183,7 @@ def detector_module(downloads, out, work):
         load="plain",
     )
     entry["preprocess"] = {
-        "width": size, "height": size, "resample": "bilinear", "views": [{"fit": "stretch", "fraction": 1.0}],
+        "width": size, "height": size, "resample": "bilinear", "views": [{"fit": "pad", "fraction": 1.0}],
         # The network takes 0..255 as it is.
         "mean": [0.0] * 3, "std": [1.0 / 255.0] * 3, "layout": "nchw", "order": "rgb",
     }

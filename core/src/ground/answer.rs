@@ -136,9 +136,7 @@ impl Observation<'_> {
             };
         }
         let mass = |node: &NodeId| self.masses.get(*node as usize).copied().unwrap_or(0.0);
-        let certain = |node: &NodeId| {
-            mass(node) > 0.0 && mass(node) >= taxonomy.threshold(*node, &self.posteriors)
-        };
+        let certain = |node: &NodeId| mass(node) > 0.0 && mass(node) >= taxonomy.threshold(*node);
         let top = self.posteriors.iter().copied().fold(0.0, f32::max) >= taxonomy.rules().broad.top;
         if !asked.finer && top && asked.nodes.iter().any(certain) {
             return Evidence::YesUnnamed;

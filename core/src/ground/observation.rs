@@ -262,6 +262,7 @@ impl<'a> Classified<'a> {
         let rules = taxonomy.rules();
         let masses = taxonomy.masses(posteriors);
         let top = posteriors.iter().copied().fold(0.0, f32::max);
+        let animal = taxonomy.animal_mass(&masses);
         let mut certain: Option<Thing> = None;
         let mut possible: Option<Thing> = None;
         for (node, mass) in masses.iter().enumerate() {
@@ -269,11 +270,14 @@ impl<'a> Classified<'a> {
             let breadth = taxonomy.breadth(node);
             if taxonomy.noun(node).is_none()
                 || breadth == 0
-                || (breadth > rules.broad.classes && top < rules.broad.top)
+                || (breadth > rules.broad.classes
+                    && top < rules.broad.top
+                    && !taxonomy.has_own_mass(node))
+                || (animal < rules.animal_kind && taxonomy.is_animal_kind(node))
             {
                 continue;
             }
-            let need = taxonomy.threshold(node, posteriors);
+            let need = taxonomy.threshold(node);
             let (best, certainty) = if *mass >= need {
                 (&mut certain, Certainty::Certain)
             } else if breadth <= rules.possible.classes && *mass >= need * rules.possible.share {
@@ -296,7 +300,7 @@ impl<'a> Classified<'a> {
         }
         Self {
             taxonomy,
-            animal: taxonomy.animal_mass(&masses),
+            animal,
             best: certain.or(possible),
         }
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::features::Detection;
-use crate::ground::taxonomy::tests::small;
+use crate::ground::taxonomy::tests::{SMALL, small};
 
 pub(in crate::ground) const LABELS: [&str; 6] =
     ["person", "dog", "car", "bicycle", "bird", "zeppelin"];
@@ -162,4 +162,34 @@ fn bad_numbers_are_refused() {
     assert_eq!(kind(&[&short]), ErrorKind::BadPack);
     let score = seen(NOTHING, &[("dog", f32::INFINITY)]);
     assert_eq!(kind(&[&score]), ErrorKind::Inference);
+}
+
+#[test]
+fn a_doubtful_animal_is_just_an_animal() {
+    let text = SMALL
+        .replace("\"animal_kind\":0.0", "\"animal_kind\":0.85")
+        .replacen(
+            "\"flags\":[\"animal\"]",
+            "\"flags\":[\"animal\"],\"mass\":0.6",
+            1,
+        );
+    let taxonomy = Taxonomy::from_bytes(text.as_bytes()).unwrap();
+    let labels = labels(&taxonomy);
+    let name = |posteriors| {
+        let features = seen(posteriors, &[]);
+        let observation = Observation::new(&taxonomy, &labels, &[&features]).unwrap();
+        let things = observation.things();
+        things
+            .first()
+            .map(|thing| observation.noun(thing).one.clone())
+    };
+    let of = |beagle, sparrow| name([beagle, 0.02, 0.02, 0.0, 0.0, sparrow]);
+    assert_eq!(of(0.7, 0.02).as_deref(), Some("animal"));
+    assert_eq!(of(0.7, 0.15).as_deref(), Some("beagle"));
+    assert_eq!(of(0.3, 0.2), None);
+    assert_eq!(name([0.1, 0.13, 0.13, 0.0, 0.0, 0.13]), None);
+    assert_eq!(
+        name([0.14, 0.16, 0.16, 0.0, 0.0, 0.16]).as_deref(),
+        Some("animal")
+    );
 }

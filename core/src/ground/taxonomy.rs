@@ -40,6 +40,8 @@ pub struct Rules {
     pub detection: f32,
     /// Least posterior mass of all animals for a detected animal, birds excepted, to count.
     pub animal: f32,
+    /// Least posterior mass of all animals for the classifier to name a kind of animal.
+    pub animal_kind: f32,
     /// The words for one, two, …; the last one stands for any more.
     pub counts: Vec<String>,
 }
@@ -74,6 +76,7 @@ struct RawNode {
     #[serde(default)]
     up: Vec<NodeId>,
     class: Option<u32>,
+    mass: Option<f32>,
     #[serde(default)]
     flags: Vec<Flag>,
     floor: Option<f32>,
@@ -108,6 +111,8 @@ struct Node {
     /// The node and everything above it, ascending.
     above: Vec<NodeId>,
     partial: bool,
+    /// Its own mass of certainty, in place of the rules'.
+    mass: Option<f32>,
 }
 
 /// The detector's labels as nodes; a label the taxonomy does not know is `None` and never said.
@@ -131,7 +136,7 @@ impl Labels {
 pub struct Taxonomy {
     nodes: Vec<Node>,
     classes: usize,
-    /// Mass a class needs before anything resting mostly on it is certain; 0 for most.
+    /// Mass a class needs at least to be certain; 0 for most.
     floors: Vec<f32>,
     labels: HashMap<String, NodeId>,
     words: HashMap<String, Vec<NodeId>>,
@@ -222,6 +227,9 @@ impl Taxonomy {
         }
         above.sort_unstable();
         above.dedup();
+        if raw.mass.is_some_and(|mass| !(0.0..=1.0).contains(&mass)) {
+            return Err(bad(format!("{}: mass {:?}", raw.id, raw.mass)));
+        }
         if let Some(class) = raw.class {
             let floor = raw.floor.unwrap_or(0.0);
             if !(0.0..=1.0).contains(&floor) {
@@ -257,6 +265,7 @@ impl Taxonomy {
             members: raw.class.into_iter().collect(),
             above,
             partial: raw.flags.contains(&Flag::Partial),
+            mass: raw.mass,
         });
         Ok(())
     }
@@ -329,16 +338,33 @@ impl Taxonomy {
         self.bird.iter().any(|kind| self.is_a(node, *kind))
     }
 
+    /// Whether a mass of its own makes the node certain, however broad it is.
+    pub(super) fn has_own_mass(&self, node: NodeId) -> bool {
+        self.nodes[node as usize].mass.is_some()
+    }
+
+    /// Whether the node is a kind of animal, not just any.
+    pub(super) fn is_animal_kind(&self, node: NodeId) -> bool {
+        self.is_animal(node) && !self.animal.contains(&node)
+    }
+
     /// Number of classes at or below the node.
     pub(super) fn breadth(&self, node: NodeId) -> usize {
         self.nodes[node as usize].members.len()
     }
 
-    /// Posterior mass of every node. `posteriors` has [`classes`](Self::classes) values.
+    /// Posterior mass of every node. `posteriors` has [`classes`](Self::classes) values. A class with a floor, into
+    /// which pictures fall that are like nothing the classifier knows, speaks for itself alone, not for broader nodes.
     pub(super) fn masses(&self, posteriors: &[f32]) -> Vec<f32> {
-        let mass = |node: &Node| {
-            let of = |class: &u32| posteriors.get(*class as usize).copied().unwrap_or(0.0);
-            node.members.iter().map(of).sum()
+        let of = |class: &u32| posteriors.get(*class as usize).copied().unwrap_or(0.0);
+        let mass = |node: &Node| match node.members.as_slice() {
+            [class] => of(class),
+            members => {
+                let plain = members
+                    .iter()
+                    .filter(|class| self.floors[**class as usize] == 0.0);
+                plain.map(of).sum()
+            }
         };
         self.nodes.iter().map(mass).collect()
     }
@@ -348,21 +374,16 @@ impl Taxonomy {
         self.animal.iter().map(|node| masses[*node as usize]).sum()
     }
 
-    /// The mass that makes a node certain, given the posteriors: more for a node that rests on a class pictures fall
-    /// into when they are like nothing the classifier knows.
-    pub(super) fn threshold(&self, node: NodeId, posteriors: &[f32]) -> f32 {
-        let members = &self.nodes[node as usize].members;
-        let rule = self
-            .rules
-            .mass
-            .iter()
-            .find(|(most, _)| members.len() <= *most);
-        let mass = rule.map_or(1.0, |(_, mass)| *mass);
-        let weight = |class: &u32| posteriors.get(*class as usize).copied().unwrap_or(0.0);
-        let heaviest = members
-            .iter()
-            .max_by(|a, b| weight(a).total_cmp(&weight(b)));
-        heaviest.map_or(mass, |class| mass.max(self.floors[*class as usize]))
+    /// The mass that makes a node certain.
+    pub(super) fn threshold(&self, node: NodeId) -> f32 {
+        let Node { members, mass, .. } = &self.nodes[node as usize];
+        let mut rules = self.rules.mass.iter();
+        let rule = rules.find(|(most, _)| members.len() <= *most);
+        let mass = mass.unwrap_or(rule.map_or(1.0, |(_, mass)| *mass));
+        match members.as_slice() {
+            [class] => mass.max(self.floors[*class as usize]),
+            _ => mass,
+        }
     }
 }
 
@@ -372,6 +393,7 @@ fn check_rules(rules: &Rules) -> Result<()> {
         rules.possible.share,
         rules.detection,
         rules.animal,
+        rules.animal_kind,
     ];
     let masses = rules.mass.iter().map(|(_, mass)| *mass);
     if masses

@@ -4,7 +4,7 @@ use super::*;
 pub(in crate::ground) const SMALL: &str = r#"{
   "format":1, "sources":"by hand",
   "rules":{"mass":[[2,0.5],[3,0.65],[1000,0.8]],"broad":{"classes":2,"top":0.15},
-           "possible":{"classes":2,"share":0.6},"detection":0.45,"animal":0.5,
+           "possible":{"classes":2,"share":0.6},"detection":0.45,"animal":0.5,"animal_kind":0.0,
            "counts":["one","two","three","several"]},
   "classes":6,
   "labels":{"person":8,"dog":1,"car":6,"bicycle":9,"bird":11,"traffic light":13},
@@ -45,6 +45,16 @@ fn mass_adds_up_over_distinct_classes() {
     assert!((of("dog") - 0.5).abs() < 1e-6);
     assert!((of("animal") - 0.6).abs() < 1e-6);
     assert!((of("beagle") - 0.2).abs() < 1e-6);
+}
+
+#[test]
+fn a_class_with_a_floor_speaks_for_itself_alone() {
+    let text = SMALL.replace("\"class\":2", "\"class\":2,\"floor\":0.75");
+    let taxonomy = Taxonomy::from_bytes(text.as_bytes()).unwrap();
+    let masses = taxonomy.masses(&[0.1, 0.0, 0.9, 0.0, 0.0, 0.0]);
+    let of = |id| masses[taxonomy.by_id(id).unwrap() as usize];
+    assert!((of("cat") - 0.9).abs() < 1e-6);
+    assert!((of("animal") - 0.1).abs() < 1e-6);
 }
 
 #[test]

@@ -1,0 +1,136 @@
+//! Captions, and answers to questions, of pictures and of frames spread over videos, for people to judge.
+//!
+//!     captions PACK OUT [--questions FILE.tsv] FILE…
+//!
+//! FILE is a video, of which twelve frames are taken, or a binary PPM picture. Prints one line per picture (name, caption,
+//! milliseconds, what it rests on) and writes each picture as OUT/NAME.jpg. FILE.tsv holds lines of "NAME<tab>question".
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use atom_core::budget::ledger::Ledger;
+use atom_core::control::{Control, TextOptions};
+use atom_core::features::Features;
+use atom_core::frame::{FrameBuf, FrameFormat, PixelFormat};
+use atom_core::module::Registry;
+use atom_core::ort::{Environment, EnvironmentOptions};
+use atom_core::pack::{ArtifactCache, Pack};
+use atom_core::task::Statement;
+use atom_core::task::ask::Asker;
+use atom_core::task::caption::Captioner;
+use atom_core::vision::{VisualEncoder, thumbnail};
+use atom_core::{Error, ErrorKind, Result, cache};
+use atom_media::VideoReader;
+
+const FRAMES: i64 = 12;
+
+fn main() -> Result<()> {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let mut questions = String::new();
+    if let Some(at) = args.iter().position(|arg| arg == "--questions") {
+        let path = args
+            .drain(at..args.len().min(at + 2))
+            .nth(1)
+            .unwrap_or_default();
+        questions = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
+    }
+    let [pack, out, files @ ..] = args.as_slice() else {
+        let usage = "usage: captions PACK OUT FILE… [--questions FILE.tsv]";
+        return Err(Error::new(ErrorKind::InvalidArgument, usage));
+    };
+    let registry = Registry::new(
+        Arc::new(Pack::open(Path::new(pack))?),
+        Environment::open(&EnvironmentOptions::default())?,
+        Ledger::new(),
+        ArtifactCache::new(cache::dir().join("artifacts")),
+    );
+    let mut encoder = VisualEncoder::new(&registry)?;
+    let captioner = Captioner::new(&registry)?;
+    let asker = Asker::new(&registry)?;
+    let options = TextOptions::default();
+    let control = Control::default();
+    for (name, frame) in pictures(files)? {
+        let frame = frame.as_frame()?;
+        let jpeg = PathBuf::from(out).join(format!("{name}.jpg"));
+        std::fs::write(&jpeg, thumbnail(&frame, 448, 90)?)
+            .map_err(|e| Error::io(jpeg.display(), &e))?;
+        let features: Features = encoder.encode(&frame, &control)?;
+        let mut quiet = |_: &str| ControlFlow::Continue(());
+        let start = Instant::now();
+        let said = captioner.caption(&[&features], &options, &control, &mut quiet)?;
+        print(&name, "", &said, start);
+        for (_, question) in questions
+            .lines()
+            .filter_map(|line| line.split_once('\t'))
+            .filter(|(of, _)| *of == name)
+        {
+            let start = Instant::now();
+            let said = asker.ask(&[&features], question, &options, &control, &mut quiet)?;
+            print(&name, question, &said, start);
+        }
+    }
+    Ok(())
+}
+
+fn print(name: &str, question: &str, said: &Statement, start: Instant) {
+    let grounds: Vec<String> = said
+        .grounds
+        .iter()
+        .map(|ground| {
+            let count = ground
+                .count
+                .map_or(String::new(), |count| format!("{count} x "));
+            format!("{count}{} {:.2}", ground.name, ground.confidence)
+        })
+        .collect();
+    let ms = start.elapsed().as_millis();
+    println!(
+        "{name}\t{question}\t{}\t{ms}\t{}",
+        said.text,
+        grounds.join(", ")
+    );
+}
+
+/// Every picture by name.
+fn pictures(files: &[String]) -> Result<Vec<(String, FrameBuf)>> {
+    let mut all = Vec::new();
+    for file in files {
+        let path = Path::new(file);
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        if path.extension().is_some_and(|ending| ending == "ppm") {
+            all.push((name.into_owned(), ppm(path)?));
+            continue;
+        }
+        let mut video = VideoReader::open(path)?;
+        let length = video.info().duration_ns;
+        for index in 0..FRAMES {
+            let ns = length * (2 * index + 1) / (2 * FRAMES);
+            let frame = video.frame_at(ns)?;
+            all.push((format!("{name}@{:.2}", ns as f64 / 1e9), frame));
+        }
+    }
+    Ok(all)
+}
+
+/// A binary PPM as Pillow writes it: "P6", width and height, 255, pixels.
+fn ppm(path: &Path) -> Result<FrameBuf> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path.display(), &e))?;
+    let bad = || {
+        Error::new(
+            ErrorKind::BadMedia,
+            format!("{}: not a PPM", path.display()),
+        )
+    };
+    let mut lines = bytes.splitn(4, |byte| *byte == b'\n');
+    let (magic, size, depth) = (lines.next(), lines.next(), lines.next());
+    let (Some(b"P6"), Some(size), Some(b"255")) = (magic, size, depth) else {
+        return Err(bad());
+    };
+    let size = std::str::from_utf8(size).map_err(|_| bad())?;
+    let (width, height) = size.split_once(' ').ok_or_else(bad)?;
+    let side = |text: &str| text.parse::<u32>().map_err(|_| bad());
+    let format = FrameFormat::new(PixelFormat::Rgb8, side(width)?, side(height)?);
+    FrameBuf::from_vec(format, lines.next().ok_or_else(bad)?.to_vec(), 0)
+}
