@@ -152,6 +152,10 @@ impl Observation<'_> {
                 .any(|node| taxonomy.is_a(*node, thing.node))
         };
         if let Some(thing) = self.certain().find(broader) {
+            // An animal whose kind is in doubt may be any.
+            if taxonomy.is_animal(thing.node) && self.animal_in_doubt() {
+                return Evidence::Broader(thing);
+            }
             // A broader thing says nothing against the narrower one unless the classifier does.
             if self.masses.is_empty()
                 || best >= DOUBT / 5.0
@@ -162,7 +166,15 @@ impl Observation<'_> {
         }
         let silent =
             |node: &NodeId| taxonomy.is_partial(*node) && !self.labels.covers(taxonomy, *node);
-        if best >= DOUBT || asked.nodes.iter().any(silent) || !self.covers(asked) {
+        let hinted = |node: &NodeId| {
+            let hints = |hint: &NodeId| taxonomy.is_a(*hint, *node);
+            self.hints.iter().any(hints)
+        };
+        if best >= DOUBT
+            || asked.nodes.iter().any(hinted)
+            || asked.nodes.iter().any(silent)
+            || !self.covers(asked)
+        {
             return Evidence::Unsure;
         }
         Evidence::No
@@ -177,10 +189,21 @@ impl Observation<'_> {
                 .any(|node| self.taxonomy.breadth(*node) > 0)
     }
 
+    /// Whether the detector looks for what was asked.
+    fn detects(&self, asked: &Asked) -> bool {
+        let detected = |node: &NodeId| self.labels.covers(self.taxonomy, *node);
+        asked.nodes.iter().any(detected)
+    }
+
     /// Whether anything could have shown what was asked.
     fn covers(&self, asked: &Asked) -> bool {
-        let detected = |node: &NodeId| self.labels.covers(self.taxonomy, *node);
-        self.classifies(asked) || asked.nodes.iter().any(detected)
+        self.classifies(asked) || self.detects(asked)
+    }
+
+    /// Whether the classifier would not say what kind of animal it sees.
+    fn animal_in_doubt(&self) -> bool {
+        let rules = self.taxonomy.rules();
+        !self.masses.is_empty() && self.taxonomy.animal_mass(&self.masses) < rules.animal_kind
     }
 
     fn grounds_of(&self, things: &[&Thing]) -> Vec<Ground> {
@@ -333,7 +356,6 @@ fn count(observation: &Observation<'_>, question: &Question) -> Answer {
             let said = if count == 1 { &noun.one } else { &noun.many };
             vec![
                 format!("I count {count} {said}."),
-                format!("{count}."),
                 format!("I see {count} {said}."),
             ]
         }
@@ -417,7 +439,8 @@ fn beyond(observation: &Observation<'_>, question: &Question) -> Answer {
         match observation.evidence(asked) {
             Evidence::Yes(found) => things.extend(found),
             Evidence::Broader(thing) | Evidence::Maybe(thing) => things.push(thing),
-            Evidence::No if !asked.nodes.is_empty() && question.asked.len() == 1 => {
+            // Of what a detector looks for; the classifier is silent on all but the most striking thing.
+            Evidence::No if question.asked.len() == 1 && observation.detects(asked) => {
                 return absent(observation, &asked.words);
             }
             _ => {}

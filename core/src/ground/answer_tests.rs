@@ -92,6 +92,22 @@ fn what_the_numbers_cannot_carry_is_not_said() {
 }
 
 #[test]
+fn a_weak_detection_is_neither_asserted_nor_denied() {
+    let street = seen(NOTHING, &[("person", 0.9), ("bicycle", 0.35)]);
+    let (kind, text) = ask(&street, "Is there a bicycle?");
+    assert_eq!(kind, AnswerKind::Unknown);
+    assert_eq!(
+        text,
+        "I cannot tell whether there is a bicycle; I see a person."
+    );
+    assert!(
+        ask(&street, "Is there a car?")
+            .1
+            .starts_with("I see no car")
+    );
+}
+
+#[test]
 fn counts_come_from_the_detector() {
     let street = seen(NOTHING, &[("person", 0.9), ("person", 0.8), ("car", 0.7)]);
     assert_eq!(

@@ -64,6 +64,8 @@ pub struct Observation<'t> {
     /// Posterior mass of every node, the mean over the keyframes; empty without posteriors.
     pub(super) masses: Vec<f32>,
     pub(super) posteriors: Vec<f32>,
+    /// What the detector thought it saw, too unsure to count, but enough not to deny it.
+    pub(super) hints: Vec<NodeId>,
 }
 
 impl<'t> Observation<'t> {
@@ -92,6 +94,10 @@ impl<'t> Observation<'t> {
         } else {
             taxonomy.masses(&posteriors)
         };
+        let weak = taxonomy.rules().detection;
+        let hints = frames.iter().flat_map(|frame| &frame.detections);
+        let hints = hints.filter(|found| found.score < weak);
+        let hints = hints.filter_map(|found| labels.node(found.label)).collect();
         let seen: Vec<Vec<Thing>> = frames
             .iter()
             .map(|frame| one_frame(taxonomy, labels, frame))
@@ -102,6 +108,7 @@ impl<'t> Observation<'t> {
             things: agree(taxonomy, &seen),
             masses,
             posteriors,
+            hints,
         })
     }
 
