@@ -349,17 +349,18 @@ fn count(observation: &Observation<'_>, question: &Question) -> Answer {
     let candidates = match sum {
         None => vec![format!("At least one: I see {phrase}, but cannot count.")],
         Some((least, most)) if least != most => {
-            vec![format!("I count {least} to {most}.")]
+            vec![format!("I count {least} to {most}; there may be more.")]
         }
         Some((count, _)) if things.len() == 1 => {
             let noun = observation.noun(things[0]);
             let said = if count == 1 { &noun.one } else { &noun.many };
             vec![
-                format!("I count {count} {said}."),
-                format!("I see {count} {said}."),
+                // The detector misses what is small or half hidden.
+                format!("I count {count} {said}; there may be more."),
+                format!("I see at least {count} {said}."),
             ]
         }
-        Some((count, _)) => vec![format!("I count {count}: {phrase}.")],
+        Some((count, _)) => vec![format!("I count {count}: {phrase}; there may be more.")],
     };
     known(candidates, grounds)
 }

@@ -43,7 +43,7 @@ impl Observation<'_> {
             return vec![
                 format!("Possibly {doubt}."),
                 format!("This is possibly {doubt}."),
-                format!("The picture shows possibly {doubt}."),
+                format!("The picture possibly shows {doubt}."),
             ];
         }
         let lists = orders(&certain).into_iter().map(|order| join(&order));
@@ -165,7 +165,7 @@ mod tests {
     fn what_is_only_possible_is_hedged_in_every_sentence() {
         let maybe = [0.35, 0.0, 0.1, 0.1, 0.1, 0.0];
         for said in sentences(&[seen(maybe, &[])]) {
-            assert!(said.to_lowercase().contains("possibly a beagle"), "{said}");
+            assert!(said.to_lowercase().contains("possibly"), "{said}");
         }
         for said in sentences(&[seen(maybe, &[("car", 0.9)])]) {
             assert!(said.contains(", and possibly a beagle."), "{said}");
