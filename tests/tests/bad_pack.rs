@@ -126,7 +126,7 @@ fn models_broken_before_the_pack_was_made_are_refused() {
 #[test]
 fn ports_that_do_not_fit_the_graph_are_refused() {
     let pack = Pack::copy();
-    pack.edit("pixel_values", "pixels");
+    pack.edit("\"pixel_values\"", "\"pixels\"");
     refuses(
         "wrong input name",
         &mut pack.index(),
@@ -135,12 +135,12 @@ fn ports_that_do_not_fit_the_graph_are_refused() {
     );
 
     let pack = Pack::copy();
-    pack.edit("last_hidden_state", "features");
+    pack.edit("\"last_hidden_state\"", "\"hidden\"");
     refuses(
         "wrong output name",
         &mut pack.index(),
         "bad_model",
-        &["features", "eye"],
+        &["hidden", "eye"],
     );
 
     let pack = Pack::copy();
@@ -175,8 +175,8 @@ fn ports_that_do_not_fit_the_graph_are_refused() {
     refuses(
         "wrong element type",
         &mut pack.index(),
-        "bad_model",
-        &["pixel_values"],
+        "bad_pack",
+        &["eye"],
     );
 
     let pack = Pack::copy();
@@ -222,7 +222,6 @@ fn manifests_that_break_the_format_are_refused() {
             "precision = \"fp32\"\nspeed = 3",
             &["speed"],
         ),
-        ("newer schema", "schema = 1", "schema = 2", &["2"]),
         (
             "absolute path",
             "file = \"eye.onnx\"",
@@ -312,7 +311,7 @@ fn manifests_that_break_the_format_are_refused() {
         (
             "short checksum",
             "sha256 = \"",
-            "sha256 = \"ab\" #",
+            "sha256 = \"zz",
             &["sha256"],
         ),
         ("zero context", "context = 256", "context = 0", &["context"]),
@@ -323,11 +322,20 @@ fn manifests_that_break_the_format_are_refused() {
             &["layers"],
         ),
     ];
+    let mut wrong = Vec::new();
     for (name, from, to, words) in cases {
         let pack = Pack::copy();
         pack.edit(from, to);
-        refuses(name, &mut pack.index(), "bad_pack", words);
+        let tried =
+            std::panic::catch_unwind(|| refuses(name, &mut pack.index(), "bad_pack", words));
+        if tried.is_err() {
+            wrong.push(*name);
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let pack = Pack::copy();
+    pack.edit("schema = 1", "schema = 2");
+    refuses("newer schema", &mut pack.index(), "unsupported", &["2"]);
     for (name, text) in [
         ("no TOML", "][".to_owned()),
         ("empty", String::new()),
