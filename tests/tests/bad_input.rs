@@ -183,7 +183,7 @@ fn every_bad_input_is_an_error() {
     refuses(
         "after a file's end",
         late.arg(video("carphone")),
-        "not_found",
+        "invalid_argument",
         &["1000"],
     );
 

@@ -193,7 +193,7 @@ fn ports_that_do_not_fit_the_graph_are_refused() {
     refuses(
         "a layer too many",
         &mut pack.caption(),
-        "bad_pack",
+        "bad_model",
         &["mouth"],
     );
 
@@ -202,7 +202,7 @@ fn ports_that_do_not_fit_the_graph_are_refused() {
     refuses(
         "another number of heads",
         &mut pack.caption(),
-        "bad_pack",
+        "bad_model",
         &["mouth"],
     );
 }
