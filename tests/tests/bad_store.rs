@@ -23,7 +23,7 @@ fn command(cache: &Path, store: &Path, words: &[&str]) -> Command {
 }
 
 fn index(cache: &Path, store: &Path) -> Command {
-    let mut command = command(cache, store, &["index", "--max-segment", "0.2"]);
+    let mut command = command(cache, store, &["index", "--max-segment", "0.5"]);
     command.arg(video("carphone"));
     command
 }

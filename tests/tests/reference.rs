@@ -118,6 +118,14 @@ fn search_ranks_photos_as_python_does() {
             )
             .unwrap();
     }
+    let min_score = runtime
+        .pack()
+        .manifest()
+        .tasks
+        .search
+        .as_ref()
+        .unwrap()
+        .min_score;
     let (mut first, mut close) = (0, 0);
     for entry in queries {
         let text = entry["query"].as_str().unwrap();
@@ -138,14 +146,16 @@ fn search_ranks_photos_as_python_does() {
         let scores = floats(&entry["scores"]);
         for (place, (our, their)) in ours.iter().zip(&theirs).enumerate() {
             if our != their {
-                // Only photos whose scores the two sides cannot tell apart may change places.
+                // Only photos that are no match, and whose scores lie together, may change places.
                 let own = theirs.iter().position(|name| name == our).unwrap();
                 let gap = (scores[own] - scores[place]).abs();
                 println!(
                     "{text:?}, place {}: {our} for {their}, scores {gap:.6} apart",
                     place + 1
                 );
-                assert!(gap < 1e-3, "{text:?}: {our} for {their}, {gap} apart");
+                assert!(gap < 5e-3, "{text:?}: {our} for {their}, {gap} apart");
+                let weak = scores[own].max(scores[place]) < min_score;
+                assert!(weak, "{text:?}: {our} for {their} among the matches");
                 close += 1;
             }
         }
@@ -168,7 +178,7 @@ fn search_ranks_photos_as_python_does() {
         );
     }
     println!(
-        "{} queries over {} photos: {close} places swapped between scores within 1e-3, Recall@1 {:.3}, reference {:.3}",
+        "{} queries over {} photos: {close} places swapped between scores within 5e-3, Recall@1 {:.3}, reference {:.3}",
         queries.len(),
         names.len(),
         first as f64 / queries.len() as f64,

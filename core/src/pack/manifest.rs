@@ -137,6 +137,29 @@ pub struct GroundingSpec {
     pub taxonomy: FileRef,
 }
 
+/// Refuses text that opens more brackets than any manifest nests: the TOML parser takes quadratic time over a long run of
+/// them, minutes for 100 kB. Brackets in strings count too, which no real manifest has enough of to matter.
+fn check_nesting(text: &str) -> Result<()> {
+    const DEEPEST: usize = 32;
+    let mut depth = 0_usize;
+    for (number, line) in text.lines().enumerate() {
+        for byte in line.bytes() {
+            match byte {
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth > DEEPEST {
+                return Err(Error::new(
+                    ErrorKind::BadPack,
+                    format!("line {}: nested more than {DEEPEST} deep", number + 1),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Manifest {
     /// Parses and validates the text of a `pack.toml`.
     ///
@@ -150,6 +173,7 @@ impl Manifest {
         let bad = |e: toml::de::Error| {
             Error::new(ErrorKind::BadPack, e.to_string().trim_end().to_owned())
         };
+        check_nesting(text)?;
         // First, so that a newer manifest is called newer and not full of unknown keys.
         let Schema { schema } = toml::from_str(text).map_err(bad)?;
         match schema {
