@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use atom_core::frame::PixelFormat;
 use atom_media::VideoReader;
-use atom_tests::{atom_binary, cache, output, pack, root, video};
+use atom_tests::{atom_binary, cache, foreign_pack, ort_library, output, pack, root, video};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -302,13 +302,82 @@ fn example_runs_clean_under_address_sanitizer() {
 fn example_runs_on_its_test_pattern() {
     let folder = tempfile::tempdir().unwrap();
     let program = example("", folder.path());
+    // Nor does anything it loads write elsewhere: ONNX Runtime's telemetry would, below the home.
+    let home = folder.path().join("home");
+    std::fs::create_dir(&home).unwrap();
     let done = succeed(
         run(program)
             .arg(pack())
             .arg(folder.path().join("store"))
-            .arg("a cat"),
+            .arg("a cat")
+            .env("HOME", &home)
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("ORT_DISABLE_TELEMETRY"),
     );
+    let written: Vec<_> = std::fs::read_dir(&home).unwrap().flatten().collect();
+    assert!(written.is_empty(), "{written:?}");
     let told = text(&done.stdout);
     assert!(told.contains("30 frames"), "{told}");
     assert_eq!(text(&done.stderr), "");
+}
+
+/// Under valgrind everything is fifty times slower, so this is the foreign pack: the same code and the same ONNX Runtime
+/// over graphs of a megabyte. `possibly lost` is left to AddressSanitizer, which knows that a pointer into the middle of
+/// a block (what an `Arc<dyn …>` in a static holds) keeps it.
+#[test]
+fn example_runs_clean_under_valgrind() {
+    if std::env::var_os("ATOM_WITHOUT_VALGRIND").is_some() {
+        println!("left out, as ATOM_WITHOUT_VALGRIND asks");
+        return;
+    }
+    let found = Command::new("valgrind").arg("--version").output();
+    assert!(
+        found.is_ok_and(|done| done.status.success()),
+        "valgrind is missing: apt-get install valgrind, or set ATOM_WITHOUT_VALGRIND=1 to leave this out"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let program = example("", folder.path());
+    let log = folder.path().join("valgrind.log");
+    let done = run("valgrind")
+        .args([
+            "--error-exitcode=9",
+            "--leak-check=full",
+            "--num-callers=40",
+        ])
+        .args([
+            "--show-leak-kinds=definite,indirect",
+            "--errors-for-leak-kinds=definite,indirect",
+        ])
+        .arg(format!(
+            "--suppressions={}",
+            root().join("tests/c/valgrind.supp").display()
+        ))
+        .arg(format!("--log-file={}", log.display()))
+        .arg(&program)
+        .arg(foreign_pack())
+        .arg(folder.path().join("store"))
+        .arg("stripes")
+        .env("ATOM_CACHE", folder.path().join("cache"))
+        .env("ATOM_ORT_LIBRARY", ort_library())
+        .env_remove("ORT_DISABLE_TELEMETRY")
+        .output()
+        .unwrap();
+    let log = std::fs::read_to_string(log).unwrap();
+    let told = text(&done.stdout);
+    assert!(
+        done.status.success(),
+        "{}\n{log}\n{told}{}",
+        done.status,
+        text(&done.stderr)
+    );
+    assert!(log.contains("ERROR SUMMARY: 0 errors"), "{log}");
+    // It did the whole work.
+    for line in [
+        "30 frames, 3 segments, 3 keyframes encoded",
+        "caption: ",
+        "search: ",
+        "answer: ",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
 }

@@ -41,6 +41,11 @@ impl Environment {
     /// # Errors
     /// [`ErrorKind::NativeLibrary`] when the library is missing, is something else or is older than 1.24;
     /// [`ErrorKind::InvalidArgument`] when it is open with another library or thread count.
+    ///
+    /// # Environment
+    /// The first call sets `ORT_DISABLE_TELEMETRY=1` unless the variable is set already. As with every change of the
+    /// environment, no other thread may call C's `getenv` at that moment; a program that cannot promise it sets the
+    /// variable before it starts threads.
     pub fn open(options: &EnvironmentOptions) -> Result<&'static Self> {
         // The crate keeps the first library it loaded for ever; `None` until that has happened.
         static LOADED: Mutex<Option<PathBuf>> = Mutex::new(None);
@@ -55,6 +60,7 @@ impl Environment {
             open.agrees_with(options)?;
             return Ok(open);
         }
+        silence_telemetry();
         let (library, version) = find(options)?;
         if let Some(loaded) = loaded.as_ref().filter(|loaded| **loaded != library) {
             return Err(conflict("library", loaded.display(), library.display()));
@@ -151,6 +157,17 @@ impl std::fmt::Debug for Environment {
 
 const REMEDY: &str =
     "give the path of an ONNX Runtime 1.24 or newer, in the options or in ATOM_ORT_LIBRARY";
+
+/// ONNX Runtime 1.31 starts a telemetry thread together with its environment. It leaves a device id and a database below
+/// the user's home, and reads strings that were freed when the process exits. The switch of the API comes after both.
+fn silence_telemetry() {
+    const SWITCH: &str = "ORT_DISABLE_TELEMETRY";
+    if std::env::var_os(SWITCH).is_none() {
+        // SAFETY: Rust's own readers of the environment are locked out; of C's, `Environment::open` demands that there are
+        // none during the first open.
+        unsafe { std::env::set_var(SWITCH, "1") };
+    }
+}
 
 fn conflict(what: &str, open: impl std::fmt::Display, asked: impl std::fmt::Display) -> Error {
     Error::new(
