@@ -37,7 +37,9 @@
  *   atom_ingest_push() never waits; calls that load or run models do, for milliseconds to seconds. They wait for one
  *   step of another task at most, not for the task. What must not wait uses a queue: the asynchronous calls return at
  *   once, and one descriptor for poll() says when there is something to take with atom_queue_next().
- *   fork() after atom_runtime_open() is for exec() only.
+ *   fork() after atom_runtime_open() is for exec() only. The first atom_runtime_open() of a process sets the environment
+ *   variable ORT_DISABLE_TELEMETRY to 1 unless it is set, since ONNX Runtime would else write below the user's home and
+ *   call home: make that call before other threads use getenv(), or set the variable yourself.
  *
  * CALLBACKS
  *   Blocking calls call back on the caller's thread; asynchronous calls never call back. From inside a callback only
