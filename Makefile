@@ -54,6 +54,7 @@ lint: toolchain ## format, clippy, docs, header drift
 install: toolchain ## the command, libatom and its header, under PREFIX
 	$(call part,build,$(CARGO) build $(CARGO_FLAGS))
 	$(call part,install,install -Dm755 target/release/atom '$(DESTDIR)$(PREFIX)/bin/atom')
+	$(call part,libatom,$(MAKE) -C capi install CARGO=true PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)')
 
 clean: ## removes target/; the cache stays (it prints where)
 	$(CARGO) clean
