@@ -4,12 +4,13 @@ use std::ffi::{CString, c_char};
 use std::path::PathBuf;
 
 use atom_core::module::ModuleStatus;
+use atom_core::os::smaps::process_memory;
 use atom_core::runtime::{Runtime, RuntimeOptions, Task};
 use serde_json::json;
 
 use crate::boundary::{
-    MAX_PATH, Out, OutStruct, borrow, guard, handle, optional_text, read, read_struct, sized, take,
-    text,
+    MAX_PATH, Out, OutStruct, Outcome, borrow, guard, handle, optional_text, read, read_struct,
+    sized, take, text,
 };
 use crate::status::{Failure, atom_status, to_c_string};
 
@@ -343,7 +344,7 @@ pub unsafe extern "C" fn atom_modules_close(modules: *mut atom_modules) -> atom_
 }
 
 /// The state of the runtime as JSON, with the names `atom doctor --json` uses: version, onnxruntime, pack, modules,
-/// ledger (who owns which bytes). `out` gets a string to be freed with atom_string_free().
+/// ledger (who owns which bytes), memory (of the process). `out` gets a string to be freed with atom_string_free().
 ///
 /// # Safety
 /// See the rules at the top of the header.
@@ -355,20 +356,20 @@ pub unsafe extern "C" fn atom_runtime_status_json(
     guard("atom_runtime_status_json", || {
         // SAFETY: pointers as the header asks for, or NULL.
         let (runtime, out) = unsafe { (borrow(runtime)?.runtime.clone(), Out::new(out, "out")?) };
-        let json = status_json(&runtime).to_string();
+        let json = status_json(&runtime)?.to_string();
         out.write(to_c_string(&json).into_raw());
         Ok(atom_status::OK)
     })
 }
 
-fn status_json(runtime: &Runtime) -> serde_json::Value {
+fn status_json(runtime: &Runtime) -> Outcome<serde_json::Value> {
     let environment = runtime.environment();
     let manifest = runtime.pack().manifest();
     let modules: Vec<_> = runtime
         .modules()
         .into_iter()
         .map(|module| {
-            json!({
+            let mut json = json!({
                 "id": module.id,
                 "kind": module.kind.name(),
                 "state": module.state.name(),
@@ -380,8 +381,11 @@ fn status_json(runtime: &Runtime) -> serde_json::Value {
                 "provider": module.provider,
                 "placement": module.placement,
                 "load_ms": module.load_ms,
-                "error": module.error,
-            })
+            });
+            if let Some(error) = module.error {
+                json["error"] = error.into();
+            }
+            json
         })
         .collect();
     let ledger: Vec<_> = runtime
@@ -396,7 +400,8 @@ fn status_json(runtime: &Runtime) -> serde_json::Value {
             })
         })
         .collect();
-    json!({
+    let memory = process_memory()?;
+    Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "onnxruntime": {
             "version": environment.version(),
@@ -407,10 +412,16 @@ fn status_json(runtime: &Runtime) -> serde_json::Value {
             "id": manifest.id,
             "version": manifest.version,
             "path": runtime.pack().dir().display().to_string(),
+            "tasks": manifest.tasks.served(),
         },
         "modules": modules,
         "ledger": ledger,
-    })
+        "memory": {
+            "pss_bytes": memory.pss,
+            "pss_anon_bytes": memory.pss_anon,
+            "rss_bytes": memory.rss,
+        },
+    }))
 }
 
 /// Frees a string Atom gave out. NULL is fine. Any thread, also in a callback.

@@ -262,6 +262,23 @@ fn arguments(folder: &Path, frames: usize) -> Vec<String> {
     .into()
 }
 
+/// The names in a document, with their paths.
+fn names(value: &serde_json::Value) -> BTreeSet<String> {
+    match value {
+        serde_json::Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, value)| {
+                let inner = names(value)
+                    .into_iter()
+                    .map(move |rest| format!("{name}.{rest}"));
+                std::iter::once(name.clone()).chain(inner)
+            })
+            .collect(),
+        serde_json::Value::Array(values) => values.iter().flat_map(names).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
 /// What the example must have said.
 fn check_example(done: &Output) {
     let told = text(&done.stdout);
@@ -285,6 +302,16 @@ fn check_example(done: &Output) {
         let loads = module["loads"].as_u64().unwrap();
         assert!(loads <= 1, "loaded more than once: {module}");
     }
+    let doctor = atom_tests::json(
+        atom_tests::atom()
+            .args(["doctor", "--json", "--pack"])
+            .arg(pack()),
+    );
+    assert_eq!(
+        names(&state),
+        names(&doctor),
+        "C and the command name things alike"
+    );
     // Neither the library nor what it loads prints.
     assert_eq!(text(&done.stderr), "");
 }
