@@ -26,25 +26,24 @@ fn succeed(command: &mut Command) -> Output {
     done
 }
 
-/// The package, installed below a temporary folder of its own as `make install` does it.
+/// The package, installed in the target folder as `make install` does it.
 fn installed() -> &'static Path {
-    static PLACE: OnceLock<tempfile::TempDir> = OnceLock::new();
-    PLACE
-        .get_or_init(|| {
-            // Brings the archive up to date too.
-            let out = atom_binary().parent().unwrap();
-            let place = tempfile::tempdir().unwrap();
-            succeed(
-                Command::new("make")
-                    .args(["-C", "capi", "install", "CARGO=true"])
-                    .arg(format!("TARGET_DIR={}", out.parent().unwrap().display()))
-                    .arg(format!("PREFIX={}", place.path().display()))
-                    .env_remove("MAKEFLAGS")
-                    .current_dir(root()),
-            );
-            place
-        })
-        .path()
+    static DONE: OnceLock<()> = OnceLock::new();
+    let place = Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/libatom"));
+    DONE.get_or_init(|| {
+        // Brings the archive up to date too.
+        let out = atom_binary().parent().unwrap();
+        let _ = std::fs::remove_dir_all(place);
+        succeed(
+            Command::new("make")
+                .args(["-C", "capi", "install", "CARGO=true"])
+                .arg(format!("TARGET_DIR={}", out.parent().unwrap().display()))
+                .arg(format!("PREFIX={}", place.display()))
+                .env_remove("MAKEFLAGS")
+                .current_dir(root()),
+        );
+    });
+    place
 }
 
 /// Compiles one of the tests' C programs against the installed package.
