@@ -1,7 +1,10 @@
 //! Index: frames to stored segments.
 //!
-//! The caller's thread pushes frames into a ring; one worker samples, encodes and stores. The two share nothing but the
-//! ring and a few counters, so a camera never waits for a model.
+//! ```text
+//! caller ─► ring ─► sample ─► segments ─► encode ─► encoded ─► store
+//! ```
+//! The ring costs a frame when it is full, so that a camera never waits; the channels behind it make the stage before wait,
+//! so that no segment is lost. While one keyframe is encoded the next is looked for and the last is made durable.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,11 +15,17 @@ use std::time::Duration;
 use crate::budget::{Charge, Owner};
 use crate::control::{CancelToken, Control, Priority};
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::Features;
+use crate::flow::channel::{Overflow, Receiver, Sender, channel};
 use crate::flow::ring;
+use crate::flow::stage::Stage;
 use crate::frame::Frame;
 use crate::index::{NewSegment, NewStream, Store, StreamId};
 use crate::module::Registry;
 use crate::vision::{SampledSegment, Sampler, SamplerOptions, VisualEncoder, thumbnail};
+
+/// Segments that may wait between two stages; each holds its keyframe.
+const WAITING: usize = 2;
 
 /// JPEG quality of stored thumbnails, 1..=100.
 const THUMBNAIL_QUALITY: u8 = 80;
@@ -60,7 +69,7 @@ pub struct IngestReport {
     pub segments: u64,
     /// Segments that were already in the store and not encoded again.
     pub known: u64,
-    /// Keyframes encoded: `segments - known`, unless an error ended the work.
+    /// Keyframes encoded and stored: `segments - known`, unless an error ended the work.
     pub keyframes: u64,
 }
 
@@ -111,34 +120,56 @@ impl Ingest {
                 ),
             ));
         }
-        let encoder = VisualEncoder::new(registry)?;
+        let mut encoder = VisualEncoder::new(registry)?;
         let sampler = Sampler::new(options.sampler.clone())?;
         let ring_bytes = ring::DEPTH as u64 * options.max_frame_bytes as u64;
         let ring_charge = registry.ledger().charge(Owner::Queue, ring_bytes, 0)?;
         let (producer, consumer) = ring::ring(options.max_frame_bytes)?;
         let stream = store.open_stream(&options.stream)?;
         let known = store.segments(stream, None, None)?;
-        let known = known.iter().map(|segment| segment.start_ns).collect();
         let progress = Arc::new(Progress::default());
         let cancel = CancelToken::new();
-        let worker = Worker {
-            encoder,
+        let (found, segments) = channel(WAITING, Overflow::Block)?;
+        let (done, encoded) = channel(WAITING, Overflow::Block)?;
+        let sample = Sample {
             sampler,
+            known: known.iter().map(|segment| segment.start_ns).collect(),
+            found,
+            cancel: cancel.clone(),
+            progress: progress.clone(),
+        };
+        let control = Control {
+            cancel: cancel.clone(),
+            deadline: None,
+            priority: Priority::Background,
+        };
+        let side = options.thumbnail_side;
+        let encode = Stage::spawn(
+            "atom-encode",
+            segments,
+            done,
+            move |segment| match segment {
+                Some(segment) => Encoded::new(segment, &mut encoder, side, &control).map(Some),
+                None => Ok(None),
+            },
+        )?;
+        let sample = std::thread::Builder::new()
+            .name("atom-sample".into())
+            .spawn(move || sample.run(consumer))
+            .map_err(|error| Error::io("starting the sampling thread", &error))?;
+        let worker = Worker {
+            sample,
+            encode,
+            encoded,
             store: store.clone(),
             stream,
-            known,
             progress: progress.clone(),
-            control: Control {
-                cancel: cancel.clone(),
-                deadline: None,
-                priority: Priority::Background,
-            },
-            thumbnail_side: options.thumbnail_side,
+            cancel: cancel.clone(),
         };
         let worker = std::thread::Builder::new()
-            .name("atom-ingest".into())
-            .spawn(move || worker.run(consumer))
-            .map_err(|error| Error::io("starting the ingest thread", &error))?;
+            .name("atom-store".into())
+            .spawn(move || worker.run())
+            .map_err(|error| Error::io("starting the storing thread", &error))?;
         Ok(Self {
             producer: Some(producer),
             worker: Some(worker),
@@ -251,75 +282,127 @@ impl Drop for Ended<'_> {
     }
 }
 
-struct Worker {
-    encoder: VisualEncoder,
+/// Frames to segments.
+struct Sample {
     sampler: Sampler,
-    store: Store,
-    stream: StreamId,
+    /// Starts of the segments the store has already.
     known: HashSet<i64>,
+    found: Sender<SampledSegment>,
+    cancel: CancelToken,
     progress: Arc<Progress>,
-    control: Control,
-    thumbnail_side: u32,
 }
 
-impl Worker {
-    fn run(mut self, frames: ring::Consumer) {
-        // Set also when a panic unwinds, so that the caller's side never pushes into nothing.
-        let progress = Arc::clone(&self.progress);
-        let _ended = Ended(&progress);
-        if let Err(error) = self.work(frames) {
-            let cancelled =
-                error.kind() == ErrorKind::Cancelled && self.control.cancel.is_cancelled();
-            if !cancelled {
-                let mut slot = progress
-                    .error
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                *slot = Some(error);
-            }
-        }
-    }
-
-    fn work(&mut self, mut frames: ring::Consumer) -> Result<()> {
+impl Sample {
+    fn run(mut self, mut frames: ring::Consumer) -> Result<()> {
         while let Some(frame) = frames.next() {
-            if self.control.cancel.is_cancelled() {
+            if self.cancel.is_cancelled() {
                 return Ok(());
             }
-            let sampled = self.sampler.push(&frame.as_frame()?)?;
+            let segment = self.sampler.push(&frame.as_frame()?)?;
             drop(frame);
-            if let Some(segment) = sampled {
-                self.keep(&segment)?;
+            if !self.pass(segment) {
+                return Ok(());
             }
         }
-        if self.control.cancel.is_cancelled() {
-            return Ok(());
+        if !self.cancel.is_cancelled() {
+            let last = self.sampler.finish();
+            self.pass(last);
         }
-        match self.sampler.finish() {
-            Some(segment) => self.keep(&segment),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
-    fn keep(&mut self, segment: &SampledSegment) -> Result<()> {
+    /// Hands a segment on unless it is known; `false` when nobody takes any more.
+    fn pass(&self, segment: Option<SampledSegment>) -> bool {
+        let Some(segment) = segment else { return true };
         self.progress.segments.fetch_add(1, Ordering::Relaxed);
         if self.known.contains(&segment.start_ns) {
             self.progress.known.fetch_add(1, Ordering::Relaxed);
-            return Ok(());
+            return true;
         }
+        self.found.send(segment).is_ok()
+    }
+}
+
+/// A segment ready to be stored.
+struct Encoded {
+    start_ns: i64,
+    end_ns: i64,
+    keyframe_ns: i64,
+    features: Features,
+    thumbnail: Vec<u8>,
+}
+
+impl Encoded {
+    fn new(
+        segment: SampledSegment,
+        encoder: &mut VisualEncoder,
+        thumbnail_side: u32,
+        control: &Control,
+    ) -> Result<Self> {
         let keyframe = segment.keyframe.as_frame()?;
-        let features = self.encoder.encode(&keyframe, &self.control)?;
-        let thumbnail = thumbnail(&keyframe, self.thumbnail_side, THUMBNAIL_QUALITY)?;
-        self.store.append(
-            self.stream,
-            &NewSegment {
-                start_ns: segment.start_ns,
-                end_ns: segment.end_ns,
-                keyframe_ns: keyframe.timestamp_ns(),
-                features: &features,
-                thumbnail: &thumbnail,
-            },
-        )?;
-        self.progress.keyframes.fetch_add(1, Ordering::Relaxed);
+        Ok(Self {
+            start_ns: segment.start_ns,
+            end_ns: segment.end_ns,
+            keyframe_ns: keyframe.timestamp_ns(),
+            features: encoder.encode(&keyframe, control)?,
+            thumbnail: thumbnail(&keyframe, thumbnail_side, THUMBNAIL_QUALITY)?,
+        })
+    }
+}
+
+/// The last stage, which also gathers how the others ended.
+struct Worker {
+    sample: JoinHandle<Result<()>>,
+    encode: Stage,
+    encoded: Receiver<Encoded>,
+    store: Store,
+    stream: StreamId,
+    progress: Arc<Progress>,
+    cancel: CancelToken,
+}
+
+impl Worker {
+    fn run(self) {
+        let progress = Arc::clone(&self.progress);
+        // Set also when a panic unwinds, so that the caller's side never pushes into nothing.
+        let _ended = Ended(&progress);
+        let cancel = self.cancel.clone();
+        if let Err(error) = self.work()
+            && !(error.kind() == ErrorKind::Cancelled && cancel.is_cancelled())
+        {
+            let slot = progress.error.lock();
+            *slot.unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    }
+
+    fn work(self) -> Result<()> {
+        let stored = self.store_all();
+        // Closes the channels from this end, so that the stages before end too.
+        drop(self.encoded);
+        let encoded = self.encode.join();
+        let sampled = self.sample.join().unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Internal,
+                "the sampling thread panicked",
+            ))
+        });
+        stored.and(encoded).and(sampled)
+    }
+
+    fn store_all(&self) -> Result<()> {
+        while let Some(segment) = self.encoded.recv() {
+            self.store.append(
+                self.stream,
+                &NewSegment {
+                    start_ns: segment.start_ns,
+                    end_ns: segment.end_ns,
+                    keyframe_ns: segment.keyframe_ns,
+                    features: &segment.features,
+                    thumbnail: &segment.thumbnail,
+                },
+            )?;
+            self.progress.keyframes.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 }

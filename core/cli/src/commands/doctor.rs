@@ -64,6 +64,8 @@ struct Memory {
     pss_bytes: u64,
     pss_anon_bytes: u64,
     rss_bytes: u64,
+    machine_total_bytes: u64,
+    machine_available_bytes: u64,
 }
 
 pub fn run(session: &mut Session) -> Result<ExitCode> {
@@ -82,6 +84,7 @@ pub fn run(session: &mut Session) -> Result<ExitCode> {
         }
     }
     let memory = atom_core::os::smaps::process_memory()?;
+    let machine = atom_core::os::memory::machine();
     let environment = runtime.environment();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -128,6 +131,8 @@ pub fn run(session: &mut Session) -> Result<ExitCode> {
             pss_bytes: memory.pss,
             pss_anon_bytes: memory.pss_anon,
             rss_bytes: memory.rss,
+            machine_total_bytes: machine.total,
+            machine_available_bytes: machine.available,
         },
     };
     let failed = report.modules.iter().any(|module| module.error.is_some());
@@ -193,8 +198,10 @@ fn print_text(report: &Report) -> Result<()> {
         }
     }
     print_line(&format!(
-        "  process: {} PSS, {} of it anonymous",
+        "  process: {} PSS, {} of it anonymous · machine: {} of {} available",
         bytes(report.memory.pss_bytes),
-        bytes(report.memory.pss_anon_bytes)
+        bytes(report.memory.pss_anon_bytes),
+        bytes(report.memory.machine_available_bytes),
+        bytes(report.memory.machine_total_bytes)
     ))
 }
