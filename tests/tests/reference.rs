@@ -153,7 +153,7 @@ fn search_ranks_photos_as_python_does() {
                     "{text:?}, place {}: {our} for {their}, scores {gap:.6} apart",
                     place + 1
                 );
-                assert!(gap < 5e-3, "{text:?}: {our} for {their}, {gap} apart");
+                assert!(gap < 0.02, "{text:?}: {our} for {their}, {gap} apart");
                 let weak = scores[own].max(scores[place]) < min_score;
                 assert!(weak, "{text:?}: {our} for {their} among the matches");
                 close += 1;
@@ -178,7 +178,7 @@ fn search_ranks_photos_as_python_does() {
         );
     }
     println!(
-        "{} queries over {} photos: {close} places swapped between scores within 5e-3, Recall@1 {:.3}, reference {:.3}",
+        "{} queries over {} photos: {close} places swapped between weak scores within 0.02, Recall@1 {:.3}, reference {:.3}",
         queries.len(),
         names.len(),
         first as f64 / queries.len() as f64,
