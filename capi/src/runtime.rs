@@ -344,7 +344,7 @@ pub unsafe extern "C" fn atom_modules_close(modules: *mut atom_modules) -> atom_
 }
 
 /// The state of the runtime as JSON, with the names `atom doctor --json` uses: version, onnxruntime, pack, modules,
-/// ledger (who owns which bytes), memory (of the process). `out` gets a string to be freed with atom_string_free().
+/// ledger (who owns which bytes), memory (of the process and the machine). `out` gets a string to be freed with atom_string_free().
 ///
 /// # Safety
 /// See the rules at the top of the header.
@@ -401,6 +401,7 @@ fn status_json(runtime: &Runtime) -> Outcome<serde_json::Value> {
         })
         .collect();
     let memory = process_memory()?;
+    let machine = atom_core::os::memory::machine();
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "onnxruntime": {
@@ -420,6 +421,8 @@ fn status_json(runtime: &Runtime) -> Outcome<serde_json::Value> {
             "pss_bytes": memory.pss,
             "pss_anon_bytes": memory.pss_anon,
             "rss_bytes": memory.rss,
+            "machine_total_bytes": machine.total,
+            "machine_available_bytes": machine.available,
         },
     }))
 }

@@ -1109,7 +1109,7 @@ atom_status atom_modules_close(struct atom_modules *modules);
 
 /**
  * The state of the runtime as JSON, with the names `atom doctor --json` uses: version, onnxruntime, pack, modules,
- * ledger (who owns which bytes), memory (of the process). `out` gets a string to be freed with atom_string_free().
+ * ledger (who owns which bytes), memory (of the process and the machine). `out` gets a string to be freed with atom_string_free().
  */
 atom_status atom_runtime_status_json(const struct atom_runtime *runtime,
                                      char **out);
