@@ -40,6 +40,8 @@ demo: toolchain ## index, search, caption and question three real videos
 	$(call part,demo,core/cli/demo.sh)
 
 test: toolchain ## every test, on the real pack
+	@[ -n "$${ATOM_WITHOUT_VALGRIND:-}" ] || command -v valgrind >/dev/null 2>&1 || { \
+	echo 'error: valgrind is missing. On Debian or Ubuntu: apt-get install valgrind; or leave its test out: ATOM_WITHOUT_VALGRIND=1 make test' >&2; exit 1; }
 	$(call part,set-up,$(PYTHON) models/setup.py test)
 	$(call part,build,$(CARGO) build $(CARGO_FLAGS))
 	$(call part,set-up tests,$(PYTHON) models/test_setup.py)

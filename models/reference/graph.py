@@ -1,11 +1,15 @@
 """A small ONNX graph writer: named nodes and initializers, weights in one external data file, byte-for-byte repeatable."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+
+# The wheel of ONNX Runtime would write a device id below the home folder and look for a server to report to.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # ONNX Runtime maps external data by page; a big tensor that starts on a page shares none with its neighbour.
 PAGE = 4096

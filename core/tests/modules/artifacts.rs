@@ -221,10 +221,14 @@ fn a_full_disk_costs_the_fast_form_only() -> Test {
         let filler = cache.join("filler");
         fs::write(&filler, vec![0; (16 - free) * 4096])?;
         load_and_run(pack.path(), cache).map_err(|e| format!("{free} pages free: {e}"))?;
-        assert!(
-            entries(cache).is_empty(),
-            "{free} pages are not enough for an entry"
-        );
+        if !entries(cache).is_empty() {
+            // Graph, weights and description take a page each at the least.
+            assert!(free >= 3, "{free} pages are not enough for an entry");
+            assert!(load_and_run(pack.path(), cache)? > 0, "the entry is whole");
+            for entry in entries(cache) {
+                fs::remove_dir_all(entry)?;
+            }
+        }
         for entry in fs::read_dir(cache)?.flatten() {
             let name = entry.file_name();
             assert!(
