@@ -15,7 +15,8 @@ use crate::session::Session;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = match cli.global.verbose {
-        0 => "warn",
+        // ONNX Runtime warns of every prepacked form it writes.
+        0 => "warn,onnxruntime=error",
         1 => "info",
         _ => "debug",
     };
