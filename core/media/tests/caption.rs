@@ -226,3 +226,30 @@ fn bad_arguments_are_refused() {
     let error = captioner.caption(&[&foreign], &options, &control, &mut go_on);
     assert_eq!(kind(error), ErrorKind::BadPack);
 }
+
+#[test]
+fn of_the_callers_choices_what_is_seen_wins() {
+    let features = frame("carphone", 1.6);
+    let asker = Asker::new(registry()).expect("ask");
+    for choices in [["dog", "person"], ["A person.", "a dog"]] {
+        let options = TextOptions {
+            choices: choices.map(str::to_owned).to_vec(),
+            ..TextOptions::default()
+        };
+        let question = "Is it a dog or a person?";
+        let answer = asker
+            .ask(
+                &[&features],
+                question,
+                &options,
+                &Control::default(),
+                &mut go_on,
+            )
+            .expect("answer");
+        assert!(
+            answer.text.contains("person"),
+            "{choices:?}: {}",
+            answer.text
+        );
+    }
+}

@@ -131,6 +131,21 @@ impl<'t> Observation<'t> {
             .filter(|thing| thing.certainty == Certainty::Possible)
     }
 
+    /// Whether `words` (a noun, with or without article) name something that is certainly there.
+    pub fn names(&self, words: &str) -> bool {
+        let words = words.trim().trim_end_matches('.').to_lowercase();
+        let noun = ["a ", "an ", "the ", "some "]
+            .iter()
+            .find_map(|article| words.strip_prefix(article))
+            .unwrap_or(&words);
+        let meant = self.taxonomy.find(noun);
+        self.certain().any(|thing| {
+            meant
+                .iter()
+                .any(|kind| self.taxonomy.is_a(thing.node, *kind))
+        })
+    }
+
     /// The thing for programs.
     pub fn ground(&self, thing: &Thing) -> Ground {
         Ground {

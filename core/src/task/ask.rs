@@ -74,7 +74,12 @@ impl Asker {
                 let answer = answer(&seen, question);
                 let prompt = format!("{} {question}", seen.context());
                 let candidates = &answer.candidates;
-                let said = say(model, &prompt, candidates, options, control, on_text)?;
+                let mut options = options.clone();
+                // What is seen decides before likelihood does.
+                if options.choices.iter().any(|choice| seen.names(choice)) {
+                    options.choices.retain(|choice| seen.names(choice));
+                }
+                let said = say(model, &prompt, candidates, &options, control, on_text)?;
                 let grounds = match options.choices.is_empty() {
                     true => answer.grounds,
                     false => seen.grounds(),
