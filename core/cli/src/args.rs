@@ -59,6 +59,11 @@ pub enum Command {
     Doctor,
     /// Run a script of commands in one process, so that they share their modules.
     Run(RunArgs),
+    /// Measure on this machine, against the limits of the machine.
+    Bench {
+        #[command(subcommand)]
+        command: crate::commands::bench::Command,
+    },
 }
 
 #[derive(Debug, Subcommand)]

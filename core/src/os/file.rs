@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,6 +54,24 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
         return Err(Error::io(path.display(), &e));
     }
     sync_dir(dir)
+}
+
+/// Asks the kernel to drop the file's pages from its cache, so that the next read comes from the device. Pages that are
+/// mapped by some process, or not yet written out, stay.
+///
+/// # Errors
+/// What opening the file gives, or a file system that cannot.
+pub fn uncache(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(|e| Error::io(path.display(), &e))?;
+    // SAFETY: the descriptor is open for the call; the advice touches no memory of this process.
+    let code = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    match code {
+        0 => Ok(()),
+        code => Err(Error::io(
+            path.display(),
+            &std::io::Error::from_raw_os_error(code),
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod ask;
+pub mod bench;
 mod caption;
 mod doctor;
 mod frames;
@@ -28,5 +29,6 @@ pub fn dispatch(session: &mut Session, command: Command) -> Result<ExitCode> {
         Command::Frames(args) => frames::run(session, &args),
         Command::Doctor => doctor::run(session),
         Command::Run(args) => run::run(session, &args),
+        Command::Bench { command } => bench::run(session, &command),
     }
 }

@@ -1,0 +1,47 @@
+//! `atom bench`: what the runtime costs, as ratios of things measured in the same run, beside the limit that hardware sets.
+//!
+//! One file a subcommand. It has `#[derive(clap::Args)] pub struct Args` and `pub fn run(&mut Session, &Args)`, and a line in
+//! [`Command`] and in [`run`]. What they share: [`Common`] options, [`limits`] of the machine, [`memory`] and its peak,
+//! [`stats`] over rounds, [`chart`]s, and [`worker`] processes for what must not share a heap.
+
+#[allow(dead_code, reason = "the subcommands that draw follow")]
+mod chart;
+mod limits;
+#[allow(dead_code, reason = "as above")]
+mod memory;
+#[allow(dead_code, reason = "as above")]
+mod stats;
+#[allow(dead_code, reason = "as above")]
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use atom_core::Result;
+use clap::Subcommand;
+
+use crate::session::Session;
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure the machine itself: memory bandwidth, arithmetic, reading the pack.
+    Limits(limits::Args),
+}
+
+/// Options of every measurement.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Measure everything this often, in turn; tables show medians.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Draw the result into this SVG file too.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
+    match command {
+        Command::Limits(args) => limits::run(session, args),
+    }
+}
