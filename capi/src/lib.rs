@@ -22,4 +22,5 @@ pub mod runtime;
 pub mod search;
 pub mod status;
 pub mod store;
+pub mod trace;
 pub mod version;

@@ -16,6 +16,7 @@ pub mod os;
 pub mod pack;
 pub mod runtime;
 pub mod task;
+pub mod trace;
 pub mod vision;
 
 pub use error::{Error, ErrorKind, Result};

@@ -36,6 +36,12 @@ static void without_anything(void)
     CHECK(atom_runtime_open("there/is/no/such/pack", NULL, &runtime) < 0);
     CHECK(strstr(atom_last_error(), "there/is/no/such/pack") != NULL);
     CHECK(runtime == UNTOUCHED(atom_runtime));
+    EXPECT_TOLD(ATOM_STATUS_INVALID_ARGUMENT, "path is NULL", atom_trace_start(NULL, 0));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_trace_start("", 0));
+    EXPECT_TOLD(ATOM_STATUS_INVALID_ARGUMENT, "4096", atom_trace_start(path, 0));
+    EXPECT_TOLD(ATOM_STATUS_INVALID_ARGUMENT, "spans", atom_trace_start("trace.json", UINT32_MAX));
+    EXPECT_TOLD(ATOM_STATUS_NOT_FOUND, "no/such", atom_trace_start("there/is/no/such/trace.json", 0));
+    EXPECT_TOLD(ATOM_STATUS_NOT_FOUND, "no trace", atom_trace_stop());
     free(path);
 
     EXPECT(ATOM_STATUS_OK, atom_runtime_close(NULL));

@@ -1,5 +1,6 @@
 /* What the C interface promises of calls that go well: callbacks, cancelling, queues, threads, sizes of structs.
- *   calls PACK STORE FRAMES.nv12 WIDTH HEIGHT */
+ *   calls PACK STORE FRAMES.nv12 WIDTH HEIGHT
+ * Leaves a trace of what it did in STORE.trace.json. */
 #define _POSIX_C_SOURCE 200809L
 #include "check.h"
 
@@ -317,24 +318,30 @@ static void pressure(void)
 
 int main(int argc, char **argv)
 {
+    char trace[4096];
     atom_results *results = NULL;
     uint32_t width, height;
     if (argc != 6)
         return 2;
     width = (uint32_t)strtoul(argv[4], NULL, 10);
     height = (uint32_t)strtoul(argv[5], NULL, 10);
+    snprintf(trace, sizeof trace, "%s.trace.json", argv[2]);
     EXPECT(ATOM_STATUS_OK, atom_log_set(on_log, &log_lines, ATOM_LOG_LEVEL_DEBUG));
     for (int round = 0; round < 2; round++) {
         if (!EXPECT(ATOM_STATUS_OK, atom_runtime_open(argv[1], NULL, &runtime)) ||
             !EXPECT(ATOM_STATUS_OK, atom_store_open(runtime, argv[2], NULL, &store)))
             return report();
         if (round == 0) {
+            EXPECT(ATOM_STATUS_OK, atom_trace_start(trace, 0));
+            EXPECT(ATOM_STATUS_BUSY, atom_trace_start(trace, 0));
             index_frames(argv[3], width, height);
             hits_of_older_and_newer_programs();
             blocking_calls(argv[3], width, height);
             queued_calls();
             threads();
             pressure();
+            EXPECT(ATOM_STATUS_OK, atom_trace_stop());
+            EXPECT(ATOM_STATUS_NOT_FOUND, atom_trace_stop());
         } else {
             /* The store is what it was. */
             EXPECT(ATOM_STATUS_OK, atom_search(runtime, store, "people on bicycles", NULL, &results));

@@ -198,6 +198,15 @@ fn calls_keep_their_promises_under_address_sanitizer() {
     );
     print!("{}", text(&done.stdout));
     assert_eq!(text(&done.stderr), "");
+    let trace = std::fs::read(folder.path().join("store.trace.json")).unwrap();
+    let trace: serde_json::Value = serde_json::from_slice(&trace).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    for name in ["encode", "store", "caption", "ask", "search", "load"] {
+        assert!(
+            events.iter().any(|e| e["name"] == name),
+            "no {name} in the trace"
+        );
+    }
 }
 
 /// A program that links the archive instead: what atom.pc says under Libs.private is all it needs.

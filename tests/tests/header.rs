@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use atom_tests::root;
 
 /// In the order of the header.
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "version",
     "status",
     "log",
@@ -22,6 +22,7 @@ const SOURCES: [&str; 13] = [
     "caption",
     "ask",
     "queue",
+    "trace",
 ];
 
 fn header() -> PathBuf {

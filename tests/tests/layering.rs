@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "cache"],
     &["control", "frame", "features"],
     &["os"],
+    &["trace"],
     &["ort", "budget", "flow"],
     &["pack"],
     &["module"],

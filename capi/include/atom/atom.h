@@ -1364,6 +1364,20 @@ atom_status atom_cancel(const struct atom_queue *queue,
  */
 atom_status atom_queue_close(struct atom_queue *queue);
 
+/**
+ * Starts to record what runs when on which thread, of all runtimes of the process: model steps, waits for them,
+ * encoding, storing, captions, searches. The file at `path` is created, or emptied, at once, and written by
+ * atom_trace_stop() as Chrome trace JSON, which Perfetto and chrome://tracing open. The newest `max_spans` spans are
+ * kept, at about 100 bytes each; 0: 131072. ATOM_STATUS_BUSY while a trace is being recorded.
+ */
+atom_status atom_trace_start(const char *path,
+                             uint32_t max_spans);
+
+/**
+ * Stops recording and writes the file given to atom_trace_start(). ATOM_STATUS_NOT_FOUND when nothing is recorded.
+ */
+atom_status atom_trace_stop(void);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

@@ -33,6 +33,9 @@ pub struct Global {
     /// Threads ONNX Runtime may use; every core when absent.
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
+    /// Write what ran when on which thread to FILE, as Chrome trace JSON.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Say more on standard error; twice for debugging. `ATOM_LOG` sets it finer.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,

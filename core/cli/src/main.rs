@@ -7,6 +7,8 @@ mod session;
 
 use std::process::ExitCode;
 
+use atom_core::Result;
+use atom_core::trace::{self, TraceFile};
 use clap::Parser;
 
 use crate::args::Cli;
@@ -22,12 +24,28 @@ fn main() -> ExitCode {
     };
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("ATOM_LOG", level)).init();
     let json = cli.global.json;
-    let mut session = Session::new(cli.global);
-    match commands::dispatch(&mut session, cli.command) {
+    match run(cli) {
         Ok(code) => code,
         Err(error) => {
             output::print_error(&error, json);
             output::exit_code(error.kind())
         }
     }
+}
+
+/// Runs the command, and writes the trace whether it succeeds or not.
+fn run(cli: Cli) -> Result<ExitCode> {
+    let trace = cli.global.trace.as_deref();
+    let trace = trace
+        .map(|path| TraceFile::create(path, trace::SPANS))
+        .transpose()?;
+    let mut session = Session::new(cli.global);
+    let done = commands::dispatch(&mut session, cli.command);
+    if let Some(trace) = trace {
+        let written = trace.finish();
+        if let (Ok(_), Err(error)) = (&done, written) {
+            return Err(error);
+        }
+    }
+    done
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use atom_core::frame::{
     ColourMatrix, ColourRange, Frame, FrameBuf, FrameFormat, PixelFormat, Plane, Rotation,
 };
-use atom_core::{Error, ErrorKind, Result};
+use atom_core::{Error, ErrorKind, Result, trace};
 use openh264::OpenH264API;
 use openh264::decoder::{DecodedYUV, Decoder, DecoderConfig, Flush};
 use openh264::formats::YUVSource;
@@ -140,6 +140,7 @@ impl VideoReader {
     /// # Errors
     /// [`ErrorKind::BadMedia`] naming the file and the time when a picture cannot be read or decoded.
     pub fn next_frame(&mut self) -> Result<Option<FrameBuf>> {
+        let _span = trace::span("media", "decode");
         while self.out.ready.is_empty() {
             if !self.advance()? {
                 break;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::trace;
 
 use super::blob::Blobs;
 use super::scan::{Best, Candidate, Query, rank};
@@ -17,6 +18,7 @@ impl Store {
     /// # Errors
     /// `InvalidArgument`: a query of another dimension, zero, or with a NaN; `k` of 0; a NaN `min_score`.
     pub fn search(&self, query: &[f32], filter: &Filter) -> Result<Vec<Hit>> {
+        let _span = trace::span("index", "scan");
         let inner = &self.0;
         let query = Query::new(query, inner.layout.dim)?;
         if filter.k == 0 || filter.min_score.is_some_and(f32::is_nan) {

@@ -10,6 +10,7 @@ use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::module::Lease;
 use crate::ort::{DType, RunArgs, Tensor};
+use crate::trace;
 
 /// Most positions of one step: a search waits no longer than this for the session.
 pub const CHUNK: usize = 128;
@@ -285,6 +286,10 @@ impl Generation {
         };
         let start = self.committed();
         let total = start + rows;
+        let kind = if rows == 1 { "token" } else { "prefill" };
+        let _span = trace::span("language", kind)
+            .arg("rows", rows as u64)
+            .arg("past", start as u64);
         self.kv.reserve(total)?;
         let model = self.model.clone();
         let ports = model.0.ports()?;

@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::module::{Lease, Registry};
 use crate::ort::{DType, Dim, RunArgs, Tensor};
 use crate::pack::{ModuleKind, Role};
+use crate::trace;
 
 /// Longest text, in bytes. A query is a sentence; anything near this is a mistake of the caller.
 pub const MAX_QUERY_BYTES: usize = 64 << 10;
@@ -70,6 +71,7 @@ impl TextEncoder {
     /// vector is not finite or zero; [`ErrorKind::Cancelled`], [`ErrorKind::DeadlineExceeded`]; what loading the
     /// module returns.
     pub fn encode(&self, text: &str, control: &Control) -> Result<Vec<f32>> {
+        let _span = trace::span("language", "text-encode");
         if text.len() > MAX_QUERY_BYTES {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,

@@ -11,6 +11,7 @@ use crate::control::Control;
 use crate::error::Result;
 use crate::ort::{Port, Session};
 use crate::pack::{ModuleSpec, Pack};
+use crate::trace::{self, Span};
 
 /// Keeps a module resident. Clones share the lease; the module may be released when the last is dropped. Any number of
 /// threads may hold one; they take turns in [`step`](Self::step).
@@ -61,6 +62,7 @@ impl Lease {
     /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded).
     pub fn step(&self, control: &Control) -> Result<Step<'_>> {
         let permit = self.0.resident.gate.enter(control)?;
+        let span = trace::span("module", "step").what(&self.0.slot.id);
         // Never contended: the permit is exclusive. A panic in an earlier step leaves the session as usable as before.
         let session = self
             .0
@@ -73,6 +75,7 @@ impl Lease {
             slot: &self.0.slot,
             resident: &self.0.resident,
             runs_before,
+            _span: span,
             session,
             _permit: permit,
         })
@@ -105,6 +108,7 @@ pub struct Step<'a> {
     resident: &'a Resident,
     runs_before: u64,
     // In this order: the session is let go of before the turn is given on.
+    _span: Span,
     session: MutexGuard<'a, Session>,
     _permit: Permit<'a>,
 }

@@ -55,7 +55,13 @@ pub(super) fn load(
         spec.id,
         session.placement()
     );
-    Ok(Resident::new(session, provider.name(), load_ms, charge))
+    Ok(Resident::new(
+        &spec.id,
+        session,
+        provider.name(),
+        load_ms,
+        charge,
+    ))
 }
 
 /// The session of the prepacked form, made first if need be; `None` when the module does not want one or there is no

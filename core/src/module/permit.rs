@@ -1,11 +1,12 @@
 //! Who may use a session next: one at a time, by priority, first come first served within one, and nobody passed over
 //! for ever.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::control::{Control, Priority};
 use crate::error::Result;
+use crate::trace;
 
 /// A waiter that was passed over this often by later ones moves up one priority.
 const PASSES_PER_LEVEL: u32 = 8;
@@ -15,6 +16,8 @@ const POLL: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Gate {
+    /// Whose session it is, for traces.
+    module: Arc<str>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -56,6 +59,13 @@ impl Drop for Permit<'_> {
 }
 
 impl Gate {
+    pub(super) fn new(module: &str) -> Self {
+        Self {
+            module: module.into(),
+            ..Self::default()
+        }
+    }
+
     /// Waits for the right. Errors when `control` says so.
     pub(super) fn enter(&self, control: &Control) -> Result<Permit<'_>> {
         control.check()?;
@@ -66,6 +76,9 @@ impl Gate {
             state.holder = Some(ticket);
             return Ok(Permit(self));
         }
+        let _span = trace::span("module", "wait")
+            .what(&self.module)
+            .arg("waiting", state.waiting.len() as u64);
         state.waiting.push(Waiter {
             ticket,
             priority: control.priority,
@@ -129,7 +142,6 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::thread;
 
     use super::*;

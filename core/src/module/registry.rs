@@ -118,7 +118,8 @@ impl Registry {
             .enumerate()
             .map(|(i, module)| (module.id.clone(), i));
         let by_id = by_id.collect();
-        let slots = modules.iter().map(|_| Arc::new(Slot::new())).collect();
+        let slots = modules.iter().map(|module| Arc::new(Slot::new(&module.id)));
+        let slots = slots.collect();
         if let Some(dir) = artifacts.checks_dir() {
             pack.checks().persist_in(&dir);
         }

@@ -12,6 +12,7 @@ use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{Port, Session};
 use crate::os::stamp::FileStamp;
+use crate::trace;
 
 /// How often a waiter looks whether it was cancelled.
 const POLL: Duration = Duration::from_millis(10);
@@ -38,6 +39,7 @@ pub(super) struct Resident {
 
 impl Resident {
     pub(super) fn new(
+        module: &str,
         session: Session,
         provider: &'static str,
         load_ms: f64,
@@ -50,7 +52,7 @@ impl Resident {
             outputs: session.outputs().to_vec(),
             placement: session.placement().to_string(),
             session: Mutex::new(session),
-            gate: Gate::default(),
+            gate: Gate::new(module),
             provider,
             load_ms,
             charge,
@@ -115,6 +117,8 @@ pub(super) enum View {
 }
 
 pub(super) struct Slot {
+    /// The module's, for traces.
+    pub(super) id: Arc<str>,
     resident: ArcSwapOption<Resident>,
     state: Mutex<State>,
     changed: Condvar,
@@ -123,8 +127,9 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(id: &str) -> Self {
         Self {
+            id: id.into(),
             resident: ArcSwapOption::empty(),
             state: Mutex::new(State::Idle),
             changed: Condvar::new(),
@@ -189,7 +194,10 @@ impl Slot {
         };
         // Before the load, so that a file changed during it counts as changed.
         let stamps = stamps();
-        match load() {
+        let span = trace::span("module", "load").what(&self.id);
+        let loaded = load();
+        drop(span);
+        match loaded {
             Ok(resident) => {
                 let resident = Arc::new(resident);
                 resident.acquire();

@@ -6,4 +6,5 @@ pub mod file;
 pub mod memory;
 pub mod smaps;
 pub mod stamp;
+pub mod thread;
 pub mod user;

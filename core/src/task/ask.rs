@@ -10,6 +10,7 @@ use crate::language::{LanguageModel, VisualPrefix, say};
 use crate::module::Registry;
 use crate::pack::CaptionMode;
 use crate::task::{Statement, grounding};
+use crate::trace;
 
 /// Longest question, in bytes.
 const MAX_QUESTION: usize = 16 << 10;
@@ -68,6 +69,7 @@ impl Asker {
             return Err(Error::new(ErrorKind::InvalidArgument, message)
                 .remedy(format!("ask one of 1 to {MAX_QUESTION} bytes")));
         }
+        let _span = trace::span("language", "ask");
         match &self.0 {
             Way::Grounded(model, known) => {
                 let seen = known.observe(frames)?;

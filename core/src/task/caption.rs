@@ -10,6 +10,7 @@ use crate::language::{LanguageModel, VisualPrefix, say};
 use crate::module::Registry;
 use crate::pack::CaptionMode;
 use crate::task::{Statement, grounding};
+use crate::trace;
 
 /// The caption task of one pack. Making it loads no module; may be used from several threads at once.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ impl Captioner {
         control: &Control,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Statement> {
+        let _span = trace::span("language", "caption");
         match &self.0 {
             Way::Grounded(model, known) => {
                 let seen = known.observe(frames)?;

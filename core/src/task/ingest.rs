@@ -22,6 +22,7 @@ use crate::flow::stage::Stage;
 use crate::frame::Frame;
 use crate::index::{NewSegment, NewStream, Store, StreamId};
 use crate::module::Registry;
+use crate::trace;
 use crate::vision::{SampledSegment, Sampler, SamplerOptions, VisualEncoder, thumbnail};
 
 /// Segments that may wait between two stages; each holds its keyframe.
@@ -298,8 +299,10 @@ impl Sample {
             if self.cancel.is_cancelled() {
                 return Ok(());
             }
+            let span = trace::span("index", "sample");
             let segment = self.sampler.push(&frame.as_frame()?)?;
             drop(frame);
+            drop(span);
             if !self.pass(segment) {
                 return Ok(());
             }
@@ -345,7 +348,10 @@ impl Encoded {
             end_ns: segment.end_ns,
             keyframe_ns: keyframe.timestamp_ns(),
             features: encoder.encode(&keyframe, control)?,
-            thumbnail: thumbnail(&keyframe, thumbnail_side, THUMBNAIL_QUALITY)?,
+            thumbnail: {
+                let _span = trace::span("index", "thumbnail");
+                thumbnail(&keyframe, thumbnail_side, THUMBNAIL_QUALITY)?
+            },
         })
     }
 }
@@ -391,6 +397,7 @@ impl Worker {
 
     fn store_all(&self) -> Result<()> {
         while let Some(segment) = self.encoded.recv() {
+            let _span = trace::span("index", "store");
             self.store.append(
                 self.stream,
                 &NewSegment {

@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Filter, Hit, Store};
 use crate::language::TextEncoder;
 use crate::module::Registry;
+use crate::trace;
 
 /// What to look for, and where.
 #[derive(Debug, Clone)]
@@ -79,6 +80,7 @@ impl Searcher {
         query: &SearchQuery,
         control: &Control,
     ) -> Result<Vec<Hit>> {
+        let _span = trace::span("search", "search");
         if query.k == 0 || query.k > MAX_HITS {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,

@@ -11,6 +11,7 @@ use crate::frame::Frame;
 use crate::module::Registry;
 use crate::ort::{DType, Dim, RunArgs, Tensor};
 use crate::pack::{DetectorSpec, ModuleSpec, PreprocessSpec, Role};
+use crate::trace;
 
 /// Encodes frames with the modules of the pack's index task. One thread at a time; several encoders share the modules.
 ///
@@ -76,6 +77,7 @@ impl VisualEncoder {
     /// [`ErrorKind::Inference`], naming the module, when an output is not finite, an embedding is zero or a shape is not
     /// what the manifest says; [`ErrorKind::Cancelled`] and [`ErrorKind::DeadlineExceeded`]; whatever loading fails with.
     pub fn encode(&mut self, frame: &Frame<'_>, control: &Control) -> Result<Features> {
+        let _span = trace::span("vision", "encode");
         let names: Vec<&str> = self.ports.iter().map(|(_, name)| name.as_str()).collect();
         let encoder = &mut self.encoder;
         let outputs = encoder.run(&self.registry, frame, &names, control)?;
@@ -99,6 +101,7 @@ impl VisualEncoder {
             }
         }
         if let Some((detector, rules)) = &mut self.detector {
+            let _span = trace::span("vision", "detect");
             let names = ["boxes", "scores", "classes"];
             let outputs = detector.run(&self.registry, frame, &names, control)?;
             let region = detector.preprocessor.region(0, frame);
@@ -186,6 +189,7 @@ impl Module {
             Some(input) => input,
             None => self.input.insert(Tensor::zeros(self.dtype, &shape)?),
         };
+        let span = trace::span("vision", "preprocess");
         if self.dtype == DType::F32 {
             self.preprocessor.run(frame, input.as_mut_slice()?)?;
         } else {
@@ -198,6 +202,7 @@ impl Module {
                 _ => write(input, &self.values, f16::from_f32)?,
             }
         }
+        drop(span);
         lease.step(control)?.run(RunArgs {
             inputs: vec![(&self.port, input)],
             outputs: outputs.to_vec(),
