@@ -3,7 +3,6 @@
 use std::ffi::c_char;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use atom_core::frame::MAX_SIDE;
 use atom_core::index::Source;
 use atom_core::task::ingest::{Ingest, IngestOptions, IngestReport};
 
@@ -18,7 +17,6 @@ use crate::store::atom_store;
 
 /// A packed 1920x1080 NV12 or I420 picture.
 const DEFAULT_FRAME_BYTES: usize = 1920 * 1080 * 3 / 2;
-const MAX_FRAME_BYTES: usize = MAX_SIDE as usize * MAX_SIDE as usize * 3;
 
 /// Options of an ingest; NULL or zeros are the defaults.
 #[repr(C)]
@@ -105,12 +103,6 @@ pub unsafe extern "C" fn atom_ingest_open(
         };
         let mut options = IngestOptions::new(stream, DEFAULT_FRAME_BYTES);
         if let Some(given) = given {
-            if given.max_frame_bytes > MAX_FRAME_BYTES {
-                return Err(Failure::argument(format!(
-                    "max_frame_bytes is {}: no frame has more than {MAX_FRAME_BYTES}",
-                    given.max_frame_bytes
-                )));
-            }
             if given.max_frame_bytes > 0 {
                 options.max_frame_bytes = given.max_frame_bytes;
             }

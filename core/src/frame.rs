@@ -95,6 +95,9 @@ pub struct FrameFormat {
 /// The largest width or height accepted, in pixels.
 pub const MAX_SIDE: u32 = 16_384;
 
+/// Bytes of the largest frame, tightly packed.
+pub const MAX_FRAME_BYTES: usize = MAX_SIDE as usize * MAX_SIDE as usize * 3;
+
 impl FrameFormat {
     /// An upright BT.601 limited-range picture.
     pub const fn new(pixels: PixelFormat, width: u32, height: u32) -> Self {
@@ -281,12 +284,23 @@ impl FrameBuf {
     }
 
     /// As [`with_capacity`](Self::with_capacity), with its memory already in place: the first copy meets no page fault.
-    pub fn preallocated(bytes: usize) -> Self {
-        let mut frame = Self::with_capacity(bytes);
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfBudget`] when there is not so much memory.
+    pub fn preallocated(bytes: usize) -> Result<Self> {
+        let mut frame = Self::with_capacity(0);
+        frame.data.clear();
+        frame.data.try_reserve_exact(bytes.max(1)).map_err(|_| {
+            Error::new(
+                ErrorKind::OutOfBudget,
+                format!("no memory for a frame of {bytes} bytes"),
+            )
+            .remedy("say the size of the largest frame that will come, not more")
+        })?;
         // Not zero: zeroed memory would be handed out by the kernel page by page, later.
         frame.data.resize(bytes.max(1), 1);
         frame.data.truncate(1);
-        frame
+        Ok(frame)
     }
 
     /// Takes over a tightly packed buffer.

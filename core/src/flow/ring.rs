@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use heapless::spsc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::{Frame, FrameBuf};
+use crate::frame::{Frame, FrameBuf, MAX_FRAME_BYTES};
 
 /// Frames a ring holds unless told otherwise.
 pub const DEPTH: usize = 8;
@@ -95,19 +95,22 @@ pub fn ring(slot_bytes: usize) -> Result<(Producer, Consumer)> {
 /// A ring of `depth` frames of at most `slot_bytes` bytes each, tightly packed. All memory is taken here.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidArgument`] when `depth` is not in 1..=[`MAX_DEPTH`] or `slot_bytes` is zero.
+/// [`ErrorKind::InvalidArgument`] when `depth` is not in 1..=[`MAX_DEPTH`] or `slot_bytes` not in
+/// 1..=[`MAX_FRAME_BYTES`]; [`ErrorKind::OutOfBudget`] when there is not so much memory.
 pub fn ring_of(depth: usize, slot_bytes: usize) -> Result<(Producer, Consumer)> {
-    if !(1..=MAX_DEPTH).contains(&depth) || slot_bytes == 0 {
+    if !(1..=MAX_DEPTH).contains(&depth) || !(1..=MAX_FRAME_BYTES).contains(&slot_bytes) {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
             format!("a ring of {depth} frames of {slot_bytes} bytes"),
         )
-        .remedy(format!("give 1 to {MAX_DEPTH} frames of at least 1 byte")));
+        .remedy(format!(
+            "give 1 to {MAX_DEPTH} frames of 1 to {MAX_FRAME_BYTES} bytes"
+        )));
     }
     let mut empty = Queue::new();
     for _ in 0..depth {
         // Cannot be full: depth is at most its capacity.
-        let _ = empty.enqueue(FrameBuf::preallocated(slot_bytes));
+        let _ = empty.enqueue(FrameBuf::preallocated(slot_bytes)?);
     }
     let shared = Arc::new(Shared {
         empty: UnsafeCell::new(empty),
@@ -373,7 +376,13 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::BadFrame);
         assert!(error.message().contains("8x8 takes 64 bytes"), "{error}");
         assert!(error.message().contains("hold 63"), "{error}");
-        for (depth, bytes) in [(0, 1), (MAX_DEPTH + 1, 1), (1, 0)] {
+        for (depth, bytes) in [
+            (0, 1),
+            (MAX_DEPTH + 1, 1),
+            (1, 0),
+            (1, MAX_FRAME_BYTES + 1),
+            (1, usize::MAX),
+        ] {
             assert!(ring_of(depth, bytes).is_err(), "{depth} {bytes}");
         }
     }

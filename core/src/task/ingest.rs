@@ -19,7 +19,7 @@ use crate::features::Features;
 use crate::flow::channel::{Overflow, Receiver, Sender, channel};
 use crate::flow::ring;
 use crate::flow::stage::Stage;
-use crate::frame::Frame;
+use crate::frame::{Frame, MAX_FRAME_BYTES};
 use crate::index::{NewSegment, NewStream, Store, StreamId};
 use crate::module::Registry;
 use crate::trace;
@@ -38,7 +38,8 @@ pub struct IngestOptions {
     pub stream: NewStream,
     /// How the stream is cut into segments.
     pub sampler: SamplerOptions,
-    /// Bytes of the largest frame that will be pushed, tightly packed; the ring is allocated from it once.
+    /// Bytes of the largest frame that will be pushed, tightly packed, at most
+    /// [`MAX_FRAME_BYTES`]; the ring is allocated from it once.
     pub max_frame_bytes: usize,
     /// Longer side of a stored thumbnail in pixels, 16..=1024.
     pub thumbnail_side: u32,
@@ -120,6 +121,13 @@ impl Ingest {
                     options.thumbnail_side
                 ),
             ));
+        }
+        if !(1..=MAX_FRAME_BYTES).contains(&options.max_frame_bytes) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("max_frame_bytes is {}", options.max_frame_bytes),
+            )
+            .remedy(format!("give 1 to {MAX_FRAME_BYTES}")));
         }
         let mut encoder = VisualEncoder::new(registry)?;
         let sampler = Sampler::new(options.sampler.clone())?;

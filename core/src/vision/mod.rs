@@ -2,8 +2,10 @@
 
 mod detector;
 mod encoder;
+mod pillow;
 mod pixels;
 mod preprocess;
+mod resize;
 mod sampler;
 mod thumbnail;
 

@@ -1,28 +1,26 @@
 //! Pixels to a module's input: crop, colour, antialiased resize, turn, normalise.
 
-use fast_image_resize::FilterType;
-
-use super::pixels::{CHANNELS, Rect, Rgb, before_turn, upright};
+use super::pixels::{CHANNELS, Rect, before_turn, upright};
+use super::resize::Resizer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, Rotation};
 use crate::pack::{Fit, Layout, Order, PreprocessSpec, Resample, ViewSpec};
 
 /// Turns frames of any format and size into what one module reads. Its buffers are reused from frame to frame.
 ///
-/// The result is that of Pillow's `Image.resize` with `box` on the upright RGB picture, but that columns are resized
-/// before rows (faster) and the turn is made last, on few pixels: on photographs that changes rounding only.
+/// The result is that of Pillow's `Image.resize` with `box` on the RGB picture. For an NV12 or I420 frame at least twice
+/// the size of the input it is so but for rounding and clipped colours, and the turn is made last, on few pixels, which
+/// changes rounding only.
 #[derive(Debug)]
 pub struct Preprocessor {
     size: (u32, u32),
-    filter: FilterType,
-    /// How far the filter reaches, in pixels of the smaller picture.
-    support: f64,
+    resample: Resample,
     views: Vec<ViewSpec>,
     layout: Layout,
     order: Order,
     /// Normalised value of each byte, for R, G, B.
     table: Box<[[f32; 256]; CHANNELS]>,
-    rgb: Rgb,
+    resizer: Resizer,
     small: Vec<u8>,
 }
 
@@ -67,20 +65,14 @@ impl Preprocessor {
                 *value = (byte as f32 / 255.0 - mean) / std;
             }
         }
-        let (filter, support) = match spec.resample {
-            Resample::Bilinear => (FilterType::Bilinear, 1.0),
-            Resample::Bicubic => (FilterType::CatmullRom, 2.0),
-            Resample::Lanczos3 => (FilterType::Lanczos3, 3.0),
-        };
         Ok(Self {
             size: (spec.width, spec.height),
-            filter,
-            support,
+            resample: spec.resample,
             views: spec.views.clone(),
             layout: spec.layout,
             order: spec.order,
             table,
-            rgb: Rgb::default(),
+            resizer: Resizer::default(),
             small: Vec::new(),
         })
     }
@@ -110,37 +102,16 @@ impl Preprocessor {
                 ),
             ));
         }
-        let places: Vec<Place> = (0..self.views.len())
-            .map(|view| self.place(view, frame))
-            .collect();
         let rotation = frame.format().rotation;
-        let stored: Vec<Rect> = places
-            .iter()
-            .map(|place| turn_back(place.seen, frame))
-            .collect();
-        // The filter also looks at pixels just outside of what is seen, where there are any.
-        let reach = |(part, place): (&Rect, &Place)| {
-            let (width, height) = upright(rotation, (place.target.2, place.target.3));
-            part.grown(
-                self.support * (part.width / f64::from(width)).max(1.0) + 1.0,
-                self.support * (part.height / f64::from(height)).max(1.0) + 1.0,
-            )
-        };
-        let Some(all) = stored.iter().zip(&places).map(reach).reduce(Rect::union) else {
-            return Ok(());
-        };
-        self.rgb.load(frame, all)?;
-        let view_values = wanted / places.len();
-        for ((place, part), out) in places
-            .iter()
-            .zip(stored)
-            .zip(out.chunks_exact_mut(view_values))
-        {
-            let (_, _, width, height) = place.target;
+        let view_values = wanted / self.views.len();
+        for (view, out) in out.chunks_exact_mut(view_values).enumerate() {
+            let Place { seen, target } = self.place(view, frame);
             // The turn comes after the resize, so that is to the size before the turn.
-            let size = upright(rotation, (width, height));
-            self.rgb.resize(part, self.filter, size, &mut self.small)?;
-            self.normalise(place.target, rotation, out);
+            let size = upright(rotation, (target.2, target.3));
+            let part = turn_back(seen, frame);
+            self.resizer
+                .run(frame, part, self.resample, size, &mut self.small)?;
+            self.normalise(target, rotation, out);
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! Keyframes as small JPEG pictures.
 
-use fast_image_resize::FilterType;
 use jpeg_encoder::{ColorType, Encoder};
 
-use super::pixels::{CHANNELS, Rect, Rgb, before_turn, upright};
+use super::pixels::{CHANNELS, Rect, before_turn, upright};
+use super::resize::Resizer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::Frame;
+use crate::pack::Resample;
 
 /// `frame` as an upright JPEG whose longer side has at most `max_side` pixels (a smaller frame keeps its size), of
 /// `quality` 1..=100.
@@ -32,10 +33,8 @@ pub fn thumbnail(frame: &Frame<'_>, max_side: u32, quality: u8) -> Result<Vec<u8
         width: width.into(),
         height: height.into(),
     };
-    let mut rgb = Rgb::default();
-    rgb.load(frame, whole)?;
     let mut small = Vec::new();
-    rgb.resize(whole, FilterType::Bilinear, stored, &mut small)?;
+    Resizer::default().run(frame, whole, Resample::Bilinear, stored, &mut small)?;
 
     let turned = upright(format.rotation, stored);
     let (w, h) = (turned.0 as usize, turned.1 as usize);

@@ -1,0 +1,210 @@
+//! Part of a frame at another size, antialiased, as interleaved R G B.
+
+use std::fmt::Display;
+
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x2};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer as Convolution};
+
+use super::pillow::Axis;
+use super::pixels::{CHANNELS, Columns, Rect, planes_to_rgb};
+use crate::error::{Error, ErrorKind, Result};
+use crate::frame::{Frame, PixelFormat, Plane};
+use crate::pack::Resample;
+
+/// Rows converted at a time, even: what a band needs stays in the processor's cache.
+const BAND: u32 = 32;
+
+/// Resizes parts of frames. Its buffers are reused from frame to frame.
+///
+/// RGB becomes what Pillow makes of it, value for value. A frame with subsampled chroma that is at least halved is
+/// resized plane by plane and only the small picture is converted, which costs a fraction; values then differ from
+/// Pillow's on the converted frame by rounding and at clipped colours.
+#[derive(Debug, Default)]
+pub(super) struct Resizer {
+    convolution: Convolution,
+    axes: [Axis; 2],
+    band: Vec<u8>,
+    narrow: Vec<u8>,
+    sums: Vec<i32>,
+    luma: Vec<u8>,
+    chroma: [Vec<u8>; 2],
+    packed: Vec<u8>,
+}
+
+impl Resizer {
+    /// Resizes `part` of `frame`, in pixels as stored, to `size` pixels in `out`, which is made as large as needed. Pixels
+    /// just outside of `part` count as far as the filter reaches, as with Pillow's `box`.
+    pub(super) fn run(
+        &mut self,
+        frame: &Frame<'_>,
+        part: Rect,
+        resample: Resample,
+        size: (u32, u32),
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        out.resize(size.0 as usize * size.1 as usize * CHANNELS, 0);
+        let subsampled = matches!(frame.format().pixels, PixelFormat::Nv12 | PixelFormat::I420);
+        let halved =
+            part.width >= f64::from(size.0) * 2.0 && part.height >= f64::from(size.1) * 2.0;
+        if subsampled && halved {
+            self.planes(frame, part, resample, size, out)
+        } else {
+            self.rgb(frame, part, resample, size, out)
+        }
+    }
+
+    /// Converts band by band and resizes each along its rows, then all of them along the columns.
+    fn rgb(
+        &mut self,
+        frame: &Frame<'_>,
+        part: Rect,
+        resample: Resample,
+        (width, height): (u32, u32),
+        out: &mut [u8],
+    ) -> Result<()> {
+        let format = frame.format();
+        let [across, down] = &mut self.axes;
+        across.set(resample, format.width, part.left, part.width, width);
+        down.set(resample, format.height, part.top, part.height, height);
+        let (columns, lines) = (across.reach(), down.reach());
+        // Chroma is shared by pairs of pixels, so conversion starts at even ones.
+        let (left, top) = (columns.start & !1, lines.start & !1);
+        let extra = (columns.start - left) as usize * CHANNELS;
+        let source = Columns {
+            frame,
+            left: left as usize,
+            width: columns.end - left,
+        };
+        let row = source.width as usize * CHANNELS;
+        let made = width as usize * CHANNELS;
+        self.narrow.resize((lines.end - top) as usize * made, 0);
+        let mut done = self.narrow.chunks_exact_mut(made);
+        for y in (top..lines.end).step_by(BAND as usize) {
+            let rows = BAND.min(lines.end - y);
+            self.band.resize(row * rows as usize, 0);
+            source.to_rgb(y, rows, &mut self.band)?;
+            for (line, out) in self.band.chunks_exact(row).zip(&mut done) {
+                across.along_rows(&line[extra..], out);
+            }
+        }
+        let above = (lines.start - top) as usize * made;
+        down.along_columns(width, &self.narrow[above..], &mut self.sums, out);
+        Ok(())
+    }
+
+    /// Resizes every plane and converts the small ones.
+    fn planes(
+        &mut self,
+        frame: &Frame<'_>,
+        part: Rect,
+        resample: Resample,
+        size: (u32, u32),
+        out: &mut [u8],
+    ) -> Result<()> {
+        let format = frame.format();
+        let (width, height) = (format.width, format.height);
+        let half = (width.div_ceil(2), height.div_ceil(2));
+        let chroma = Rect {
+            left: part.left / 2.0,
+            top: part.top / 2.0,
+            width: part.width / 2.0,
+            height: part.height / 2.0,
+        };
+        let Self {
+            convolution,
+            luma,
+            chroma: [first, second],
+            packed,
+            ..
+        } = self;
+        let mut plane = Planes {
+            convolution,
+            packed,
+            filter: match resample {
+                Resample::Bilinear => FilterType::Bilinear,
+                Resample::Bicubic => FilterType::CatmullRom,
+                Resample::Lanczos3 => FilterType::Lanczos3,
+            },
+            size,
+        };
+        plane.resize::<U8>(frame.plane(0), (width, height), part, luma)?;
+        if format.pixels == PixelFormat::Nv12 {
+            plane.resize::<U8x2>(frame.plane(1), half, chroma, first)?;
+        } else {
+            plane.resize::<U8>(frame.plane(1), half, chroma, first)?;
+            plane.resize::<U8>(frame.plane(2), half, chroma, second)?;
+        }
+        planes_to_rgb(format, size, luma, &self.chroma, out)
+    }
+}
+
+/// What resizing any plane of one frame needs.
+struct Planes<'a> {
+    convolution: &'a mut Convolution,
+    packed: &'a mut Vec<u8>,
+    filter: FilterType,
+    size: (u32, u32),
+}
+
+impl Planes<'_> {
+    /// Resizes `part` of a plane of `width` x `height` pixels of type `P`.
+    fn resize<P: PixelTrait>(
+        &mut self,
+        Plane { data, stride }: Plane<'_>,
+        (width, height): (u32, u32),
+        part: Rect,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let pixel = P::size();
+        let row = width as usize * pixel;
+        let rows = height as usize;
+        // Read where it lies, unless its rows start within pixels or the last one ends without its padding.
+        let (data, stride) = match data.get(..stride * rows) {
+            Some(whole) if stride.is_multiple_of(pixel) => (whole, stride),
+            _ => {
+                self.packed.clear();
+                for line in data.chunks(stride).take(rows) {
+                    self.packed.extend_from_slice(&line[..row]);
+                }
+                (&self.packed[..], row)
+            }
+        };
+        let padded = TypedImageRef::<P>::from_buffer((stride / pixel) as u32, height, data);
+        let source = TypedCroppedImage::new(view(padded)?, 0, 0, width, height);
+        out.resize(self.size.0 as usize * self.size.1 as usize * pixel, 0);
+        let mut target = TypedImage::<P>::from_buffer(self.size.0, self.size.1, out)
+            .map_err(|e| failed(self.size, &e))?;
+        self.convolution
+            .resize_typed(
+                &view(source)?,
+                &mut target,
+                &options(part, (width, height), self.filter),
+            )
+            .map_err(|e| failed(self.size, &e))
+    }
+}
+
+fn options(part: Rect, (width, height): (u32, u32), filter: FilterType) -> ResizeOptions {
+    // Rounding must not leave the picture.
+    let (left, top) = (part.left.max(0.0), part.top.max(0.0));
+    ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(filter))
+        .crop(
+            left,
+            top,
+            part.width.min(f64::from(width) - left),
+            part.height.min(f64::from(height) - top),
+        )
+}
+
+fn view<V>(view: std::result::Result<V, impl Display>) -> Result<V> {
+    view.map_err(|e| Error::new(ErrorKind::Internal, format!("a picture to resize: {e}")))
+}
+
+fn failed((width, height): (u32, u32), error: &dyn Display) -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        format!("resizing to {width}x{height}: {error}"),
+    )
+}
