@@ -81,10 +81,15 @@ pub(super) fn remove_orphans(parts: &Path, known: impl Fn(u64) -> bool) -> Resul
     for entry in fs::read_dir(parts).map_err(io)? {
         let entry = entry.map_err(io)?;
         let name = entry.file_name();
-        let Some((id, "vec" | "blob")) = name.to_str().and_then(|n| n.split_once('.')) else {
+        let Some((id, kind)) = name.to_str().and_then(|n| n.split_once('.')) else {
             continue;
         };
-        if id.len() >= 8 && id.parse().is_ok_and(|id| !known(id)) {
+        // A sketch that was being written.
+        let unfinished = kind.starts_with("sketch.");
+        if !unfinished && !matches!(kind, "vec" | "blob" | "sketch") {
+            continue;
+        }
+        if id.len() >= 8 && id.parse().is_ok_and(|id| unfinished || !known(id)) {
             log::info!("{}: removed, never acknowledged", entry.path().display());
             fs::remove_file(entry.path()).map_err(|e| Error::io(entry.path().display(), &e))?;
         }

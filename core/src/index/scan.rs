@@ -6,6 +6,8 @@ use std::collections::BinaryHeap;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::codec::check_vector;
+use super::segment::Record;
+use super::sketch::SketchQuery;
 
 /// A vector of unit length as `scale * i8`. `vector` must have a direction (see [`check_vector`]).
 pub(super) fn quantise(vector: &[f32], norm: f64, out: &mut Vec<i8>) -> f32 {
@@ -56,6 +58,19 @@ impl Query {
     /// The approximate cosine with a quantised vector.
     pub(super) fn approximate(&self, vector: &[i8], scale: f32) -> f32 {
         dot(&self.quantised, vector) as f32 * self.scale * scale
+    }
+
+    /// `record` with its approximate cosine.
+    pub(super) fn candidate(&self, record: &Record, vector: &[i8]) -> Candidate {
+        Candidate {
+            score: self.approximate(vector, record.scale.get()),
+            id: record.id.get(),
+        }
+    }
+
+    /// The query against sketches.
+    pub(super) fn sketched(&self) -> SketchQuery {
+        SketchQuery::new(&self.unit)
     }
 
     /// The cosine with `embedding`; `None` when that has no direction.
@@ -131,6 +146,11 @@ impl Best {
         }
     }
 
+    /// How many are kept.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     pub(super) fn offer(&mut self, candidate: Candidate) {
         if candidate.score < self.floor {
             return;
@@ -149,6 +169,54 @@ impl Best {
 
     pub(super) fn into_vec(self) -> Vec<Candidate> {
         self.heap.into_vec()
+    }
+}
+
+/// The most promising records of many: cheaper than [`Best`] where thousands are kept.
+pub(super) struct Promising {
+    limit: usize,
+    kept: Vec<(f32, u64)>,
+    /// What is below cannot be among them any more.
+    floor: f32,
+}
+
+impl Promising {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            kept: Vec::with_capacity(2 * limit),
+            floor: f32::NEG_INFINITY,
+        }
+    }
+
+    /// Offers those of `scores` that could be among them and that `admit` lets pass. `first` is the id of the first, the
+    /// others follow. NaN is never kept.
+    pub(super) fn offer(&mut self, first: u64, scores: &[f32], admit: &mut dyn FnMut(u64) -> bool) {
+        for (id, &score) in (first..).zip(scores) {
+            if score > self.floor && admit(id) {
+                self.kept.push((score, id));
+                if self.kept.len() == 2 * self.limit {
+                    self.halve();
+                }
+            }
+        }
+    }
+
+    fn halve(&mut self) {
+        let order = |a: &(f32, u64), b: &(f32, u64)| rank(a.0, a.1, b.0, b.1);
+        if self.kept.len() > self.limit {
+            self.kept.select_nth_unstable_by(self.limit - 1, order);
+            self.kept.truncate(self.limit);
+            self.floor = self.kept[self.limit - 1].0;
+        }
+    }
+
+    /// Their ids, ascending: the order they lie in.
+    pub(super) fn into_ids(mut self) -> Vec<u64> {
+        self.halve();
+        let mut ids: Vec<u64> = self.kept.into_iter().map(|(_, id)| id).collect();
+        ids.sort_unstable();
+        ids
     }
 }
 

@@ -1,4 +1,5 @@
-//! The search: a flat scan of the quantised vectors, the best of it scored again by the exact ones.
+//! The search: a flat scan, the best of it scored again by the exact vectors. Of sealed partitions the scan reads sketches
+//! and the i8 vectors of what they find promising; of the last one the i8 vectors.
 
 use std::collections::HashMap;
 
@@ -6,10 +7,31 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::trace;
 
 use super::blob::Blobs;
-use super::scan::{Best, Candidate, Query, rank};
-use super::segment::SLOT_BITS;
-use super::store::Store;
+use super::scan::{Best, Candidate, Promising, Query, rank};
+use super::segment::{Record, SLOT_BITS};
+use super::store::{Store, View};
 use super::types::{Access, Filter, Hit, SegmentId};
+
+/// Records estimated at a time.
+const BLOCK: u32 = 64;
+
+fn slot_of(id: u64) -> u32 {
+    (id & ((1 << SLOT_BITS) - 1)) as u32
+}
+
+impl View {
+    /// Whether a search with `filter` may find `record`.
+    fn admits(&self, record: &Record, filter: &Filter) -> bool {
+        let stream = record.stream.get();
+        filter.stream.is_none_or(|wanted| wanted.0 == stream)
+            && self.name(stream).is_some()
+            && (self.replaced.is_empty() || !self.replaced.contains(&record.id.get()))
+            && filter
+                .from_ns
+                .is_none_or(|from| record.end_ns.get() >= from)
+            && filter.to_ns.is_none_or(|to| record.start_ns.get() < to)
+    }
+}
 
 impl Store {
     /// The segments nearest to `query` (any length but zero; of the store's dimension), best first, equal scores by id. Scores are
@@ -34,30 +56,52 @@ impl Store {
         // Enough that the best k by the exact score are among them: the scan's error is about 1 % of a cosine.
         let mut best = Best::new(filter.k.saturating_mul(4).saturating_add(64));
         let mut maps = HashMap::new();
-        for part in &view.parts {
+        let (mut sketched, mut sketches) = (0, Vec::new());
+        for (at, part) in view.parts.iter().enumerate() {
             let Some(mapped) = inner.map(part) else {
                 continue;
             };
-            for (record, vector) in mapped.iter() {
-                let stream = record.stream.get();
-                let live = match filter.stream {
-                    Some(wanted) => wanted.0 == stream && view.name(stream).is_some(),
-                    None => view.name(stream).is_some(),
-                };
-                if live
-                    && (view.replaced.is_empty() || !view.replaced.contains(&record.id.get()))
-                    && filter
-                        .from_ns
-                        .is_none_or(|from| record.end_ns.get() >= from)
-                    && filter.to_ns.is_none_or(|to| record.start_ns.get() < to)
-                {
-                    best.offer(Candidate {
-                        score: query.approximate(vector, record.scale.get()),
-                        id: record.id.get(),
-                    });
+            // Only the last one grows.
+            let sealed = at + 1 < view.parts.len();
+            let sketch = sealed.then(|| part.sketch(&mapped, inner.access == Access::ReadWrite));
+            if let Some(sketch) = sketch.flatten() {
+                sketched += sketch.records() as usize;
+                sketches.push((part, mapped.clone(), sketch));
+            } else {
+                for (record, vector) in mapped.iter() {
+                    if view.admits(record, filter) {
+                        best.offer(query.candidate(record, vector));
+                    }
                 }
             }
             maps.insert(part.partition, (part, mapped));
+        }
+        if !sketches.is_empty() {
+            // A sketch's error is a few times that of the scan; what it may hide grows with the number of strangers.
+            let enough = best
+                .limit()
+                .saturating_mul(4)
+                .saturating_add(sketched / 256);
+            let mut promising = Promising::new(enough.min(sketched).max(1));
+            let query_sketch = query.sketched();
+            let mut scores = [0.0; BLOCK as usize];
+            for (part, mapped, sketch) in &sketches {
+                for first in (0..sketch.records()).step_by(BLOCK as usize) {
+                    let scores = &mut scores[..BLOCK.min(sketch.records() - first) as usize];
+                    sketch.estimate(&query_sketch, first, scores);
+                    let id = part.partition << SLOT_BITS | u64::from(first);
+                    promising.offer(id, scores, &mut |id| {
+                        let record = mapped.record(slot_of(id));
+                        record.is_some_and(|(record, _)| view.admits(record, filter))
+                    });
+                }
+            }
+            for id in promising.into_ids() {
+                let mapped = maps.get(&(id >> SLOT_BITS));
+                if let Some((record, vector)) = mapped.and_then(|(_, m)| m.record(slot_of(id))) {
+                    best.offer(query.candidate(record, vector));
+                }
+            }
         }
         let mut candidates = best.into_vec();
         candidates.sort_by_key(|c| c.id);
@@ -71,8 +115,7 @@ impl Store {
             if open.as_ref().is_none_or(|(p, _)| *p != partition) {
                 open = Some((partition, Blobs::open(&inner.layout, partition)));
             }
-            let slot = (id & ((1 << SLOT_BITS) - 1)) as u32;
-            let (Some((_, blobs)), Some((record, _))) = (&open, mapped.record(slot)) else {
+            let (Some((_, blobs)), Some((record, _))) = (&open, mapped.record(slot_of(id))) else {
                 continue;
             };
             let embedding = match blobs {

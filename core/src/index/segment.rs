@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use memmap2::{Mmap, MmapOptions};
 use zerocopy::little_endian::{F32, I64, U32, U64};
@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::os::file::sync_dir;
 
 use super::scan::quantise;
+use super::sketch::{self, Sketch};
 use super::types::NewSegment;
 use super::{blob, codec};
 
@@ -86,6 +87,15 @@ impl Layout {
 
     pub(super) fn blob_path(&self, partition: u64) -> PathBuf {
         self.folder.join(format!("{partition:08}.blob"))
+    }
+
+    pub(super) fn sketch_path(&self, partition: u64) -> PathBuf {
+        self.folder.join(format!("{partition:08}.sketch"))
+    }
+
+    /// Bytes of a partition's sketch, if it has one.
+    pub(super) fn sketch_bytes(&self, partition: u64) -> u64 {
+        std::fs::metadata(self.sketch_path(partition)).map_or(0, |meta| meta.len())
     }
 
     pub(super) fn vec_bytes(&self, records: u32) -> u64 {
@@ -320,6 +330,15 @@ pub(super) struct Part {
     pub(super) blob_bytes: AtomicU64,
     records: AtomicU32,
     state: Mutex<State>,
+    sketch: Mutex<Option<Sketched>>,
+}
+
+/// What is known of a sealed partition's sketch.
+#[derive(Debug, Clone)]
+enum Sketched {
+    There(Arc<Sketch>),
+    /// It cannot be made or read now; the next opening of the store tries again.
+    Without,
 }
 
 #[derive(Debug, Default)]
@@ -346,6 +365,7 @@ impl Part {
             blob_bytes: blob_bytes.into(),
             records: records.into(),
             state: Mutex::default(),
+            sketch: Mutex::default(),
         }
     }
 
@@ -424,7 +444,49 @@ impl Part {
     }
 }
 
+impl Part {
+    /// The sketch of this partition, which is sealed and mapped as `mapped`; if `make`, made when it is not there. `None`
+    /// while another thread makes it, and when there is none.
+    pub(super) fn sketch(&self, mapped: &Mapped, make: bool) -> Option<Arc<Sketch>> {
+        if mapped.records < sketch::LEAST_RECORDS {
+            return None;
+        }
+        let mut known = match self.sketch.try_lock() {
+            Ok(known) => known,
+            Err(TryLockError::Poisoned(known)) => known.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let found = known.get_or_insert_with(|| {
+            let path = self.layout.sketch_path(self.partition);
+            let open = || Sketch::open(&self.layout, self.partition, mapped.records, &path);
+            let sketch = match open() {
+                Ok(None) if make => {
+                    Sketch::write(&self.layout, self.partition, mapped, &path).and_then(|()| open())
+                }
+                other => other,
+            };
+            match sketch {
+                Ok(Some(sketch)) => Sketched::There(Arc::new(sketch)),
+                Ok(None) => Sketched::Without,
+                Err(e) => {
+                    log::warn!("{}: searches read whole vectors: {e}", path.display());
+                    Sketched::Without
+                }
+            }
+        });
+        match found {
+            Sketched::There(sketch) => Some(sketch.clone()),
+            Sketched::Without => None,
+        }
+    }
+}
+
 impl Mapped {
+    /// Records acknowledged when it was mapped.
+    pub(super) fn records(&self) -> u32 {
+        self.records
+    }
+
     fn bytes(&self, slot: u32) -> Option<&[u8]> {
         let begin = HEADER_BYTES as usize + slot as usize * self.stride;
         self.map.get(begin..begin + self.stride)

@@ -263,7 +263,9 @@ impl Store {
         inner.refresh()?;
         let view = inner.view();
         let segments = lock(&inner.reader).catalogue.count()?;
-        let size = |part: &Arc<Part>| inner.layout.vec_bytes(part.records());
+        let size = |part: &Arc<Part>| {
+            inner.layout.vec_bytes(part.records()) + inner.layout.sketch_bytes(part.partition)
+        };
         let blobs = |part: &Arc<Part>| part.blob_bytes.load(std::sync::atomic::Ordering::Relaxed);
         Ok(StoreStats {
             streams: view.names.iter().flatten().count() as u64,

@@ -215,7 +215,7 @@ pub struct StoreStats {
     pub segments: u64,
     /// Partitions.
     pub partitions: usize,
-    /// Bytes of scan vectors on disk; once searched they are mapped, clean and the kernel's to drop.
+    /// Bytes of scan vectors and their sketches on disk; once searched they are mapped, clean and the kernel's to drop.
     pub vector_bytes: u64,
     /// Bytes of features and thumbnails on disk.
     pub blob_bytes: u64,

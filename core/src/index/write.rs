@@ -147,7 +147,9 @@ impl Store {
         }
 
         let layout = &self.0.layout;
+        let before = writer.current.as_ref().map(|part| part.partition);
         let part = writer.partition(&self.0, count)?;
+        let sealed = before.filter(|before| *before != part.partition);
         let (partition, created_ns) = (part.partition, part.created_ns);
         let mut batch = Batch::default();
         let mut new: HashMap<i64, u64> = HashMap::new();
@@ -197,6 +199,14 @@ impl Store {
                 part.acknowledge(records, blob_bytes);
             }
             _ => self.0.refresh()?,
+        }
+        if let Some(sealed) = sealed {
+            // Now rather than in the first search to come; without it searches still work.
+            let view = self.0.view();
+            let part = view.parts.iter().find(|p| p.partition == sealed);
+            if let Some((part, mapped)) = part.and_then(|p| Some((p, self.0.map(p)?))) {
+                part.sketch(&mapped, true);
+            }
         }
         Ok(ids_of(segments, &known, &new))
     }
@@ -299,7 +309,9 @@ impl Store {
         let layout = &self.0.layout;
         let mut writer = self.writer()?;
         let parts = writer.catalogue.parts()?;
-        let size = |row: &PartRow| layout.vec_bytes(row.records) + row.blob_bytes;
+        let size = |row: &PartRow| {
+            layout.vec_bytes(row.records) + row.blob_bytes + layout.sketch_bytes(row.partition)
+        };
         let mut total: u64 = parts.iter().map(size).sum::<u64>() + self.0.catalogue_bytes();
         let mut retained = Retained::default();
         let mut last = None;

@@ -104,7 +104,12 @@ impl Writer {
                 .collect()
         })?;
         for &id in &dropped {
-            for path in [layout.vec_path(id as u64), layout.blob_path(id as u64)] {
+            let id = id as u64;
+            for path in [
+                layout.vec_path(id),
+                layout.blob_path(id),
+                layout.sketch_path(id),
+            ] {
                 match fs::remove_file(&path) {
                     Ok(()) => {}
                     Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}

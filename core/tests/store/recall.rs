@@ -7,12 +7,32 @@ use crate::{Random, camera};
 
 /// A store of `count` vectors around shared centres: close to one another, so that their order hangs on small differences.
 fn store(path: &std::path::Path, count: usize, dim: usize, spread: f32) -> (Store, Vec<Vec<f32>>) {
+    store_of(path, count, dim, spread, 50, u64::MAX)
+}
+
+fn open(path: &std::path::Path, dim: usize, partition_bytes: u64, access: Access) -> Store {
     let identity = Identity {
         hash: [3; 32],
         dim,
         description: "recall".into(),
     };
-    let store = Store::open(path, &StoreOptions::new(identity, Access::ReadWrite)).unwrap();
+    let mut options = StoreOptions::new(identity, access);
+    if partition_bytes < u64::MAX {
+        options.partition_bytes = partition_bytes;
+    }
+    Store::open(path, &options).unwrap()
+}
+
+/// Without centres the vectors are strangers to one another.
+fn store_of(
+    path: &std::path::Path,
+    count: usize,
+    dim: usize,
+    spread: f32,
+    centres: usize,
+    partition_bytes: u64,
+) -> (Store, Vec<Vec<f32>>) {
+    let store = open(path, dim, partition_bytes, Access::ReadWrite);
     let stream = camera(&store, "a");
     let mut random = Random(11);
     let mut vector = |around: Option<&Vec<f32>>, spread: f32| -> Vec<f32> {
@@ -20,10 +40,10 @@ fn store(path: &std::path::Path, count: usize, dim: usize, spread: f32) -> (Stor
             .map(|i| around.map_or(0.0, |c| c[i]) + spread * random.normal())
             .collect()
     };
-    let centres: Vec<_> = (0..50).map(|_| vector(None, 1.0)).collect();
+    let centres: Vec<_> = (0..centres).map(|_| vector(None, 1.0)).collect();
     let features: Vec<_> = (0..count)
         .map(|i| Features {
-            embedding: vector(Some(&centres[i % centres.len()]), spread),
+            embedding: vector(i.checked_rem(centres.len()).map(|at| &centres[at]), spread),
             ..Features::default()
         })
         .collect();
@@ -89,6 +109,102 @@ fn the_scan_finds_what_exact_search_finds() {
     }
     println!("recall@10 {found}/{wanted}");
     assert!(found * 100 >= wanted * 99, "recall@10 {found}/{wanted}");
+}
+
+fn sketches(path: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(path.join("parts")).unwrap();
+    let mut found: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().contains(".sketch"))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Bytes of 6,000 of the test's records: what seals a partition.
+const SEALED: u64 = 6000 * 2000;
+
+#[test]
+fn sketches_find_what_exact_search_finds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (count, dim) = (20_000, 384);
+    // Strangers: the nearest of a query is hardly nearer than the rest.
+    let (store, vectors) = store_of(path, count, dim, 1.0, 0, SEALED);
+    let made = sketches(path);
+    assert!(made.len() >= 2, "{made:?}");
+    let mut random = Random(5);
+    let queries: Vec<Vec<f32>> = (0..40)
+        .map(|_| (0..dim).map(|_| random.normal()).collect())
+        .collect();
+    let (mut found, mut wanted) = (0, 0);
+    let mut all = Vec::new();
+    for query in &queries {
+        let mut exact: Vec<_> = vectors
+            .iter()
+            .map(|v| cosine(query, v))
+            .enumerate()
+            .collect();
+        exact.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let hits = store.search(query, &Filter::best(10)).unwrap();
+        wanted += 10;
+        found += exact[..10]
+            .iter()
+            .filter(|(i, _)| hits.iter().any(|h| h.start_ns as usize == *i))
+            .count();
+        // Times are checked before records are forgotten, so a narrow range loses nothing.
+        let (from, to) = (4000, 4200);
+        let filter = Filter {
+            from_ns: Some(from),
+            to_ns: Some(to),
+            ..Filter::best(3)
+        };
+        let within = store.search(query, &filter).unwrap();
+        let mut best: Vec<_> = exact
+            .iter()
+            .filter(|(i, _)| (from..to).contains(&(*i as i64)))
+            .collect();
+        best.truncate(3);
+        let ids = |hits: &[atom_core::index::Hit]| -> Vec<usize> {
+            hits.iter().map(|hit| hit.start_ns as usize).collect()
+        };
+        let best: Vec<usize> = best.iter().map(|(i, _)| *i).collect();
+        assert_eq!(ids(&within), best);
+        all.push(hits);
+    }
+    println!("recall@10 {found}/{wanted}");
+    assert!(found * 100 >= wanted * 99, "recall@10 {found}/{wanted}");
+    drop(store);
+
+    // Flipped, cut short, gone: made again by the next writer; a reader does without.
+    let flip = |path: &std::path::Path| {
+        let mut bytes = std::fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 8;
+        std::fs::write(path, bytes).unwrap();
+    };
+    let whole = std::fs::read(&made[0]).unwrap();
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        flip(&made[0]);
+        std::fs::write(&made[1], &whole[..whole.len() / 3]).unwrap();
+        std::fs::write(path.join("parts/00000001.sketch.tmp-1-1"), b"half").unwrap();
+        let store = open(path, dim, SEALED, access);
+        for (query, hits) in queries.iter().zip(&all) {
+            assert_eq!(&store.search(query, &Filter::best(10)).unwrap(), hits);
+        }
+        if access == Access::ReadWrite {
+            assert_eq!(std::fs::read(&made[0]).unwrap(), whole);
+            assert_eq!(sketches(path), made);
+            store.retain(0).unwrap();
+            assert!(sketches(path).is_empty());
+            assert!(
+                !store
+                    .search(&queries[0], &Filter::best(10))
+                    .unwrap()
+                    .is_empty()
+            );
+        }
+    }
 }
 
 /// Not a test: prints what a search of 100,000 costs.
