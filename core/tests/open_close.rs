@@ -43,10 +43,12 @@ fn threads_and_descriptors() -> std::io::Result<(usize, usize)> {
 #[test]
 fn a_hundred_times() -> Result<(), Box<dyn StdError>> {
     // glibc gives threads heaps of their own, and what each keeps free makes the process wander by megabytes. With one
-    // heap a leak shows and nothing else does.
-    // SAFETY: mallopt takes plain numbers and may be called at any time.
-    let one_heap = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-    assert_eq!(one_heap, 1, "mallopt refuses M_ARENA_MAX");
+    // heap a leak shows and nothing else does. Nor does it learn to keep blocks as large as the weights.
+    for (option, value) in [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, 128 << 10)] {
+        // SAFETY: mallopt takes plain numbers and may be called at any time.
+        let set = unsafe { libc::mallopt(option, value) };
+        assert_eq!(set, 1, "mallopt refuses option {option}");
+    }
     let environment = Environment::open(&EnvironmentOptions::default())?;
     let (dir, cache) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let dir = dir.path();

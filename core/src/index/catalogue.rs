@@ -179,11 +179,13 @@ impl Catalogue {
 
     /// Whether the catalogue is still to be made.
     fn check_version(&self, may_make: bool) -> Result<bool> {
+        // Of one moment: a writer may be making the store beside us.
         let (version, application, tables): (i64, i64, i64) = self.run(|c| {
+            let moment = c.unchecked_transaction()?;
             Ok((
-                c.query_row("PRAGMA user_version", [], |r| r.get(0))?,
-                c.query_row("PRAGMA application_id", [], |r| r.get(0))?,
-                c.query_row("SELECT count(*) FROM sqlite_master", [], |r| r.get(0))?,
+                moment.query_row("PRAGMA user_version", [], |r| r.get(0))?,
+                moment.query_row("PRAGMA application_id", [], |r| r.get(0))?,
+                moment.query_row("SELECT count(*) FROM sqlite_master", [], |r| r.get(0))?,
             ))
         })?;
         if version == 0 && tables == 0 && application == 0 {
