@@ -26,6 +26,7 @@ mod catalogue_copy;
 mod codec;
 mod folder;
 mod lock;
+mod part;
 mod rotation;
 mod scan;
 mod search;

@@ -17,8 +17,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::error::{Error, Result};
 use crate::os::file::atomic_write;
 
+use super::part::Mapped;
 use super::rotation::Rotation;
-use super::segment::{Layout, Mapped, crc_before_last};
+use super::segment::{Layout, crc_before_last};
 use super::sketch_scan::{GROUP, Lookup};
 
 /// Partitions of fewer records are scanned whole: there is nothing to gain.

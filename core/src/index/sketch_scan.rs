@@ -113,7 +113,7 @@ mod tests {
     fn every_way_gives_the_plain_sum() {
         for dim in [1_usize, 31, 33, 128, 384, 1000, 65_536] {
             let bytes = dim.div_ceil(4 * GROUP) * GROUP;
-            let extreme = |i: usize| if i % 3 == 0 { -127 } else { 127 };
+            let extreme = |i: usize| if i.is_multiple_of(3) { -127 } else { 127 };
             let values: Vec<i8> = (0..dim)
                 .map(|i| if dim > 1000 { 127 } else { extreme(i) })
                 .collect();

@@ -13,7 +13,8 @@ use super::blob::Blobs;
 use super::catalogue::{self, Catalogue, SegmentRow};
 use super::folder::{self, Folder};
 use super::lock::WriterLock;
-use super::segment::{self, Layout, Part, SLOT_BITS};
+use super::part::{Mapped, Part};
+use super::segment::{self, Layout, SLOT_BITS};
 use super::types::*;
 use super::writer::{self, Writer};
 
@@ -364,7 +365,7 @@ impl Inner {
     }
 
     /// The partition's records, or `None` when it is unusable: warned of once, then left out.
-    pub(super) fn map(&self, part: &Arc<Part>) -> Option<Arc<segment::Mapped>> {
+    pub(super) fn map(&self, part: &Arc<Part>) -> Option<Arc<Mapped>> {
         if part.damaged() {
             return None;
         }
