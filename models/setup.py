@@ -313,7 +313,7 @@ def step_heldout():
 
 
 def step_llama():
-    """llama.cpp, which the tests compare the decoder with."""
+    """What the tests compare with: llama.cpp for the decoder, OpenTimelineIO for storyboards."""
     wanted = HERE / "requirements-test.txt"
     home = CACHE / "llama"
     key = sha256(wanted) + machine()

@@ -3,7 +3,8 @@
 set -eu
 here=$(dirname "$0")
 ATOM_CACHE=${ATOM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/atom}
-export ATOM_CACHE
+ATOM_DEMO_SCRIPT=$here/demo.txt
+export ATOM_CACHE ATOM_DEMO_SCRIPT
 store=$ATOM_CACHE/demo/store
 rm -rf "$store"
 mkdir -p "$ATOM_CACHE/demo"

@@ -15,6 +15,7 @@ pub mod ort;
 pub mod os;
 pub mod pack;
 pub mod runtime;
+pub mod storyboard;
 pub mod task;
 pub mod trace;
 pub mod vision;

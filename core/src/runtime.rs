@@ -13,11 +13,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::frame::Frame;
 use crate::index::{Access, Hit, Identity, Store, StoreOptions};
+use crate::language::QueryEncoder;
 use crate::module::{ModuleStatus, Registry};
 use crate::ort::{Environment, EnvironmentOptions};
 use crate::pack::{ArtifactCache, GoldenReport, Pack};
+use crate::storyboard::Storyboard;
 use crate::task::Statement;
 use crate::task::ask::Asker;
+use crate::task::assemble::{AssembleQuery, Assembler};
 use crate::task::caption::Captioner;
 use crate::task::ingest::{Ingest, IngestOptions};
 use crate::task::search::{SearchQuery, Searcher};
@@ -59,6 +62,8 @@ pub enum Task {
     Caption,
     /// A picture and a question to an answer.
     Ask,
+    /// A script to a storyboard.
+    Assemble,
 }
 
 /// A pack opened for work. Clones share everything; every method may be called from any thread.
@@ -71,7 +76,9 @@ pub struct Runtime(Arc<Inner>);
 struct Inner {
     environment: &'static Environment,
     registry: Registry,
+    queries: Lazy<QueryEncoder>,
     searcher: Lazy<Searcher>,
+    assembler: Lazy<Assembler>,
     captioner: Lazy<Captioner>,
     asker: Lazy<Asker>,
     observer: Mutex<Option<VisualEncoder>>,
@@ -102,7 +109,9 @@ impl Runtime {
         Ok(Self(Arc::new(Inner {
             environment,
             registry,
+            queries: Lazy::default(),
             searcher: Lazy::default(),
+            assembler: Lazy::default(),
             captioner: Lazy::default(),
             asker: Lazy::default(),
             observer: Mutex::default(),
@@ -114,7 +123,7 @@ impl Runtime {
         let tasks = &self.pack().manifest().tasks;
         match task {
             Task::Index => tasks.index.is_some(),
-            Task::Search => tasks.search.is_some(),
+            Task::Search | Task::Assemble => tasks.search.is_some(),
             Task::Caption => tasks.caption.is_some(),
             Task::Ask => tasks.ask.is_some(),
         }
@@ -177,7 +186,7 @@ impl Runtime {
     /// The segments of `store` that fit the query, best first; empty when nothing does.
     ///
     /// # Errors
-    /// As [`Searcher::search`].
+    /// As [`Searcher::search`]; [`ErrorKind::Unsupported`] when the pack cannot search.
     pub fn search(
         &self,
         store: &Store,
@@ -186,8 +195,30 @@ impl Runtime {
     ) -> Result<Vec<Hit>> {
         self.0
             .searcher
-            .get(|| Searcher::new(&self.0.registry))?
+            .get(|| Ok(Searcher::new(self.queries()?)))?
             .search(store, query, control)
+    }
+
+    /// A storyboard of segments of `store` for the lines of a script.
+    ///
+    /// # Errors
+    /// As [`Assembler::assemble`]; [`ErrorKind::Unsupported`] when the pack cannot search.
+    pub fn assemble(
+        &self,
+        store: &Store,
+        query: &AssembleQuery,
+        control: &Control,
+    ) -> Result<Storyboard> {
+        self.0
+            .assembler
+            .get(|| Ok(Assembler::new(self.queries()?)))?
+            .assemble(store, query, control)
+    }
+
+    /// What searching and assembling share.
+    fn queries(&self) -> Result<QueryEncoder> {
+        let queries = self.0.queries.get(|| QueryEncoder::new(&self.0.registry))?;
+        Ok(queries.as_ref().clone())
     }
 
     /// Says what the pictures whose `features` are given show. They should be of one segment. `on_text` gets the text

@@ -55,7 +55,13 @@ fn visual_reference(pixels: &[u8], width: u32, height: u32) -> Value {
 fn foreign_pack_serves_every_task_and_equals_its_reference() {
     let folder = temporary();
     let runtime = open(folder.path());
-    for task in [Task::Index, Task::Search, Task::Caption, Task::Ask] {
+    for task in [
+        Task::Index,
+        Task::Search,
+        Task::Caption,
+        Task::Ask,
+        Task::Assemble,
+    ] {
         assert!(runtime.serves(task), "{task:?}");
     }
     let control = Control::default();

@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["pack"],
     &["module"],
     &["vision", "language", "index", "ground"],
+    &["storyboard"],
     &["task"],
     &["runtime"],
 ];
@@ -47,6 +48,13 @@ const ALSO_NOT: &[(&str, &[&str], &str)] = &[
         "ground",
         &["ort", "budget", "flow", "pack", "module", "frame", "index"],
         "grounding is arithmetic on features",
+    ),
+    (
+        "storyboard",
+        &[
+            "ort", "budget", "flow", "pack", "module", "vision", "language", "frame",
+        ],
+        "a storyboard is of what is stored, and runs no model",
     ),
 ];
 

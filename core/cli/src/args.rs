@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use atom_core::control::TextOptions;
 use clap::{Args, Parser, Subcommand};
 
-/// Search, caption and question video with shared on-device modules.
+/// Search, caption, question and assemble video with shared on-device modules.
 #[derive(Debug, Parser)]
 #[command(name = "atom", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
@@ -56,6 +56,8 @@ pub enum Command {
     Caption(CaptionArgs),
     /// Answer a question about one time of a stream or of a file.
     Ask(AskArgs),
+    /// Choose clips for the lines of a script.
+    Assemble(AssembleArgs),
     /// Write a video's pictures as raw NV12, to feed a program that takes a camera's frames.
     Frames(FramesArgs),
     /// Load every module of the pack and tell the truth about it.
@@ -112,6 +114,9 @@ pub struct SearchArgs {
     /// Cosine below which nothing matches; the pack's own when absent.
     #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
     pub min_score: Option<f32>,
+    /// Write a page with pictures and times.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// Which picture.
@@ -167,6 +172,53 @@ pub struct AskArgs {
     pub at: At,
     #[command(flatten)]
     pub generate: Generate,
+}
+
+#[derive(Debug, Args)]
+pub struct AssembleArgs {
+    /// The script, one line for each shot, `#` begins a comment; `-` is standard input.
+    pub script: PathBuf,
+    /// What the storyboard is called.
+    #[arg(long)]
+    pub title: Option<String>,
+    /// Write the JSON document to a file.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Write an OpenTimelineIO document, which editing programs read.
+    #[arg(long, value_name = "FILE")]
+    pub otio: Option<PathBuf>,
+    /// Write a page with pictures and times.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Most clips for each line.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub per_line: usize,
+    /// No clip is shorter, in seconds: a shorter segment grows into the time around it.
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub min_length: f64,
+    /// No clip is longer, in seconds.
+    #[arg(long, default_value_t = 10.0, value_name = "S")]
+    pub max_length: f64,
+    /// How much of a cosine a clip loses that repeats another, 0 to 1.
+    #[arg(
+        long,
+        default_value_t = 0.2,
+        value_name = "X",
+        allow_negative_numbers = true
+    )]
+    pub variety: f32,
+    /// Cosine below which nothing matches; the pack's own when absent.
+    #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
+    pub min_score: Option<f32>,
+    /// No clip reaches before this second of its stream.
+    #[arg(long, value_name = "S")]
+    pub from: Option<f64>,
+    /// No clip reaches past this second of its stream.
+    #[arg(long, value_name = "S")]
+    pub to: Option<f64>,
+    /// Only this stream.
+    #[arg(long)]
+    pub stream: Option<String>,
 }
 
 #[derive(Debug, Args)]

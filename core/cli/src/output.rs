@@ -1,6 +1,7 @@
 //! How results and errors are printed.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -79,6 +80,15 @@ pub fn print_text(text: &str) -> Result<()> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => Err(Error::io("standard output", &error)),
+    }
+}
+
+/// Writes a document the user asked for, and says so unless `quiet`; devices and pipes will do.
+pub fn write_file(path: &Path, text: &str, quiet: bool) -> Result<()> {
+    std::fs::write(path, text).map_err(|error| Error::io(path.display(), &error))?;
+    match quiet {
+        true => Ok(()),
+        false => print_line(&format!("  written: {}", path.display())),
     }
 }
 

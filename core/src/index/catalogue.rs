@@ -373,6 +373,17 @@ impl Catalogue {
         })
     }
 
+    /// Start of the first and end of the last segment of `stream`.
+    pub(super) fn range(&self, stream: StreamId) -> Result<Option<(i64, i64)>> {
+        self.run(|c| {
+            c.prepare_cached("SELECT min(start_ns), max(end_ns) FROM visible WHERE stream = ?1")?
+                .query_row([stream.0], |r| {
+                    let (start, end): (Option<i64>, Option<i64>) = (r.get(0)?, r.get(1)?);
+                    Ok(start.zip(end))
+                })
+        })
+    }
+
     pub(super) fn caption(&self, id: SegmentId, maker: &str) -> Result<Option<String>> {
         self.run(|c| {
             c.prepare_cached("SELECT text FROM captions WHERE segment = ?1 AND maker = ?2")?

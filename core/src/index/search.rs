@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::trace;
 
 use super::blob::Blobs;
@@ -38,17 +38,12 @@ impl Store {
     /// exact cosines. Empty when nothing passes the filter. Damaged records are left out, warned of and counted.
     ///
     /// # Errors
-    /// `InvalidArgument`: a query of another dimension, zero, or with a NaN; `k` of 0; a NaN `min_score`.
+    /// `InvalidArgument`: a query of another dimension, zero, or with a NaN; what [`Filter::check`] refuses.
     pub fn search(&self, query: &[f32], filter: &Filter) -> Result<Vec<Hit>> {
         let _span = trace::span("index", "scan");
         let inner = &self.0;
         let query = Query::new(query, inner.layout.dim)?;
-        if filter.k == 0 || filter.min_score.is_some_and(f32::is_nan) {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                "a search for no hits, or with a NaN as least score",
-            ));
-        }
+        filter.check()?;
         if inner.access == Access::ReadOnly {
             inner.refresh()?;
         }

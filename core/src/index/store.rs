@@ -233,6 +233,19 @@ impl Store {
         Ok(self.row(id)?.segment)
     }
 
+    /// From the start of the first segment of `stream` to the end of its last, nanoseconds; `None` without segments.
+    pub fn range(&self, stream: StreamId) -> Result<Option<(i64, i64)>> {
+        lock(&self.0.reader).catalogue.range(stream)
+    }
+
+    /// The search vector of segment `id`, of the store's dimension.
+    ///
+    /// # Errors
+    /// `NotFound`; `StoreCorrupt` when its bytes are damaged.
+    pub fn embedding(&self, id: SegmentId) -> Result<Vec<f32>> {
+        self.blob(id, Blobs::embedding)
+    }
+
     /// The features of segment `id`.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 
 /// A stream (one camera or file) of one store. Never reused, also not after the stream was deleted.
@@ -174,6 +175,24 @@ impl Filter {
             from_ns: None,
             to_ns: None,
             min_score: None,
+        }
+    }
+
+    /// # Errors
+    /// `InvalidArgument`: a `k` of 0, a NaN `min_score`, an empty range of time.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
+        if self.k == 0 {
+            return wrong("a search for no hits".to_owned());
+        }
+        if self.min_score.is_some_and(f32::is_nan) {
+            return wrong("a search with a NaN as least score".to_owned());
+        }
+        match (self.from_ns, self.to_ns) {
+            (Some(from), Some(to)) if from >= to => {
+                wrong(format!("the time range from {from} ns to {to} ns is empty"))
+            }
+            _ => Ok(()),
         }
     }
 }

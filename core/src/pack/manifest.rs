@@ -65,6 +65,8 @@ impl TasksSpec {
             ("search", self.search.is_some()),
             ("caption", self.caption.is_some()),
             ("ask", self.ask.is_some()),
+            // The same modules as search's.
+            ("assemble", self.search.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, served)| served.then_some(name))

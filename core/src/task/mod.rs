@@ -1,6 +1,7 @@
 //! Tasks: paths through modules. Tasks own no module and never import each other; what several of them share is here.
 
 pub mod ask;
+pub mod assemble;
 pub mod caption;
 pub mod ingest;
 pub mod search;

@@ -3,8 +3,7 @@
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Filter, Hit, Store};
-use crate::language::TextEncoder;
-use crate::module::Registry;
+use crate::language::QueryEncoder;
 use crate::trace;
 
 /// What to look for, and where.
@@ -41,39 +40,22 @@ impl SearchQuery {
 /// The largest `k` a query may ask for.
 pub const MAX_HITS: usize = 10_000;
 
-/// The search task: text encoder, then the store's scan. Safe to share between threads.
+/// The search task: query encoder, then the store's scan. Safe to share between threads.
 pub struct Searcher {
-    encoder: TextEncoder,
-    template: String,
-    min_score: f32,
+    encoder: QueryEncoder,
 }
 
 impl Searcher {
-    /// The search path of the registry's pack. Loads no module.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`] when the pack cannot search.
-    pub fn new(registry: &Registry) -> Result<Self> {
-        let manifest = registry.pack().manifest();
-        let task = manifest.tasks.search.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unsupported,
-                format!("pack {:?} cannot search", manifest.id),
-            )
-            .remedy("use a pack whose pack.toml has [tasks.search]")
-        })?;
-        Ok(Self {
-            encoder: TextEncoder::new(registry, &task.text_encoder)?,
-            template: task.query_template.clone(),
-            min_score: task.min_score,
-        })
+    /// The search path with the pack's query encoder. Loads no module.
+    pub fn new(encoder: QueryEncoder) -> Self {
+        Self { encoder }
     }
 
     /// The best segments of `store` for the query, best first; empty when nothing reaches the threshold.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for a blank or over-long text or a `k` out of range, [`ErrorKind::NotFound`] for
-    /// a stream the store does not have, and what the encoder and the store report.
+    /// [`ErrorKind::InvalidArgument`] for a blank or over-long text, a `k` out of range or an empty range of time,
+    /// [`ErrorKind::NotFound`] for a stream the store does not have, and what the encoder and the store report.
     pub fn search(
         &self,
         store: &Store,
@@ -87,33 +69,18 @@ impl Searcher {
                 format!("{} hits asked for: k must be 1..={MAX_HITS}", query.k),
             ));
         }
-        let words = query.text.trim();
-        if words.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidArgument, "the query is blank"));
-        }
-        if let (Some(from), Some(to)) = (query.from_ns, query.to_ns)
-            && from >= to
-        {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("the time range from {from} ns to {to} ns is empty"),
-            ));
-        }
         let stream = match &query.stream {
             Some(name) => Some(store.stream(name)?.id),
             None => None,
         };
-        let prompt = self.template.replace("{}", words);
-        let vector = self.encoder.encode(&prompt, control)?;
-        store.search(
-            &vector,
-            &Filter {
-                k: query.k,
-                stream,
-                from_ns: query.from_ns,
-                to_ns: query.to_ns,
-                min_score: Some(query.min_score.unwrap_or(self.min_score)),
-            },
-        )
+        let filter = Filter {
+            k: query.k,
+            stream,
+            from_ns: query.from_ns,
+            to_ns: query.to_ns,
+            min_score: Some(query.min_score.unwrap_or(self.encoder.min_score())),
+        };
+        filter.check()?;
+        store.search(&self.encoder.encode(&query.text, control)?, &filter)
     }
 }

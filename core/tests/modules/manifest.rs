@@ -17,7 +17,7 @@ fn everything_is_read() -> Test {
     let manifest = Manifest::parse(FULL)?;
     assert_eq!(
         manifest.tasks.served(),
-        ["index", "search", "caption", "ask"]
+        ["index", "search", "caption", "ask", "assemble"]
     );
     let kinds: Vec<ModuleKind> = manifest.modules.iter().map(|module| module.kind).collect();
     use ModuleKind as K;

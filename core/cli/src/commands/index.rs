@@ -82,8 +82,10 @@ fn index(
     sampler: SamplerOptions,
 ) -> Result<IngestReport> {
     let mut reader = VideoReader::open(file)?;
+    // So that it means the same elsewhere, in a storyboard's links for one.
+    let path = std::path::absolute(file).map_err(|error| Error::io(file.display(), &error))?;
     let source = Source {
-        uri: file.display().to_string(),
+        uri: path.display().to_string(),
         sha256: Some(sha256(file)?),
         bytes: None,
     };

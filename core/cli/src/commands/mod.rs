@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod ask;
+pub mod assemble;
 pub mod bench;
 mod caption;
 mod doctor;
@@ -26,6 +27,7 @@ pub fn dispatch(session: &mut Session, command: Command) -> Result<ExitCode> {
         Command::Search(args) => search::run(session, args),
         Command::Caption(args) => caption::run(session, &args),
         Command::Ask(args) => ask::run(session, &args),
+        Command::Assemble(args) => assemble::run(session, &args),
         Command::Frames(args) => frames::run(session, &args),
         Command::Doctor => doctor::run(session),
         Command::Run(args) => run::run(session, &args),

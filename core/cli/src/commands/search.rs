@@ -8,7 +8,8 @@ use atom_core::task::search::SearchQuery;
 use serde::Serialize;
 
 use crate::args::SearchArgs;
-use crate::output::{nanoseconds, print_json, print_line, seconds};
+use crate::output::{nanoseconds, print_json, print_line, seconds, write_file};
+use crate::page;
 use crate::session::Session;
 
 #[derive(Serialize)]
@@ -40,31 +41,34 @@ pub fn run(session: &mut Session, args: SearchArgs) -> Result<ExitCode> {
         ..Control::default()
     };
     let hits = session.runtime()?.search(&store, &query, &control)?;
-    if session.global.json {
+    let json = session.global.json;
+    if json {
         let hits = hits
-            .into_iter()
+            .iter()
             .map(|hit| FoundHit {
+                stream: hit.stream.clone(),
                 start_s: seconds(hit.start_ns),
                 end_s: seconds(hit.end_ns),
                 keyframe_s: seconds(hit.keyframe_ns),
                 score: hit.score,
-                stream: hit.stream,
             })
             .collect();
         print_json(&Found { hits })?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if hits.is_empty() {
+    } else if hits.is_empty() {
         print_line("  no match")?;
+    } else {
+        for hit in &hits {
+            print_line(&format!(
+                "  {:>8.2} – {:<8.2} s  {:.3}  {}",
+                seconds(hit.start_ns),
+                seconds(hit.end_ns),
+                hit.score,
+                hit.stream
+            ))?;
+        }
     }
-    for hit in hits {
-        print_line(&format!(
-            "  {:>8.2} – {:<8.2} s  {:.3}  {}",
-            seconds(hit.start_ns),
-            seconds(hit.end_ns),
-            hit.score,
-            hit.stream
-        ))?;
+    if let Some(file) = &args.html {
+        write_file(file, &page::search(&store, &query.text, &hits)?, json)?;
     }
     Ok(ExitCode::SUCCESS)
 }
