@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use atom_core::Error;
 use atom_core::control::CancelToken;
 
+use crate::assemble::atom_storyboard;
 use crate::boundary::{Outcome, catch};
 use crate::generation::atom_generated;
 use crate::search::atom_results;
@@ -22,6 +23,7 @@ use crate::search::atom_results;
 pub(crate) enum Payload {
     Results(atom_results),
     Generated(atom_generated),
+    Storyboard(atom_storyboard),
 }
 
 /// What arrives in the queue.

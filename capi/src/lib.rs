@@ -9,6 +9,7 @@
 #![allow(non_camel_case_types)]
 
 pub mod ask;
+pub mod assemble;
 pub(crate) mod boundary;
 pub mod caption;
 pub mod control;

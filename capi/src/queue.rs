@@ -6,6 +6,7 @@ use std::time::Duration;
 use atom_core::control::CancelToken;
 use atom_core::runtime::Runtime;
 
+use crate::assemble::atom_storyboard;
 use crate::boundary::{
     Out, OutStruct, Outcome, borrow, give, guard, guard_anywhere, handle, read_struct, sized, take,
 };
@@ -63,8 +64,10 @@ pub struct atom_event {
     pub results: *mut atom_results,
     /// With DONE of a caption or an answer that went well: the text. Else NULL.
     pub generated: *mut atom_generated,
+    /// With DONE of an assembly that went well: the storyboard. Else NULL.
+    pub storyboard: *mut atom_storyboard,
 }
-sized!(atom_event, up to generated: *mut atom_generated);
+sized!(atom_event, up to storyboard: *mut atom_storyboard);
 
 /// Where the results of asynchronous calls arrive. One per main loop.
 pub struct atom_queue {
@@ -190,6 +193,7 @@ impl Event {
             text: std::ptr::null_mut(),
             results: std::ptr::null_mut(),
             generated: std::ptr::null_mut(),
+            storyboard: std::ptr::null_mut(),
         };
         match self {
             Self::Text {
@@ -215,6 +219,9 @@ impl Event {
                     }
                     Ok(Payload::Generated(text)) => {
                         event.generated = give(text);
+                    }
+                    Ok(Payload::Storyboard(storyboard)) => {
+                        event.storyboard = give(storyboard);
                     }
                     Err(failure) => {
                         event.status = failure.status as i32;
@@ -242,11 +249,13 @@ pub unsafe extern "C" fn atom_event_clear(event: *mut atom_event) -> atom_status
         unsafe {
             drop(take(given.results)?);
             drop(take(given.generated)?);
+            drop(take(given.storyboard)?);
             if !given.text.is_null() {
                 drop(CString::from_raw(given.text));
             }
             (*event).results = std::ptr::null_mut();
             (*event).generated = std::ptr::null_mut();
+            (*event).storyboard = std::ptr::null_mut();
             (*event).text = std::ptr::null_mut();
         }
         Ok(atom_status::OK)
@@ -254,7 +263,8 @@ pub unsafe extern "C" fn atom_event_clear(event: *mut atom_event) -> atom_status
 }
 
 /// Asks an asynchronous request to stop at its next step. Never blocks; any thread; more than once does no harm. The
-/// request still ends with its DONE event: searches with ATOM_STATUS_CANCELLED, captions and answers with the text so
+/// request still ends with its DONE event: searches and assemblies with
+/// ATOM_STATUS_CANCELLED, captions and answers with the text so
 /// far and ATOM_STOP_CANCELLED, or ATOM_STATUS_CANCELLED if they had not begun. ATOM_STATUS_NOT_FOUND when no request of
 /// that number is under way (it has ended, or never was).
 ///

@@ -43,6 +43,8 @@ pub enum atom_task {
     CAPTION = 3,
     /// A segment or picture and a question to an answer.
     ASK = 4,
+    /// A script to a storyboard.
+    ASSEMBLE = 5,
 }
 
 /// How short the machine is of memory.
@@ -176,9 +178,10 @@ pub unsafe extern "C" fn atom_runtime_serves(
             2 => Task::Search,
             3 => Task::Caption,
             4 => Task::Ask,
+            5 => Task::Assemble,
             other => {
                 return Err(Failure::argument(format!(
-                    "task is {other}: it must be one of ATOM_TASK_* (1 to 4)"
+                    "task is {other}: it must be one of ATOM_TASK_* (1 to 5)"
                 )));
             }
         };

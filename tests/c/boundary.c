@@ -299,10 +299,84 @@ static void searches(const atom_runtime *runtime, const atom_store *store)
     free(megabyte);
 }
 
+static void storyboards(const atom_runtime *runtime, const atom_store *store)
+{
+    atom_assemble_options options = {.struct_size = sizeof options};
+    atom_storyboard *board = UNTOUCHED(atom_storyboard);
+    atom_clip clip = {.struct_size = sizeof clip};
+    atom_line line = {.struct_size = sizeof line};
+    char *megabyte = letters(1u << 20), *json = NULL;
+    char many[2 * 101 + 1] = "";
+    float zero = 0;
+    for (int i = 0; i < 101; i++)
+        strcat(many, "a\n");
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_assemble(runtime, store, NULL, NULL, &board));
+    EXPECT_TOLD(ATOM_STATUS_INVALID_ARGUMENT, "no lines", atom_assemble(runtime, store, "", NULL, &board));
+    EXPECT_TOLD(ATOM_STATUS_INVALID_ARGUMENT, "no lines", atom_assemble(runtime, store, " \n\n# only\n", NULL, &board));
+    EXPECT_TOLD(ATOM_STATUS_INVALID_ARGUMENT, "UTF-8", atom_assemble(runtime, store, NOT_UTF8, NULL, &board));
+    EXPECT_TOLD(ATOM_STATUS_INVALID_ARGUMENT, "64 kB", atom_assemble(runtime, store, megabyte, NULL, &board));
+    EXPECT_TOLD(ATOM_STATUS_INVALID_ARGUMENT, "101 lines", atom_assemble(runtime, store, many, NULL, &board));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_assemble(NULL, store, "a cat", NULL, &board));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_assemble(runtime, NULL, "a cat", NULL, &board));
+    /* A closed store, or something else that is not an open one. */
+    EXPECT_TOLD(ATOM_STATUS_INVALID_ARGUMENT, "not an open atom_store",
+                atom_assemble(runtime, (const atom_store *)(const void *)runtime, "a cat", NULL, &board));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_assemble(runtime, store, "a cat", NULL, NULL));
+#define BAD_OPTION(told, change)                                                                    \
+    do {                                                                                            \
+        options = (atom_assemble_options){.struct_size = sizeof options};                           \
+        change;                                                                                     \
+        EXPECT_TOLD(ATOM_STATUS_INVALID_ARGUMENT, told, atom_assemble(runtime, store, "a cat", &options, &board)); \
+    } while (0)
+    BAD_OPTION("struct_size", options.struct_size = 3);
+    BAD_OPTION("clips a line", options.per_line = 101);
+    BAD_OPTION("clips a line", options.per_line = UINT32_MAX);
+    BAD_OPTION("at least -", options.min_length_ns = -1);
+    BAD_OPTION("at least", options.min_length_ns = INT64_MAX);
+    BAD_OPTION("at most", options.max_length_ns = 1);
+    BAD_OPTION("at most", options.max_length_ns = INT64_MIN);
+    BAD_OPTION("variety", options.variety = zero / zero);
+    BAD_OPTION("variety", options.variety = 1.5f);
+    BAD_OPTION("variety", options.variety = -0.5f);
+    BAD_OPTION("score", options.min_score = zero / zero);
+    BAD_OPTION("score", options.min_score = -2);
+    BAD_OPTION("UTF-8", options.stream = NOT_UTF8);
+    BAD_OPTION("UTF-8", options.title = NOT_UTF8);
+    BAD_OPTION("4096", options.title = megabyte);
+    BAD_OPTION("empty", (options.from_ns = 10, options.to_ns = 5));
+    BAD_OPTION("priority", options.priority = 9);
+    options = (atom_assemble_options){.struct_size = sizeof options, .stream = "there is no such stream"};
+    EXPECT_TOLD(ATOM_STATUS_NOT_FOUND, "no such", atom_assemble(runtime, store, "a cat", &options, &board));
+    CHECK(board == UNTOUCHED(atom_storyboard));
+
+    CHECK(atom_storyboard_clip_count(NULL) == 0 && atom_storyboard_line_count(NULL) == 0);
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_storyboard_clip(NULL, 0, &clip));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_storyboard_line(NULL, 0, &line));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_storyboard_json(NULL, &json));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_storyboard_otio(NULL, &json));
+    EXPECT(ATOM_STATUS_OK, atom_storyboard_close(NULL));
+    /* Every extreme that is allowed. */
+    options = (atom_assemble_options){.struct_size = sizeof options, .per_line = 50, .min_length_ns = 1,
+                                      .max_length_ns = INT64_MAX, .variety = 1, .min_score = -1,
+                                      .from_ns = INT64_MIN, .to_ns = INT64_MAX};
+    EXPECT(ATOM_STATUS_OK, atom_assemble(runtime, store, "a cat\na dog", &options, &board));
+    CHECK(atom_storyboard_line_count(board) == 2);
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_storyboard_line(board, 2, &line));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_storyboard_line(board, SIZE_MAX, &line));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_storyboard_clip(board, SIZE_MAX, &clip));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_storyboard_line(board, 0, NULL));
+    line.struct_size = 1;
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_storyboard_line(board, 0, &line));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_storyboard_json(board, NULL));
+    EXPECT(ATOM_STATUS_OK, atom_storyboard_close(board));
+    free(megabyte);
+}
+
 static void queues(const atom_runtime *runtime, const atom_store *store)
 {
     atom_queue_options options = {.struct_size = sizeof options, .capacity = 5000};
     atom_generate_options generate = {.struct_size = sizeof generate};
+    atom_assemble_options assemble = {.struct_size = sizeof assemble};
     atom_event event = {.struct_size = sizeof event};
     atom_queue *queue = UNTOUCHED(atom_queue);
     atom_canceller *canceller = NULL;
@@ -321,9 +395,14 @@ static void queues(const atom_runtime *runtime, const atom_store *store)
     EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_search_async(queue, store, NULL, NULL, NULL, &request));
     EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_search_async(NULL, store, "a cat", NULL, NULL, &request));
     EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_caption_async(queue, NULL, 1, NULL, NULL, &request));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_assemble_async(queue, store, NULL, NULL, NULL, &request));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_assemble_async(queue, NULL, "a cat", NULL, NULL, &request));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_assemble_async(NULL, store, "a cat", NULL, NULL, &request));
     EXPECT(ATOM_STATUS_OK, atom_canceller_create(&canceller));
     generate.canceller = canceller;
     EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_caption_async(queue, store, 1, &generate, NULL, &request));
+    assemble.canceller = canceller;
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_assemble_async(queue, store, "a cat", &assemble, NULL, &request));
     EXPECT(ATOM_STATUS_OK, atom_canceller_close(canceller));
     CHECK(request == 77);
     EXPECT(ATOM_STATUS_OK, atom_queue_close(queue));
@@ -345,6 +424,7 @@ int main(int argc, char **argv)
         return report();
     ingests(runtime, store);
     searches(runtime, store);
+    storyboards(runtime, store);
     queues(runtime, store);
     /* In any order. */
     EXPECT(ATOM_STATUS_OK, atom_runtime_close(runtime));

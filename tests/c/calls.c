@@ -181,6 +181,82 @@ static atom_event next(const atom_queue *queue)
     }
 }
 
+/* Whether every promise about lines and clips is kept. */
+static void check_storyboard(const atom_storyboard *board)
+{
+    char *json = NULL, *otio = NULL;
+    size_t lines = atom_storyboard_line_count(board), clips = atom_storyboard_clip_count(board);
+    CHECK(lines == 2 && clips >= 1);
+    for (size_t i = 0; i < lines; i++) {
+        atom_line line = {.struct_size = sizeof line};
+        EXPECT(ATOM_STATUS_OK, atom_storyboard_line(board, i, &line));
+        CHECK(line.writer == ATOM_WRITER_SCRIPT && line.best_score <= 1 && line.best_score >= -1);
+        CHECK(strcmp(line.text, i ? "a submarine under the sea" : "cars parked in a street") == 0);
+        CHECK(line.unmatched == (i ? ATOM_UNMATCHED_NO_MATCH : ATOM_UNMATCHED_MATCHED));
+    }
+    for (size_t i = 0; i < clips; i++) {
+        atom_clip clip = {.struct_size = sizeof clip};
+        EXPECT(ATOM_STATUS_OK, atom_storyboard_clip(board, i, &clip));
+        CHECK(clip.line == 0 && clip.segment != 0 && clip.score > 0 && clip.stream && *clip.stream);
+        CHECK(clip.end_ns - clip.start_ns >= 1500000000);
+        CHECK(clip.start_ns <= clip.keyframe_ns && clip.keyframe_ns <= clip.end_ns);
+        for (size_t j = 0; j < i; j++) {
+            atom_clip other = {.struct_size = sizeof other};
+            EXPECT(ATOM_STATUS_OK, atom_storyboard_clip(board, j, &other));
+            CHECK(strcmp(clip.stream, other.stream) != 0 || clip.end_ns <= other.start_ns ||
+                  other.end_ns <= clip.start_ns);
+        }
+    }
+    EXPECT(ATOM_STATUS_OK, atom_storyboard_json(board, &json));
+    EXPECT(ATOM_STATUS_OK, atom_storyboard_otio(board, &otio));
+    CHECK(json && strstr(json, "\"clips\":[{") && strstr(json, "no_match"));
+    CHECK(otio && strstr(otio, "Timeline.1") && strstr(otio, "cars parked in a street"));
+    atom_string_free(json);
+    atom_string_free(otio);
+}
+
+static void storyboards(void)
+{
+    static const char script[] = "# a comment\ncars parked in a street\n\n  a submarine under the sea\n";
+    atom_assemble_options options = {.struct_size = sizeof options, .per_line = 2, .min_length_ns = 1500000000};
+    atom_storyboard *board = NULL;
+    atom_canceller *canceller = NULL;
+    atom_queue *queue = NULL;
+    uint64_t request = 0;
+    int tag = 0;
+    EXPECT(ATOM_STATUS_OK, atom_runtime_serves(runtime, ATOM_TASK_ASSEMBLE));
+    EXPECT(ATOM_STATUS_OK, atom_assemble(runtime, store, script, &options, &board));
+    check_storyboard(board);
+    EXPECT(ATOM_STATUS_OK, atom_storyboard_close(board));
+    EXPECT(ATOM_STATUS_OK, atom_assemble(runtime, store, script, NULL, &board));
+    CHECK(atom_storyboard_clip_count(board) == 1);
+    EXPECT(ATOM_STATUS_OK, atom_storyboard_close(board));
+
+    EXPECT(ATOM_STATUS_OK, atom_canceller_create(&canceller));
+    EXPECT(ATOM_STATUS_OK, atom_canceller_cancel(canceller));
+    options.canceller = canceller;
+    board = NULL;
+    EXPECT(ATOM_STATUS_CANCELLED, atom_assemble(runtime, store, script, &options, &board));
+    CHECK(board == NULL);
+    options.canceller = NULL;
+    EXPECT(ATOM_STATUS_OK, atom_canceller_close(canceller));
+
+    EXPECT(ATOM_STATUS_OK, atom_queue_create(runtime, NULL, &queue));
+    EXPECT(ATOM_STATUS_OK, atom_assemble_async(queue, store, script, &options, &tag, &request));
+    {
+        atom_event event = next(queue);
+        CHECK(event.request == request && event.user == &tag && event.kind == ATOM_EVENT_KIND_DONE);
+        EXPECT(ATOM_STATUS_OK, (atom_status)event.status);
+        CHECK(event.storyboard && !event.results && !event.generated && !event.text);
+        check_storyboard(event.storyboard);
+        EXPECT(ATOM_STATUS_OK, atom_event_clear(&event));
+        CHECK(event.storyboard == NULL);
+    }
+    /* Never taken. */
+    EXPECT(ATOM_STATUS_OK, atom_assemble_async(queue, store, script, NULL, NULL, NULL));
+    EXPECT(ATOM_STATUS_OK, atom_queue_close(queue));
+}
+
 static int readable(const atom_queue *queue)
 {
     int32_t descriptor = -1;
@@ -337,6 +413,7 @@ int main(int argc, char **argv)
             index_frames(argv[3], width, height);
             hits_of_older_and_newer_programs();
             blocking_calls(argv[3], width, height);
+            storyboards();
             queued_calls();
             threads();
             pressure();

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use atom_tests::root;
 
 /// In the order of the header.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "version",
     "status",
     "log",
@@ -18,6 +18,7 @@ const SOURCES: [&str; 14] = [
     "store",
     "ingest",
     "search",
+    "assemble",
     "generation",
     "caption",
     "ask",
@@ -297,6 +298,13 @@ const FROZEN: &str = "
     ATOM_TASK_SEARCH 2
     ATOM_TASK_CAPTION 3
     ATOM_TASK_ASK 4
+    ATOM_TASK_ASSEMBLE 5
+    ATOM_WRITER_SCRIPT 0
+    ATOM_WRITER_DECODER 1
+    ATOM_UNMATCHED_MATCHED 0
+    ATOM_UNMATCHED_NO_MATCH 1
+    ATOM_UNMATCHED_TOO_SHORT 2
+    ATOM_UNMATCHED_TAKEN 3
     ATOM_PRESSURE_NONE 0
     ATOM_PRESSURE_LOW 1
     ATOM_PRESSURE_CRITICAL 2

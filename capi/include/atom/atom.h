@@ -3,8 +3,8 @@
  * atom.h: the C interface of Atom, a runtime for video-language work on a device.
  *
  * A runtime opens a pack (a model cut into modules). Frames are pushed into an ingest, which cuts the stream into
- * segments, encodes one keyframe of each and keeps what it found in a store. Searches, captions and answers read the
- * store. Every module is loaded once, when it is first needed, and shared by all of them.
+ * segments, encodes one keyframe of each and keeps what it found in a store. Searches, captions, answers and storyboards read
+ * the store. Every module is loaded once, when it is first needed, and shared by all of them.
  *
  *     atom_runtime *runtime = NULL;
  *     atom_store *store = NULL;
@@ -439,6 +439,10 @@ enum atom_task
    * A segment or picture and a question to an answer.
    */
   ATOM_TASK_ASK = 4,
+  /**
+   * A script to a storyboard.
+   */
+  ATOM_TASK_ASSEMBLE = 5,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -528,6 +532,64 @@ typedef int32_t atom_event_kind;
 #endif // __cplusplus
 
 /**
+ * Who wrote a line of a storyboard.
+ */
+enum atom_writer
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The caller's script.
+   */
+  ATOM_WRITER_SCRIPT = 0,
+  /**
+   * The language decoder, from the title.
+   */
+  ATOM_WRITER_DECODER = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum atom_writer atom_writer;
+#else
+typedef int32_t atom_writer;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Why a line of a storyboard has no clip.
+ */
+enum atom_unmatched
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * It has one.
+   */
+  ATOM_UNMATCHED_MATCHED = 0,
+  /**
+   * No segment is similar enough.
+   */
+  ATOM_UNMATCHED_NO_MATCH = 1,
+  /**
+   * What is similar enough has too little time around it for the minimum length.
+   */
+  ATOM_UNMATCHED_TOO_SHORT = 2,
+  /**
+   * What is similar enough is in other lines' clips, or leaves no room beside them.
+   */
+  ATOM_UNMATCHED_TAKEN = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum atom_unmatched atom_unmatched;
+#else
+typedef int32_t atom_unmatched;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * A flag that stops blocking calls; one may serve several calls. Once cancelled it stays so.
  */
 typedef struct atom_canceller atom_canceller;
@@ -566,6 +628,11 @@ typedef struct atom_runtime atom_runtime;
  * An open store. Close it with atom_store_close().
  */
 typedef struct atom_store atom_store;
+
+/**
+ * A script with the clips chosen for it. Close it with atom_storyboard_close().
+ */
+typedef struct atom_storyboard atom_storyboard;
 
 /**
  * Receives one line of log. May run on any thread, several at once; must return soon, and must not call Atom.
@@ -890,6 +957,130 @@ typedef struct atom_hit {
 } atom_hit;
 
 /**
+ * How clips are chosen for the lines of a script. Zero is the default everywhere; NULL options are all defaults.
+ */
+typedef struct atom_assemble_options {
+  /**
+   * sizeof(atom_assemble_options).
+   */
+  size_t struct_size;
+  /**
+   * Most clips for each line; 0: 1. Lines times this may be 100 at most.
+   */
+  uint32_t per_line;
+  /**
+   * Milliseconds from the call on after which it fails with ATOM_STATUS_DEADLINE_EXCEEDED; 0: none.
+   */
+  uint32_t deadline_ms;
+  /**
+   * No clip is shorter, in nanoseconds, up to ten minutes; 0: one second. A shorter segment's clip grows into the time
+   * around it that the store has; where there is not enough, the segment is not used.
+   */
+  int64_t min_length_ns;
+  /**
+   * No clip is longer, in nanoseconds; 0: ten seconds.
+   */
+  int64_t max_length_ns;
+  /**
+   * How much of a cosine a clip counts less that repeats another in full (same stream, same picture), up to 1; 0: 0.2;
+   * -1: nothing.
+   */
+  float variety;
+  /**
+   * Cosine below which a segment is no match; 0: the pack's own threshold; -1: no threshold.
+   */
+  float min_score;
+  /**
+   * Only segments of the stream of this name; NULL: all streams.
+   */
+  const char *stream;
+  /**
+   * No clip reaches before this time of its stream, in nanoseconds; 0: from the start.
+   */
+  int64_t from_ns;
+  /**
+   * No clip reaches past this time of its stream, in nanoseconds; 0: to the end.
+   */
+  int64_t to_ns;
+  /**
+   * What the storyboard is called; NULL: nothing.
+   */
+  const char *title;
+  /**
+   * Stops the call; NULL: nothing does. Blocking calls only.
+   */
+  const struct atom_canceller *canceller;
+  /**
+   * An atom_priority number.
+   */
+  int32_t priority;
+} atom_assemble_options;
+
+/**
+ * A stretch of a stream chosen for a line.
+ */
+typedef struct atom_clip {
+  /**
+   * sizeof(atom_clip), set by the caller.
+   */
+  size_t struct_size;
+  /**
+   * Number of its line, from 0.
+   */
+  size_t line;
+  /**
+   * Number of the segment it was chosen by.
+   */
+  uint64_t segment;
+  /**
+   * Name of its stream; valid until the storyboard is closed.
+   */
+  const char *stream;
+  /**
+   * Start in nanoseconds on the stream's clock.
+   */
+  int64_t start_ns;
+  /**
+   * End.
+   */
+  int64_t end_ns;
+  /**
+   * Time of the segment's keyframe.
+   */
+  int64_t keyframe_ns;
+  /**
+   * Cosine between the line and the keyframe, -1 to 1.
+   */
+  float score;
+} atom_clip;
+
+/**
+ * A line of a storyboard.
+ */
+typedef struct atom_line {
+  /**
+   * sizeof(atom_line), set by the caller.
+   */
+  size_t struct_size;
+  /**
+   * Its words; valid until the storyboard is closed.
+   */
+  const char *text;
+  /**
+   * An atom_writer number.
+   */
+  int32_t writer;
+  /**
+   * An atom_unmatched number: why it has no clip.
+   */
+  int32_t unmatched;
+  /**
+   * The best cosine any segment has with it, also where that is not enough; -1 when the store holds nothing.
+   */
+  float best_score;
+} atom_line;
+
+/**
  * Receives text as it is generated, whole UTF-8 characters, on the thread of the blocking call. `text` is valid
  * during the call only. Return 0 to go on, anything else to stop (ATOM_STOP_CANCELLED). Must not throw or longjmp.
  */
@@ -996,6 +1187,10 @@ typedef struct atom_event {
    * With DONE of a caption or an answer that went well: the text. Else NULL.
    */
   struct atom_generated *generated;
+  /**
+   * With DONE of an assembly that went well: the storyboard. Else NULL.
+   */
+  struct atom_storyboard *storyboard;
 } atom_event;
 
 #ifdef __cplusplus
@@ -1237,6 +1432,71 @@ atom_status atom_results_get(const struct atom_results *results, size_t index, s
 atom_status atom_results_close(struct atom_results *results);
 
 /**
+ * Chooses clips of `store` for the lines of `script` (at most 64 kB and 100 lines; blank lines and lines that begin with #
+ * do not count), all lines together, so that none takes the only segment of another. Clips of one stream never overlap.
+ * A line for which nothing is left has no clip and says why; that is success. `options` may be NULL.
+ */
+atom_status atom_assemble(const struct atom_runtime *runtime,
+                          const struct atom_store *store,
+                          const char *script,
+                          const struct atom_assemble_options *options,
+                          struct atom_storyboard **out);
+
+/**
+ * atom_assemble() without waiting: the storyboard arrives with the ATOM_EVENT_KIND_DONE event in `queue`.
+ * ATOM_STATUS_FULL when the queue has no room. `user` comes back in the event; `request` (may be NULL) gets the number
+ * for atom_cancel().
+ */
+atom_status atom_assemble_async(const struct atom_queue *queue,
+                                const struct atom_store *store,
+                                const char *script,
+                                const struct atom_assemble_options *options,
+                                void *user,
+                                uint64_t *request);
+
+/**
+ * Number of clips; 0 if `storyboard` is not an open handle.
+ */
+size_t atom_storyboard_clip_count(const struct atom_storyboard *storyboard);
+
+/**
+ * Number of lines; 0 if `storyboard` is not an open handle.
+ */
+size_t atom_storyboard_line_count(const struct atom_storyboard *storyboard);
+
+/**
+ * Copies clip `index` to `clip` (by line, those of one line best first); set clip->struct_size first.
+ */
+atom_status atom_storyboard_clip(const struct atom_storyboard *storyboard,
+                                 size_t index,
+                                 struct atom_clip *clip);
+
+/**
+ * Copies line `index` to `line`; set line->struct_size first.
+ */
+atom_status atom_storyboard_line(const struct atom_storyboard *storyboard,
+                                 size_t index,
+                                 struct atom_line *line);
+
+/**
+ * The storyboard as one JSON object, the one `atom assemble --json` prints: clips[], lines[], title. `out` gets a string
+ * to be freed with atom_string_free().
+ */
+atom_status atom_storyboard_json(const struct atom_storyboard *storyboard,
+                                 char **out);
+
+/**
+ * The storyboard as OpenTimelineIO JSON, which editing programs read. `out` gets a string to be freed with
+ * atom_string_free().
+ */
+atom_status atom_storyboard_otio(const struct atom_storyboard *storyboard, char **out);
+
+/**
+ * Frees a storyboard and the strings of its clips and lines. NULL is fine.
+ */
+atom_status atom_storyboard_close(struct atom_storyboard *storyboard);
+
+/**
  * The text; UTF-8, valid until `generated` is closed. NULL if `generated` is not an open handle.
  */
 const char *atom_generated_text(const struct atom_generated *generated);
@@ -1350,7 +1610,8 @@ atom_status atom_event_clear(struct atom_event *event);
 
 /**
  * Asks an asynchronous request to stop at its next step. Never blocks; any thread; more than once does no harm. The
- * request still ends with its DONE event: searches with ATOM_STATUS_CANCELLED, captions and answers with the text so
+ * request still ends with its DONE event: searches and assemblies with
+ * ATOM_STATUS_CANCELLED, captions and answers with the text so
  * far and ATOM_STOP_CANCELLED, or ATOM_STATUS_CANCELLED if they had not begun. ATOM_STATUS_NOT_FOUND when no request of
  * that number is under way (it has ended, or never was).
  */
