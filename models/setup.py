@@ -2,7 +2,8 @@
 """Fetches everything Atom needs that is not source code, and builds the reference pack.
 
     python3 models/setup.py demo        what `make demo` needs: ort videos tools pack
-    python3 models/setup.py test        what `make test` needs: demo photos llama
+    python3 models/setup.py bench       what `atom bench` needs: demo embedded
+    python3 models/setup.py test        what `make test` needs: bench photos heldout llama
     python3 models/setup.py STEP...     single steps, see --list
 
 Everything lands in $ATOM_CACHE (default $XDG_CACHE_HOME/atom, ~/.cache/atom). Every file is pinned by version and
@@ -365,19 +366,36 @@ def step_pack():
     return str(target)
 
 
+def step_embedded():
+    """The reference pack with its weights inside the graphs: what `atom bench` compares with."""
+    pack = Path(step_pack())
+    script = HERE / "embed.py"
+    key = sha256(script) + sha256(pack / "pack.toml")
+    target = CACHE / "packs" / "reference-embedded"
+    if not stamped("embedded", key, target / "pack.toml"):
+        with scratch() as folder:
+            fresh = folder / target.name
+            run([str(VENV_PYTHON), str(script), str(pack), str(fresh)], env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1"))
+            exchange(fresh, target)
+        stamp("embedded", key)
+    return str(target)
+
+
 PACK_SOURCES = ["efficientnet-lite0", "minilm", "minilm-tokenizer", "smollm2", "centernet"]
 STEPS = {
     "ort": step_ort,
     "videos": step_videos,
     "tools": step_tools,
     "pack": step_pack,
+    "embedded": step_embedded,
     "photos": step_photos,
     "heldout": step_heldout,
     "llama": step_llama,
 }
 GROUPS = {
     "demo": ["ort", "videos", "tools", "pack"],
-    "test": ["ort", "videos", "tools", "pack", "photos", "heldout", "llama"],
+    "bench": ["ort", "videos", "tools", "pack", "embedded"],
+    "test": ["ort", "videos", "tools", "pack", "embedded", "photos", "heldout", "llama"],
 }
 
 

@@ -4,14 +4,12 @@
 //! [`Command`] and in [`run`]. What they share: [`Common`] options, [`limits`] of the machine, [`memory`] and its peak,
 //! [`stats`] over rounds, [`chart`]s, and [`worker`] processes for what must not share a heap.
 
-#[allow(dead_code, reason = "the subcommands that draw follow")]
+#[allow(dead_code, reason = "lines wait for measurements that draw them")]
 mod chart;
 mod limits;
-#[allow(dead_code, reason = "as above")]
 mod memory;
-#[allow(dead_code, reason = "as above")]
+mod reuse;
 mod stats;
-#[allow(dead_code, reason = "as above")]
 mod worker;
 
 use std::path::PathBuf;
@@ -27,6 +25,8 @@ use crate::session::Session;
 pub enum Command {
     /// Measure the machine itself: memory bandwidth, arithmetic, reading the pack.
     Limits(limits::Args),
+    /// Measure what loading modules once and sharing them saves, against reloading them for every subtask.
+    Reuse(reuse::Args),
 }
 
 /// Options of every measurement.
@@ -43,5 +43,6 @@ pub struct Common {
 pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
     match command {
         Command::Limits(args) => limits::run(session, args),
+        Command::Reuse(args) => reuse::run(session, args),
     }
 }

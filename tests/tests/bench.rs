@@ -1,0 +1,128 @@
+//! `atom bench`: what it reports is there, adds up, and agrees with what ONNX Runtime was asked for. How fast anything is
+//! is not asserted here.
+
+use std::collections::BTreeMap;
+
+use atom_core::pack::Pack;
+use atom_tests::shim::{sessions, watch};
+use atom_tests::{atom, cached, json, output, pack, temporary};
+use serde_json::Value;
+
+/// Loads each mode needs for one video: an index, two searches, a caption, an answer.
+fn expected() -> BTreeMap<&'static str, u64> {
+    let pack = Pack::open(&pack()).unwrap();
+    let tasks = &pack.manifest().tasks;
+    let index = 1 + tasks.index.as_ref().unwrap().detector.iter().len() as u64;
+    let (search, decoder) = (1, 1);
+    // A caption that shares nothing starts from the picture.
+    let speak = decoder + index;
+    let all = pack.manifest().modules.len() as u64;
+    assert_eq!(all, index + search + decoder);
+    BTreeMap::from([
+        ("reload", index + 2 * search + 2 * speak),
+        ("reload_prepacked", index + 2 * search + 2 * speak),
+        ("unshared", index + search + 2 * speak),
+        ("unshared_prepacked", index + search + 2 * speak),
+        ("reload_features", index + 2 * search + 2 * decoder),
+        ("shared", all),
+    ])
+}
+
+fn number(value: &Value) -> f64 {
+    let number = value
+        .as_f64()
+        .unwrap_or_else(|| panic!("no number: {value}"));
+    assert!(number.is_finite(), "{value}");
+    number
+}
+
+#[test]
+fn reuse_counts_every_load_and_compares_equal_outputs() {
+    cached("packs/reference-embedded/pack.toml");
+    // So that no worker has to make a prepacked form first, with sessions of its own.
+    assert!(output(atom().args(["doctor", "--json"])).status.success());
+    let folder = temporary();
+    let (log, svg) = (folder.path().join("log"), folder.path().join("reuse.svg"));
+    let mut command = atom();
+    command.args([
+        "bench", "reuse", "--videos", "1", "--rounds", "1", "--json", "--svg",
+    ]);
+    watch(command.arg(&svg), &log);
+    let report = json(&mut command);
+
+    let modes = report["modes"].as_object().unwrap();
+    let expected = expected();
+    assert_eq!(
+        modes.keys().collect::<Vec<_>>(),
+        expected.keys().collect::<Vec<_>>()
+    );
+    for (name, loads) in &expected {
+        let mode = &modes[*name];
+        assert_eq!(mode["loads"], *loads, "{name}");
+        let wall = number(&mode["wall_s"]);
+        let phases = mode["phases_s"].as_object().unwrap();
+        let sum: f64 = phases.values().map(number).sum();
+        assert!(
+            sum > 0.0 && sum <= wall,
+            "{name}: phases of {sum} s in {wall} s"
+        );
+        let anonymous = number(&mode["peak_anon_pss_bytes"]);
+        assert!(
+            anonymous > 0.0 && anonymous < number(&mode["peak_pss_bytes"]),
+            "{name}"
+        );
+        let ratio = &report["ratios"][*name]["wall"]["median"];
+        if *name != "shared" {
+            let ratio = number(ratio) * wall / number(&modes["shared"]["wall_s"]);
+            assert!((ratio - 1.0).abs() < 1e-6, "{name}");
+        }
+    }
+    for (end, row) in report["end_to_end"]["modes"].as_object().unwrap() {
+        assert_eq!(row["loads"], expected[end.as_str()], "{end}");
+    }
+    assert_eq!(report["outputs"]["equal"], true);
+    let texts = report["outputs"]["texts"].as_array().unwrap();
+    assert!(texts.len() == 2 && texts.iter().all(|text| !text.as_str().unwrap().is_empty()));
+    let drawn = std::fs::read_to_string(&svg).unwrap();
+    assert!(expected.keys().all(|name| drawn.contains(name)));
+
+    // Counted outside: sessions of each process. Every mode runs twice (for time, for memory), the first and the last
+    // two times more (warm-up, from the files).
+    let mut made: BTreeMap<u64, u64> = BTreeMap::new();
+    for session in sessions(&log) {
+        assert!(session.ok && session.failed_runs == 0, "{session:?}");
+        assert!(session.released, "{session:?}");
+        *made.entry(session.pid).or_default() += 1;
+    }
+    let mut made: Vec<u64> = made.into_values().collect();
+    made.sort_unstable();
+    let mut counted: Vec<u64> = expected
+        .iter()
+        .flat_map(|(name, loads)| {
+            let runs = if matches!(*name, "reload" | "shared") {
+                4
+            } else {
+                2
+            };
+            std::iter::repeat_n(*loads, runs)
+        })
+        .collect();
+    counted.sort_unstable();
+    assert_eq!(made, counted);
+}
+
+#[test]
+fn reuse_names_what_to_run_when_the_plain_pack_is_missing() {
+    let folder = temporary();
+    let done = output(
+        atom()
+            .args(["bench", "reuse", "--json", "--pack"])
+            .arg(folder.path()),
+    );
+    assert!(!done.status.success());
+    let error: Value = serde_json::from_slice(&done.stderr).unwrap();
+    assert_eq!(error["error"]["kind"], "not_found");
+    assert_eq!(error["error"]["remedy"], "python3 models/setup.py bench");
+    let done = output(atom().args(["bench", "reuse", "--worker", "{}"]));
+    assert_eq!(done.status.code(), Some(2));
+}
