@@ -14,8 +14,9 @@ use crate::runtime::atom_runtime;
 use crate::status::atom_status;
 use crate::store::atom_store;
 
-/// Says what segment number `segment` of `store` shows, from its stored features: no picture is encoded again. Waits for
-/// the text; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
+/// Says what segment number `segment` of `store` shows. A caption stored with it is served without generating
+/// (atom_generated_stored()) unless options->fresh; else it is made from the stored features, no picture is encoded
+/// again, and stored if the store is open for writing. Waits for the text; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
 /// is used, the text so far is the result and atom_generated_stop() says so; before the first token it is a failure.
 ///
 /// # Safety
@@ -39,11 +40,14 @@ pub unsafe extern "C" fn atom_caption(
             )
         };
         settings.control.check()?;
-        let features = store.features(SegmentId(segment))?;
-        let (options, control) = (&settings.text, &settings.control);
-        let text = runtime.caption(&[&features], options, control, &mut |piece| {
-            sink.deliver(piece)
-        })?;
+        let text = runtime.caption_segment(
+            &store,
+            SegmentId(segment),
+            &settings.text,
+            settings.fresh,
+            &settings.control,
+            &mut |piece| sink.deliver(piece),
+        )?;
         out.write_handle(atom_generated::new(text));
         Ok(atom_status::OK)
     })
@@ -107,9 +111,14 @@ pub unsafe extern "C" fn atom_caption_async(
         let cancel = settings.control.cancel.clone();
         let work = move |runtime: &Runtime, emitter: &Emitter<'_>| {
             settings.on_lane(emitter, |settings, on_text| {
-                let features = store.features(SegmentId(segment))?;
-                let (options, control) = (&settings.text, &settings.control);
-                Ok(runtime.caption(&[&features], options, control, on_text)?)
+                Ok(runtime.caption_segment(
+                    &store,
+                    SegmentId(segment),
+                    &settings.text,
+                    settings.fresh,
+                    &settings.control,
+                    on_text,
+                )?)
             })
         };
         // SAFETY: an open queue, or NULL.

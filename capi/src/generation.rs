@@ -60,6 +60,8 @@ pub struct atom_generate_options {
     pub choices: *const *const c_char,
     /// Number of choices, up to 4096; each at most 64 kB.
     pub choices_count: usize,
+    /// Not 0: a caption stored with the segment is not served, but made anew. Captions of segments only.
+    pub fresh: u32,
 }
 sized!(atom_generate_options);
 
@@ -68,6 +70,7 @@ pub struct atom_generated {
     text: CString,
     tokens: u32,
     stop: i32,
+    stored: bool,
 }
 handle!(atom_generated, b"text");
 
@@ -77,6 +80,7 @@ const MAX_TOKENS: u32 = 4096;
 pub(crate) struct Settings {
     pub(crate) text: TextOptions,
     pub(crate) control: Control,
+    pub(crate) fresh: bool,
     text_events: bool,
 }
 
@@ -102,6 +106,7 @@ unsafe fn options_of(
         priority: 0,
         choices: std::ptr::null(),
         choices_count: 0,
+        fresh: 0,
     });
     let mut text = TextOptions::default();
     match given.max_tokens {
@@ -119,6 +124,7 @@ unsafe fn options_of(
         text,
         // SAFETY: NULL or an open canceller by the caller's contract.
         control: unsafe { control(given.canceller, given.deadline_ms, given.priority) }?,
+        fresh: given.fresh != 0,
         text_events: given.text_events != 0,
     };
     Ok((settings, given))
@@ -206,6 +212,7 @@ impl atom_generated {
             text: to_c_string(&statement.text),
             tokens: u32::try_from(statement.tokens).unwrap_or(u32::MAX),
             stop: stop as i32,
+            stored: statement.stored,
         }
     }
 }
@@ -239,6 +246,22 @@ pub unsafe extern "C" fn atom_generated_tokens(generated: *const atom_generated)
 pub unsafe extern "C" fn atom_generated_stop(generated: *const atom_generated) -> i32 {
     // SAFETY: a handle of the caller's, or NULL.
     unsafe { read(generated, "atom_generated_stop", |it| it.stop) }.unwrap_or(0)
+}
+
+/// 1 if it is a caption that was stored with its segment, 0 if it was generated now or `generated` is not an open
+/// handle.
+///
+/// # Safety
+/// See the rules at the top of the header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn atom_generated_stored(generated: *const atom_generated) -> i32 {
+    // SAFETY: a handle of the caller's, or NULL.
+    unsafe {
+        read(generated, "atom_generated_stored", |it| {
+            i32::from(it.stored)
+        })
+    }
+    .unwrap_or(0)
 }
 
 /// Frees a generated text. NULL is fine.

@@ -4,7 +4,8 @@ use std::ffi::c_char;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use atom_core::index::Source;
-use atom_core::task::ingest::{Ingest, IngestOptions, IngestReport};
+use atom_core::runtime::{IndexReport, Indexing};
+use atom_core::task::ingest::IngestOptions;
 
 use crate::boundary::{
     MAX_PATH, Out, OutStruct, Outcome, borrow, guard, guard_anywhere, handle, optional_text,
@@ -36,6 +37,9 @@ pub struct atom_ingest_options {
     pub max_segment_ns: i64,
     /// Longer side of a stored thumbnail in pixels, 16 to 1024; 0: 320.
     pub thumbnail_side: u32,
+    /// Not 0: segments are captioned as they are stored, and those of the stream that have no caption yet too. One
+    /// thread does it for all ingests into the store, behind everything else; pushing and indexing never wait for it.
+    pub captions: u32,
 }
 sized!(atom_ingest_options);
 
@@ -55,6 +59,10 @@ pub struct atom_ingest_report {
     pub known: u64,
     /// Keyframes encoded.
     pub keyframes: u64,
+    /// Captions made and stored.
+    pub captions: u64,
+    /// Segments whose captioning failed; the log says why, and they are indexed all the same.
+    pub captions_failed: u64,
 }
 sized!(atom_ingest_report);
 
@@ -65,8 +73,8 @@ pub struct atom_ingest {
 handle!(atom_ingest, b"inge");
 
 enum State {
-    Open(Box<Ingest>),
-    Finished(IngestReport),
+    Open(Box<Indexing>),
+    Finished(IndexReport),
     /// Finishing failed, with this reason.
     Failed(Failure),
 }
@@ -78,7 +86,7 @@ impl atom_ingest {
 }
 
 /// Starts indexing frames into stream `stream` (1 to 255 bytes) of `store`; a stream of that name is continued. `options` may
-/// be NULL. One thread is started; the visual encoder is loaded when the first keyframe is found.
+/// be NULL. Three threads are started, one more with captions; the visual encoder is loaded when the first keyframe is found.
 ///
 /// # Safety
 /// See the rules at the top of the header.
@@ -102,6 +110,7 @@ pub unsafe extern "C" fn atom_ingest_open(
             )
         };
         let mut options = IngestOptions::new(stream, DEFAULT_FRAME_BYTES);
+        let captions = given.is_some_and(|given| given.captions != 0);
         if let Some(given) = given {
             if given.max_frame_bytes > 0 {
                 options.max_frame_bytes = given.max_frame_bytes;
@@ -125,8 +134,12 @@ pub unsafe extern "C" fn atom_ingest_open(
                 bytes: None,
             });
         }
+        let indexing = match captions {
+            true => runtime.ingest_captioned(&store, &options)?,
+            false => runtime.ingest(&store, &options)?,
+        };
         out.write_handle(atom_ingest {
-            state: Mutex::new(State::Open(Box::new(runtime.ingest(&store, &options)?))),
+            state: Mutex::new(State::Open(Box::new(indexing))),
         });
         Ok(atom_status::OK)
     })
@@ -171,7 +184,7 @@ pub unsafe extern "C" fn atom_ingest_push(
     })
 }
 
-fn write_report(out: OutStruct<atom_ingest_report>, report: &IngestReport) {
+fn write_report(out: OutStruct<atom_ingest_report>, report: &IndexReport) {
     out.write(&atom_ingest_report {
         struct_size: size_of::<atom_ingest_report>(),
         frames: report.frames,
@@ -179,6 +192,8 @@ fn write_report(out: OutStruct<atom_ingest_report>, report: &IngestReport) {
         segments: report.segments,
         known: report.known,
         keyframes: report.keyframes,
+        captions: report.captions,
+        captions_failed: report.captions_failed,
     });
 }
 
@@ -204,8 +219,8 @@ pub unsafe extern "C" fn atom_ingest_stats(
     })
 }
 
-/// Ends the stream: waits until every frame taken is indexed and the last segment is stored, and marks the stream
-/// complete. `report` (may be NULL) gets what was done; set report->struct_size first. Again is fine and tells the same.
+/// Ends the stream: waits until every frame taken is indexed, the last segment is stored and, if that was asked for,
+/// every segment is captioned, and marks the stream complete. `report` (may be NULL) gets what was done; set report->struct_size first. Again is fine and tells the same.
 /// The ingest must still be closed.
 ///
 /// # Safety
@@ -232,7 +247,7 @@ pub unsafe extern "C" fn atom_ingest_finish(
     })
 }
 
-fn finish(state: &mut State) -> Outcome<IngestReport> {
+fn finish(state: &mut State) -> Outcome<IndexReport> {
     // Stands should finishing panic.
     let unfinished = State::Failed(Failure::new(
         atom_status::INTERNAL,
@@ -251,7 +266,7 @@ fn finish(state: &mut State) -> Outcome<IngestReport> {
 }
 
 /// Closes an ingest. If it was not finished, indexing stops after the frame at hand, and what is not stored yet is
-/// dropped; the stream can be continued later. NULL is fine.
+/// dropped, what is not captioned yet stays without; the stream can be continued later. NULL is fine.
 ///
 /// # Safety
 /// See the rules at the top of the header.

@@ -1,8 +1,10 @@
 //! The front door: one pack, its modules, and the tasks that share them.
 
+mod indexing;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use sha2::{Digest, Sha256};
 
@@ -12,7 +14,7 @@ use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::frame::Frame;
-use crate::index::{Access, Hit, Identity, Store, StoreOptions};
+use crate::index::{Access, Hit, Identity, SegmentId, Store, StoreOptions, StreamId};
 use crate::language::QueryEncoder;
 use crate::module::{ModuleStatus, Registry};
 use crate::ort::{Environment, EnvironmentOptions};
@@ -22,9 +24,12 @@ use crate::task::Statement;
 use crate::task::ask::Asker;
 use crate::task::assemble::{AssembleQuery, Assembler};
 use crate::task::caption::Captioner;
-use crate::task::ingest::{Ingest, IngestOptions};
+use crate::task::caption::backlog::{Backlog, CaptionReport};
+use crate::task::ingest::IngestOptions;
 use crate::task::search::{SearchQuery, Searcher};
 use crate::vision::VisualEncoder;
+
+pub use indexing::{Captioning, IndexReport, Indexing};
 
 /// How a [`Runtime`] is opened.
 #[derive(Debug, Clone)]
@@ -82,6 +87,8 @@ struct Inner {
     captioner: Lazy<Captioner>,
     asker: Lazy<Asker>,
     observer: Mutex<Option<VisualEncoder>>,
+    /// One for each store whose segments are captioned ahead of need.
+    backlogs: Mutex<Vec<Weak<Backlog>>>,
 }
 
 impl Runtime {
@@ -115,6 +122,7 @@ impl Runtime {
             captioner: Lazy::default(),
             asker: Lazy::default(),
             observer: Mutex::default(),
+            backlogs: Mutex::default(),
         })))
     }
 
@@ -165,9 +173,46 @@ impl Runtime {
     /// Starts indexing one stream into `store`.
     ///
     /// # Errors
-    /// As [`Ingest::start`].
-    pub fn ingest(&self, store: &Store, options: &IngestOptions) -> Result<Ingest> {
-        Ingest::start(&self.0.registry, store, options)
+    /// As [`Ingest::start`](crate::task::ingest::Ingest::start).
+    pub fn ingest(&self, store: &Store, options: &IngestOptions) -> Result<Indexing> {
+        Indexing::start(&self.0.registry, store, options, None)
+    }
+
+    /// As [`ingest`](Self::ingest); segments are captioned as they are stored, those of the stream that have no caption
+    /// yet too. One thread does it for all streams of a store, behind everything else: capture, encoding and storing
+    /// never wait for it, and what it cannot caption stays indexed.
+    ///
+    /// # Errors
+    /// As [`ingest`](Self::ingest); [`ErrorKind::Unsupported`] when the pack cannot caption.
+    pub fn ingest_captioned(&self, store: &Store, options: &IngestOptions) -> Result<Indexing> {
+        let backlog = self.backlog(store)?;
+        Indexing::start(&self.0.registry, store, options, Some(backlog))
+    }
+
+    /// Captions the segments of `stream` that have no caption of this pack yet; waits until that is done.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when the pack cannot caption, [`ErrorKind::ReadOnly`] on a store opened read-only.
+    pub fn caption_stream(&self, store: &Store, stream: StreamId) -> Result<CaptionReport> {
+        Ok(self.backlog(store)?.follow(stream).finish())
+    }
+
+    /// The thread that captions `store`'s segments; started by the first who needs it, ended with the last.
+    fn backlog(&self, store: &Store) -> Result<Arc<Backlog>> {
+        let captioner = self.captioner()?;
+        let mut backlogs = lock(&self.0.backlogs);
+        backlogs.retain(|backlog| backlog.strong_count() > 0);
+        let running = backlogs.iter().filter_map(Weak::upgrade);
+        if let Some(found) = running.into_iter().find(|b| b.store().same_as(store)) {
+            return Ok(found);
+        }
+        let started = Arc::new(Backlog::start(captioner, store)?);
+        backlogs.push(Arc::downgrade(&started));
+        Ok(started)
+    }
+
+    fn captioner(&self) -> Result<Arc<Captioner>> {
+        self.0.captioner.get(|| Captioner::new(&self.0.registry))
     }
 
     /// The features of one picture, without storing anything.
@@ -234,10 +279,36 @@ impl Runtime {
         control: &Control,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Statement> {
-        self.0
-            .captioner
-            .get(|| Captioner::new(&self.0.registry))?
+        self.captioner()?
             .caption(features, options, control, on_text)
+    }
+
+    /// Says what segment `segment` of `store` shows. A caption that this pack's decoder gave it before is served without
+    /// generating, unless `fresh` or the options ask for something else; a new one is kept if the store is open for
+    /// writing.
+    ///
+    /// # Errors
+    /// As [`caption`](Self::caption), and what the store reports on reading.
+    pub fn caption_segment(
+        &self,
+        store: &Store,
+        segment: SegmentId,
+        options: &TextOptions,
+        fresh: bool,
+        control: &Control,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Statement> {
+        self.captioner()?
+            .caption_segment(store, segment, options, fresh, control, on_text)
+    }
+
+    /// Keeps a caption with its segment, durably, unless it was broken off; for who captioned from a store opened
+    /// read-only.
+    ///
+    /// # Errors
+    /// What [`Store::set_caption`] reports.
+    pub fn keep_caption(&self, store: &Store, segment: SegmentId, said: &Statement) -> Result<()> {
+        self.captioner()?.keep(store, segment, said)
     }
 
     /// Answers `question` about the pictures whose `features` are given, as [`caption`](Self::caption) does.

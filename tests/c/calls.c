@@ -28,7 +28,7 @@ static void nap(long milliseconds)
 static void index_frames(const char *path, uint32_t width, uint32_t height)
 {
     size_t bytes = (size_t)width * height * 3 / 2;
-    atom_ingest_options options = {.struct_size = sizeof options, .max_frame_bytes = bytes, .source = path};
+    atom_ingest_options options = {.struct_size = sizeof options, .max_frame_bytes = bytes, .source = path, .captions = 1};
     atom_ingest_report report = {.struct_size = sizeof report};
     atom_segment found = {.struct_size = sizeof found};
     atom_ingest *ingest = NULL;
@@ -47,6 +47,7 @@ static void index_frames(const char *path, uint32_t width, uint32_t height)
     }
     EXPECT(ATOM_STATUS_OK, atom_ingest_finish(ingest, &report));
     CHECK(report.frames > 0 && report.keyframes == report.segments);
+    CHECK(report.captions == report.segments && report.captions_failed == 0);
     EXPECT(ATOM_STATUS_OK, atom_store_segment_count(store, &count));
     CHECK(count == report.segments && count > 0);
     EXPECT(ATOM_STATUS_OK, atom_store_segment_at(store, "cam", 0, &found));
@@ -111,6 +112,7 @@ static void blocking_calls(const char *path, uint32_t width, uint32_t height)
     static struct callback callback;
     const char *choices[] = {"a bowl of soup", "a bicycle", "the moon"};
     atom_generate_options options = {.struct_size = sizeof options, .on_text = on_text, .user = &callback};
+    atom_generate_options fresh = {.struct_size = sizeof fresh, .fresh = 1};
     atom_generated *text = NULL, *again = NULL;
     size_t bytes = (size_t)width * height * 3 / 2;
     uint8_t *pixels = malloc(bytes);
@@ -123,7 +125,10 @@ static void blocking_calls(const char *path, uint32_t width, uint32_t height)
     CHECK(callback.calls > 0);
     CHECK(strcmp(callback.text, atom_generated_text(text)) == 0);
     CHECK(strlen(callback.text) > 0);
-    EXPECT(ATOM_STATUS_OK, atom_caption(runtime, store, segment, NULL, &again));
+    /* Made while it was indexed, and the same when made anew. */
+    CHECK(atom_generated_stored(text) == 1);
+    EXPECT(ATOM_STATUS_OK, atom_caption(runtime, store, segment, &fresh, &again));
+    CHECK(atom_generated_stored(again) == 0 && atom_generated_tokens(again) > 0);
     CHECK(strcmp(atom_generated_text(again), atom_generated_text(text)) == 0);
     EXPECT(ATOM_STATUS_OK, atom_generated_close(again));
     EXPECT(ATOM_STATUS_OK, atom_generated_close(text));

@@ -72,6 +72,53 @@ fn indexing_shows_its_stages_on_threads_of_their_own() {
 }
 
 #[test]
+fn captions_are_generated_while_later_segments_are_encoded() {
+    let folder = temporary();
+    let path = folder.path().join("trace.json");
+    let mut command = atom();
+    // Short segments, so that there are many.
+    command.args(["--json", "index", "--captions", "--max-segment", "0.5"]);
+    command.arg("--pack").arg(pack()).arg("--trace").arg(&path);
+    command.arg("--store").arg(folder.path().join("store"));
+    command.args(["bikes", "bigbuckbunny", "carphone"].map(video));
+    let done = json(&mut command);
+    for stream in done["streams"].as_array().unwrap() {
+        assert_eq!(stream["captions"], stream["segments"], "{stream}");
+        assert_eq!(stream["captions_failed"], 0, "{stream}");
+    }
+    let (spans, threads) = read(&path);
+    let on = |thread: &str, name: &str, what: Option<&str>| -> Vec<(f64, f64)> {
+        let own = spans.iter().filter(|span| {
+            threads[&span["tid"].as_u64().unwrap()] == thread
+                && span["name"] == name
+                && what.is_none_or(|what| span["args"]["what"] == what)
+        });
+        own.map(times).collect()
+    };
+    let encoding = on("atom-encode", "encode", None);
+    let decoding = on("atom-caption", "step", Some("language-decoder"));
+    assert!(!encoding.is_empty() && !decoding.is_empty());
+    let meet = |(start, end): &(f64, f64)| {
+        let other = |(from, to): &&(f64, f64)| from < end && start < to;
+        decoding.iter().filter(other).count()
+    };
+    let meetings: usize = encoding.iter().map(meet).sum();
+    println!(
+        "{} encodings, {} decoder steps, {meetings} of them at the same time",
+        encoding.len(),
+        decoding.len()
+    );
+    assert!(
+        meetings > 0,
+        "no decoder step ran while a keyframe was encoded"
+    );
+    // The frames were still being read meanwhile.
+    let (first, _) = decoding[0];
+    let reading = on("main", "decode", None);
+    assert!(reading.iter().any(|(start, _)| *start > first));
+}
+
+#[test]
 fn a_trace_that_cannot_be_written_is_told_before_the_work() {
     let folder = temporary();
     let mut command = atom();

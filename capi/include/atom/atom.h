@@ -788,6 +788,11 @@ typedef struct atom_ingest_options {
    * Longer side of a stored thumbnail in pixels, 16 to 1024; 0: 320.
    */
   uint32_t thumbnail_side;
+  /**
+   * Not 0: segments are captioned as they are stored, and those of the stream that have no caption yet too. One
+   * thread does it for all ingests into the store, behind everything else; pushing and indexing never wait for it.
+   */
+  uint32_t captions;
 } atom_ingest_options;
 
 /**
@@ -878,6 +883,14 @@ typedef struct atom_ingest_report {
    * Keyframes encoded.
    */
   uint64_t keyframes;
+  /**
+   * Captions made and stored.
+   */
+  uint64_t captions;
+  /**
+   * Segments whose captioning failed; the log says why, and they are indexed all the same.
+   */
+  uint64_t captions_failed;
 } atom_ingest_report;
 
 /**
@@ -1130,6 +1143,10 @@ typedef struct atom_generate_options {
    * Number of choices, up to 4096; each at most 64 kB.
    */
   size_t choices_count;
+  /**
+   * Not 0: a caption stored with the segment is not served, but made anew. Captions of segments only.
+   */
+  uint32_t fresh;
 } atom_generate_options;
 
 /**
@@ -1359,7 +1376,7 @@ atom_status atom_store_close(struct atom_store *store);
 
 /**
  * Starts indexing frames into stream `stream` (1 to 255 bytes) of `store`; a stream of that name is continued. `options` may
- * be NULL. One thread is started; the visual encoder is loaded when the first keyframe is found.
+ * be NULL. Three threads are started, one more with captions; the visual encoder is loaded when the first keyframe is found.
  */
 atom_status atom_ingest_open(const struct atom_runtime *runtime,
                              const struct atom_store *store,
@@ -1381,8 +1398,8 @@ atom_status atom_ingest_push(const struct atom_ingest *ingest,
 atom_status atom_ingest_stats(const struct atom_ingest *ingest, struct atom_ingest_report *out);
 
 /**
- * Ends the stream: waits until every frame taken is indexed and the last segment is stored, and marks the stream
- * complete. `report` (may be NULL) gets what was done; set report->struct_size first. Again is fine and tells the same.
+ * Ends the stream: waits until every frame taken is indexed, the last segment is stored and, if that was asked for,
+ * every segment is captioned, and marks the stream complete. `report` (may be NULL) gets what was done; set report->struct_size first. Again is fine and tells the same.
  * The ingest must still be closed.
  */
 atom_status atom_ingest_finish(const struct atom_ingest *ingest,
@@ -1390,7 +1407,7 @@ atom_status atom_ingest_finish(const struct atom_ingest *ingest,
 
 /**
  * Closes an ingest. If it was not finished, indexing stops after the frame at hand, and what is not stored yet is
- * dropped; the stream can be continued later. NULL is fine.
+ * dropped, what is not captioned yet stays without; the stream can be continued later. NULL is fine.
  */
 atom_status atom_ingest_close(struct atom_ingest *ingest);
 
@@ -1512,13 +1529,20 @@ uint32_t atom_generated_tokens(const struct atom_generated *generated);
 int32_t atom_generated_stop(const struct atom_generated *generated);
 
 /**
+ * 1 if it is a caption that was stored with its segment, 0 if it was generated now or `generated` is not an open
+ * handle.
+ */
+int32_t atom_generated_stored(const struct atom_generated *generated);
+
+/**
  * Frees a generated text. NULL is fine.
  */
 atom_status atom_generated_close(struct atom_generated *generated);
 
 /**
- * Says what segment number `segment` of `store` shows, from its stored features: no picture is encoded again. Waits for
- * the text; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
+ * Says what segment number `segment` of `store` shows. A caption stored with it is served without generating
+ * (atom_generated_stored()) unless options->fresh; else it is made from the stored features, no picture is encoded
+ * again, and stored if the store is open for writing. Waits for the text; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
  * is used, the text so far is the result and atom_generated_stop() says so; before the first token it is a failure.
  */
 atom_status atom_caption(const struct atom_runtime *runtime,

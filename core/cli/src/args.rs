@@ -93,6 +93,9 @@ pub struct IndexArgs {
     /// Longest segment, in seconds.
     #[arg(long, value_name = "S")]
     pub max_segment: Option<f64>,
+    /// Caption the segments while they are indexed.
+    #[arg(long)]
+    pub captions: bool,
 }
 
 #[derive(Debug, Args)]
@@ -159,6 +162,9 @@ pub struct CaptionArgs {
     pub file: Option<PathBuf>,
     #[command(flatten)]
     pub at: At,
+    /// Generate it even if the segment has a stored caption.
+    #[arg(long)]
+    pub fresh: bool,
     #[command(flatten)]
     pub generate: Generate,
 }

@@ -11,6 +11,8 @@ mod question;
 mod sentences;
 mod taxonomy;
 
+use serde::{Deserialize, Serialize};
+
 pub use answer::{Answer, AnswerKind, answer};
 pub use grounding::Grounding;
 pub use observation::{Certainty, Count, Observation, Thing};
@@ -18,7 +20,7 @@ pub use sentences::join;
 pub use taxonomy::{Labels, NodeId, Noun, Rules, Taxonomy};
 
 /// One thing a sentence rests on, for programs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ground {
     /// The noun, singular.
     pub name: String,

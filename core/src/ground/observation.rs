@@ -10,7 +10,10 @@ use super::taxonomy::{Labels, NodeId, Noun, Taxonomy};
 const NARROW: usize = 60;
 
 /// Whether a thing is asserted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Certainty {
     /// Only with "possibly".
     Possible,

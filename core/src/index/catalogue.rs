@@ -17,7 +17,7 @@ use super::{folder, lock};
 pub(super) const FILE: &str = "atom.db";
 
 /// Version of schema and files; a store of a newer one is refused.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
 /// "Atom": tells a store from some other program's database of the same name.
 const APPLICATION: i64 = 0x4174_6f6d;
 
@@ -39,7 +39,8 @@ CREATE TABLE segments(
 -- Records of damaged segments that were appended anew: the scan leaves them out.
 CREATE TABLE replaced(id INTEGER PRIMARY KEY);
 CREATE TABLE captions(
-  segment INTEGER NOT NULL, maker TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY(segment, maker)) WITHOUT ROWID;
+  segment INTEGER NOT NULL, maker TEXT NOT NULL, text TEXT NOT NULL, tokens INTEGER NOT NULL,
+  stop_reason TEXT NOT NULL, grounds TEXT NOT NULL, PRIMARY KEY(segment, maker)) WITHOUT ROWID;
 CREATE VIEW visible AS
   SELECT segments.*, streams.name AS name FROM segments
   JOIN streams ON streams.id = segments.stream AND streams.name IS NOT NULL
@@ -384,14 +385,6 @@ impl Catalogue {
         })
     }
 
-    pub(super) fn caption(&self, id: SegmentId, maker: &str) -> Result<Option<String>> {
-        self.run(|c| {
-            c.prepare_cached("SELECT text FROM captions WHERE segment = ?1 AND maker = ?2")?
-                .query_row(params![id.0 as i64, maker], |r| r.get(0))
-                .optional()
-        })
-    }
-
     /// Visible segments.
     pub(super) fn count(&self) -> Result<u64> {
         self.run(|c| {
@@ -407,7 +400,7 @@ fn no_segment(id: SegmentId) -> Error {
         .remedy("retention or a deletion may have removed it: search again")
 }
 
-fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, value))
 }

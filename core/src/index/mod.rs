@@ -21,6 +21,7 @@
 //! ```
 
 mod blob;
+mod captions;
 mod catalogue;
 mod catalogue_copy;
 mod codec;

@@ -34,12 +34,12 @@ pub(super) struct Inner {
     view: RwLock<Arc<View>>,
     /// Ids of records whose checksum was wrong, each warned of once.
     corrupt: Mutex<HashSet<u64>>,
-    reader: Mutex<Reader>,
+    pub(super) reader: Mutex<Reader>,
     pub(super) writer: Option<Mutex<Writer>>,
 }
 
-struct Reader {
-    catalogue: Catalogue,
+pub(super) struct Reader {
+    pub(super) catalogue: Catalogue,
     /// Of the catalogue, when the view was last made from it.
     data_version: Option<i64>,
 }
@@ -155,6 +155,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether both are clones of one opened store.
+    pub fn same_as(&self, other: &Store) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.0.path
@@ -262,15 +267,6 @@ impl Store {
         self.blob(id, Blobs::thumbnail)
     }
 
-    /// The caption that `maker` gave segment `id`, if it did.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such segment.
-    pub fn caption(&self, id: SegmentId, maker: &str) -> Result<Option<String>> {
-        self.row(id)?;
-        lock(&self.0.reader).catalogue.caption(id, maker)
-    }
-
     /// Counts and sizes.
     pub fn stats(&self) -> Result<StoreStats> {
         let inner = &self.0;
@@ -293,7 +289,7 @@ impl Store {
         })
     }
 
-    fn row(&self, id: SegmentId) -> Result<SegmentRow> {
+    pub(super) fn row(&self, id: SegmentId) -> Result<SegmentRow> {
         lock(&self.0.reader).catalogue.segment(id)
     }
 

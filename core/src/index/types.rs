@@ -151,6 +151,19 @@ pub struct Segment {
     pub keyframe_ns: i64,
 }
 
+/// What was said of a segment, kept with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Caption {
+    /// The text.
+    pub text: String,
+    /// Its length in tokens.
+    pub tokens: u32,
+    /// Why it ended, as a stable word.
+    pub stop_reason: String,
+    /// What it rests on, as JSON of whoever made it.
+    pub grounds: String,
+}
+
 /// What a search asks for besides the vector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {

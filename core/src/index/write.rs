@@ -1,4 +1,4 @@
-//! What changes a store: streams, appends, captions, deletion, retention. One at a time, under the writer's mutex.
+//! What changes a store: streams, appends, deletion, retention. One at a time, under the writer's mutex.
 //!
 //! The order of an append: blob and vector bytes written and synced, then the catalogue's commit (synced too), then the answer.
 //! Whatever is in the files beyond what the catalogue says was never acknowledged.
@@ -19,7 +19,7 @@ use super::types::*;
 use super::writer::{NewRow, Writer};
 
 impl Store {
-    fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+    pub(super) fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
         match &self.0.writer {
             Some(writer) => Ok(lock(writer)),
             None => Err(Error::new(
@@ -250,22 +250,6 @@ impl Store {
                     blobs.thumbnail(blob_at, id)
                 })
                 .is_ok()
-    }
-
-    /// Keeps the caption that `maker` (which pack and modules, which prompt) gave segment `id`, in place of its earlier one.
-    ///
-    /// # Errors
-    /// `NotFound`, `ReadOnly`, `DiskFull`, `Io`.
-    pub fn set_caption(&self, id: SegmentId, maker: &str, text: &str) -> Result<()> {
-        let mut writer = self.writer()?;
-        writer.catalogue.segment(id)?;
-        writer.change(&self.0.layout, |tx| {
-            tx.execute(
-                "INSERT OR REPLACE INTO captions(segment, maker, text) VALUES (?1, ?2, ?3)",
-                params![id.0 as i64, maker, text],
-            )
-        })?;
-        Ok(())
     }
 
     /// Deletes a stream and its segments. The space of partitions that hold nothing else comes back at once, that of the others

@@ -52,6 +52,19 @@ pub enum StopReason {
 }
 
 impl StopReason {
+    /// The reason of that [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [
+            Self::EndOfText,
+            Self::MaxTokens,
+            Self::StopString,
+            Self::Deadline,
+            Self::Cancelled,
+            Self::Constraint,
+        ];
+        all.into_iter().find(|reason| reason.name() == name)
+    }
+
     /// The name in reports and JSON.
     pub fn name(self) -> &'static str {
         match self {

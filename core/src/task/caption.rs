@@ -1,20 +1,31 @@
 //! Saying what the keyframes of a segment show.
 
+pub mod backlog;
+
 use std::ops::ControlFlow;
+
+use sha2::{Digest, Sha256};
 
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::ground::Grounding;
-use crate::language::{LanguageModel, VisualPrefix, say};
+use crate::index::{Access, Caption, SegmentId, Store};
+use crate::language::{LanguageModel, StopReason, VisualPrefix, say};
 use crate::module::Registry;
-use crate::pack::CaptionMode;
+use crate::pack::{CaptionMode, LanguageTask, Pack};
 use crate::task::{Statement, grounding};
 use crate::trace;
 
 /// The caption task of one pack. Making it loads no module; may be used from several threads at once.
 #[derive(Debug)]
-pub struct Captioner(Way);
+pub struct Captioner {
+    way: Way,
+    maker: String,
+}
+
+/// Goes up when captions of the same pack come out differently: kept ones are then no longer served.
+const WORDING: u32 = 1;
 
 #[derive(Debug)]
 enum Way {
@@ -34,13 +45,120 @@ impl Captioner {
             return Err(Error::new(ErrorKind::Unsupported, message)
                 .remedy("use a pack with a [tasks.caption]"));
         };
-        Ok(Self(match task.mode {
+        let way = match task.mode {
             CaptionMode::Grounded => Way::Grounded(
                 LanguageModel::new(registry, &task.language_decoder, None)?,
                 Box::new(grounding(registry.pack())?),
             ),
             CaptionMode::Prefix => Way::Prefix(VisualPrefix::new(registry, task)?),
-        }))
+        };
+        Ok(Self {
+            way,
+            maker: maker(registry.pack(), task)?,
+        })
+    }
+
+    /// Whose captions these are: a hash of everything they depend on besides the features. A store serves a caption only
+    /// to its own maker.
+    pub fn maker(&self) -> &str {
+        &self.maker
+    }
+
+    /// Says what segment `segment` of `store` shows: a caption kept by the same maker, unless `fresh`, the options ask
+    /// for one of several choices, or it is longer than they allow; else a new one, which is kept if the store is open
+    /// for writing.
+    ///
+    /// # Errors
+    /// As [`caption`](Self::caption), and what the store reports on reading. A new caption that cannot be kept is
+    /// returned all the same, with a warning in the log.
+    pub fn caption_segment(
+        &self,
+        store: &Store,
+        segment: SegmentId,
+        options: &TextOptions,
+        fresh: bool,
+        control: &Control,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Statement> {
+        options.check()?;
+        if !fresh && let Some(mut kept) = self.kept(store, segment, options)? {
+            control.check()?;
+            if on_text(&kept.text).is_break() {
+                kept.stop_reason = StopReason::Cancelled;
+            }
+            return Ok(kept);
+        }
+        let features = store.features(segment)?;
+        let said = self.caption(&[&features], options, control, on_text)?;
+        if options.choices.is_empty()
+            && store.access() == Access::ReadWrite
+            && let Err(error) = self.keep(store, segment, &said)
+        {
+            log::warn!("the caption of segment {segment} is not kept: {error}");
+        }
+        Ok(said)
+    }
+
+    /// The caption kept with a segment, if it is what `options` ask for.
+    fn kept(
+        &self,
+        store: &Store,
+        segment: SegmentId,
+        options: &TextOptions,
+    ) -> Result<Option<Statement>> {
+        if !options.choices.is_empty() {
+            return Ok(None);
+        }
+        let Some(kept) = store.caption(segment, &self.maker)? else {
+            return Ok(None);
+        };
+        let tokens = kept.tokens as usize;
+        // One that was cut off is what they ask for only if they would cut it there too.
+        let fits = match kept.stop_reason == StopReason::MaxTokens.name() {
+            true => tokens == options.max_tokens,
+            false => tokens <= options.max_tokens,
+        };
+        let grounds = serde_json::from_str(&kept.grounds);
+        match (StopReason::from_name(&kept.stop_reason), grounds) {
+            (Some(stop_reason), Ok(grounds)) => Ok(Some(Statement {
+                text: kept.text,
+                tokens,
+                stop_reason,
+                grounds,
+                stored: true,
+            })
+            .filter(|_| fits)),
+            (_, grounds) => {
+                let why = grounds.err().map(|error| error.to_string());
+                let why = why.unwrap_or_else(|| format!("stop reason {:?}", kept.stop_reason));
+                log::warn!("the caption kept with segment {segment} is unreadable: {why}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Keeps `said` with segment `segment`, durably, unless it was broken off or cut shorter than usual.
+    ///
+    /// # Errors
+    /// What [`Store::set_caption`] reports.
+    pub fn keep(&self, store: &Store, segment: SegmentId, said: &Statement) -> Result<()> {
+        let whole = match said.stop_reason {
+            StopReason::EndOfText | StopReason::Constraint | StopReason::StopString => true,
+            StopReason::MaxTokens => said.tokens == TextOptions::default().max_tokens,
+            _ => false,
+        };
+        if !whole {
+            return Ok(());
+        }
+        let grounds = serde_json::to_string(&said.grounds)
+            .map_err(|error| Error::new(ErrorKind::Internal, format!("grounds: {error}")))?;
+        let caption = Caption {
+            text: said.text.clone(),
+            tokens: u32::try_from(said.tokens).unwrap_or(u32::MAX),
+            stop_reason: said.stop_reason.name().to_owned(),
+            grounds,
+        };
+        store.set_caption(segment, &self.maker, &caption)
     }
 
     /// One sentence on the keyframes of one segment; where they differ it hedges. In a grounded pack it names nothing
@@ -58,7 +176,7 @@ impl Captioner {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Statement> {
         let _span = trace::span("language", "caption");
-        match &self.0 {
+        match &self.way {
             Way::Grounded(model, known) => {
                 let seen = known.observe(frames)?;
                 let prompt = format!("{} Describe the picture.", seen.context());
@@ -71,4 +189,23 @@ impl Captioner {
             }
         }
     }
+}
+
+/// What captions of `task` depend on, hashed.
+fn maker(pack: &Pack, task: &LanguageTask) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(format!("caption {WORDING} {:?}", task.mode));
+    let modules = [&task.token_embedding, &task.connector];
+    let modules = modules.into_iter().flatten();
+    for id in std::iter::once(&task.language_decoder).chain(modules) {
+        let module = pack.module(id)?;
+        module.hash_identity(&mut hash);
+        hash.update(format!("{:?}", module.decoder));
+    }
+    hash.update(format!("{:?}", (&task.image_token, &task.prompt)));
+    if let (CaptionMode::Grounded, Some(grounding)) = (task.mode, &pack.manifest().grounding) {
+        hash.update(&grounding.taxonomy.sha256);
+    }
+    let hash = hash.finalize();
+    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
 }

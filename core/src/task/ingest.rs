@@ -20,7 +20,7 @@ use crate::flow::channel::{Overflow, Receiver, Sender, channel};
 use crate::flow::ring;
 use crate::flow::stage::Stage;
 use crate::frame::{Frame, MAX_FRAME_BYTES};
-use crate::index::{NewSegment, NewStream, Store, StreamId};
+use crate::index::{NewSegment, NewStream, SegmentId, Store, StreamId};
 use crate::module::Registry;
 use crate::trace;
 use crate::vision::{SampledSegment, Sampler, SamplerOptions, VisualEncoder, thumbnail};
@@ -75,6 +75,9 @@ pub struct IngestReport {
     pub keyframes: u64,
 }
 
+/// Told of each segment once it is durable, on the storing thread; must not wait.
+pub type OnStored = Box<dyn FnMut(SegmentId) + Send>;
+
 /// What the worker tells the caller's side.
 #[derive(Default)]
 struct Progress {
@@ -107,12 +110,18 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Opens the stream in `store` and starts the worker. The visual encoder is loaded by the first keyframe.
+    /// Opens the stream in `store` and starts the worker. The visual encoder is loaded by the first keyframe. `stored`
+    /// makes, from the stream's id, who is told of each segment.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] when the pack has no index task, [`ErrorKind::InvalidArgument`] for options out of
     /// range, [`ErrorKind::ReadOnly`] on a store opened read-only.
-    pub fn start(registry: &Registry, store: &Store, options: &IngestOptions) -> Result<Self> {
+    pub fn start(
+        registry: &Registry,
+        store: &Store,
+        options: &IngestOptions,
+        stored: impl FnOnce(StreamId) -> OnStored,
+    ) -> Result<Self> {
         if !(16..=1024).contains(&options.thumbnail_side) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -172,6 +181,7 @@ impl Ingest {
             encoded,
             store: store.clone(),
             stream,
+            stored: stored(stream),
             progress: progress.clone(),
             cancel: cancel.clone(),
         };
@@ -371,6 +381,7 @@ struct Worker {
     encoded: Receiver<Encoded>,
     store: Store,
     stream: StreamId,
+    stored: OnStored,
     progress: Arc<Progress>,
     cancel: CancelToken,
 }
@@ -389,7 +400,7 @@ impl Worker {
         }
     }
 
-    fn work(self) -> Result<()> {
+    fn work(mut self) -> Result<()> {
         let stored = self.store_all();
         // Closes the channels from this end, so that the stages before end too.
         drop(self.encoded);
@@ -403,10 +414,10 @@ impl Worker {
         stored.and(encoded).and(sampled)
     }
 
-    fn store_all(&self) -> Result<()> {
+    fn store_all(&mut self) -> Result<()> {
         while let Some(segment) = self.encoded.recv() {
             let _span = trace::span("index", "store");
-            self.store.append(
+            let id = self.store.append(
                 self.stream,
                 &NewSegment {
                     start_ns: segment.start_ns,
@@ -417,6 +428,7 @@ impl Worker {
                 },
             )?;
             self.progress.keyframes.fetch_add(1, Ordering::Relaxed);
+            (self.stored)(id);
         }
         Ok(())
     }

@@ -22,6 +22,8 @@ pub struct Statement {
     pub stop_reason: StopReason,
     /// What it rests on; empty when the text was generated freely from visual features.
     pub grounds: Vec<Ground>,
+    /// It was kept with the segment and not generated anew.
+    pub stored: bool,
 }
 
 impl Statement {
@@ -31,6 +33,7 @@ impl Statement {
             tokens: generated.tokens,
             stop_reason: generated.stop_reason,
             grounds,
+            stored: false,
         }
     }
 }

@@ -3,7 +3,7 @@ use std::fs;
 use atom_core::ErrorKind;
 use atom_core::index::{Filter, NewSegment, NewStream, Source};
 
-use crate::{DIM, STEP, append, camera, expect, readable, sample, writable};
+use crate::{DIM, STEP, append, camera, caption, expect, readable, sample, writable};
 
 #[test]
 fn what_is_appended_is_there_after_reopening() {
@@ -173,14 +173,29 @@ fn captions_are_kept_by_maker() {
     let stream = camera(&store, "a");
     let id = append(&store, stream, 1).unwrap();
     assert_eq!(store.caption(id, "m1").unwrap(), None);
-    store.set_caption(id, "m1", "a cat").unwrap();
-    store.set_caption(id, "m1", "a grey cat").unwrap();
-    store.set_caption(id, "m2", "ein Kätzchen").unwrap();
-    assert_eq!(store.caption(id, "m1").unwrap().unwrap(), "a grey cat");
-    assert_eq!(store.caption(id, "m2").unwrap().unwrap(), "ein Kätzchen");
+    for (maker, text) in [
+        ("m1", "a cat"),
+        ("m1", "a grey cat"),
+        ("m2", "ein Kätzchen"),
+    ] {
+        store.set_caption(id, maker, &caption(text)).unwrap();
+    }
+    let kept = |maker| store.caption(id, maker).unwrap();
+    assert_eq!(kept("m1"), Some(caption("a grey cat")));
+    assert_eq!(kept("m2"), Some(caption("ein Kätzchen")));
+    assert_eq!(kept("m3"), None);
+    // What is still to be said, by maker, in the order of ids.
+    let next = append(&store, stream, 2).unwrap();
+    let first = append(&store, stream, 0).unwrap();
+    let open = |after, maker| store.uncaptioned(stream, after, maker).unwrap();
+    assert_eq!(open(None, "m1"), Some(next));
+    assert_eq!(open(None, "m3"), Some(id));
+    assert_eq!(open(Some(next), "m1"), Some(first));
+    assert_eq!(open(Some(first), "m1"), None);
     store.delete_stream(stream).unwrap();
     let gone = store.caption(id, "m1").unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);
+    assert_eq!(open(None, "m3"), None);
 }
 
 #[test]
@@ -356,4 +371,35 @@ fn a_missing_partition_costs_its_own_segments_only() {
         append(&store, stream, number).unwrap();
     }
     assert!(lost(&store, stream).is_empty());
+}
+
+#[test]
+fn captions_go_with_their_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = writable(folder.path()).unwrap();
+    let stream = camera(&store, "a");
+    for number in 0..80 {
+        let id = append(&store, stream, number).unwrap();
+        store.set_caption(id, "m", &caption("a cat")).unwrap();
+    }
+    let rows = || {
+        let catalogue = rusqlite::Connection::open(folder.path().join("atom.db")).unwrap();
+        let count = "SELECT count(*) FROM captions";
+        let rows: i64 = catalogue.query_row(count, [], |row| row.get(0)).unwrap();
+        rows as u64
+    };
+    assert_eq!(rows(), 80);
+    let retained = store.retain(0).unwrap();
+    let left = store.segments(stream, None, None).unwrap();
+    assert!(retained.segments > 0 && !left.is_empty());
+    assert_eq!(rows(), left.len() as u64);
+    assert_eq!(left.len() as u64 + retained.segments, 80);
+    for segment in left {
+        assert_eq!(
+            store.caption(segment.id, "m").unwrap(),
+            Some(caption("a cat"))
+        );
+    }
+    store.delete_stream(stream).unwrap();
+    assert_eq!(rows(), 0);
 }

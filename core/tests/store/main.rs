@@ -12,7 +12,7 @@ use std::path::Path;
 use atom_core::Result;
 use atom_core::features::{Detection, FeatureMap, Features};
 use atom_core::index::{
-    Access, Identity, NewSegment, NewStream, SegmentId, Store, StoreOptions, StreamId,
+    Access, Caption, Identity, NewSegment, NewStream, SegmentId, Store, StoreOptions, StreamId,
 };
 
 const DIM: usize = 24;
@@ -47,6 +47,15 @@ fn camera(store: &Store, name: &str) -> StreamId {
         ..NewStream::default()
     };
     store.open_stream(&new).unwrap()
+}
+
+fn caption(text: &str) -> Caption {
+    Caption {
+        text: text.into(),
+        tokens: 3,
+        stop_reason: "end_of_text".into(),
+        grounds: "[]".into(),
+    }
 }
 
 /// SplitMix64: the same numbers on every machine.

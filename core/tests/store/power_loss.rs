@@ -9,7 +9,7 @@ use std::process::Command;
 
 use atom_core::index::NewSegment;
 
-use crate::{Random, STEP, append, camera, expect, sample, writable};
+use crate::{Random, STEP, append, camera, caption, expect, sample, writable};
 
 const STORE: &str = "ATOM_TEST_RECORDED_STORE";
 
@@ -49,7 +49,8 @@ fn recorded_child() {
             let id = append(&store, a, number).unwrap();
             say(format!("a {number}\n"));
             if number % 6 == 0 {
-                store.set_caption(id, "m", &format!("{number}")).unwrap();
+                let caption = caption(&format!("{number}"));
+                store.set_caption(id, "m", &caption).unwrap();
                 say(format!("caption {number}\n"));
             }
         }
@@ -407,7 +408,8 @@ impl Acknowledged {
             for &number in self.captions.iter().filter(|n| **n >= least) {
                 let segment = store.segment_at(a, number as i64 * STEP).map_err(text)?;
                 let id = segment.ok_or("a captioned segment is gone")?.id;
-                if store.caption(id, "m").map_err(text)? != Some(number.to_string()) {
+                let kept = store.caption(id, "m").map_err(text)?;
+                if kept != Some(caption(&number.to_string())) {
                     return Err(format!("caption {number} is gone"));
                 }
             }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use atom_core::control::{Control, Priority};
 use atom_core::features::Features;
+use atom_core::index::{SegmentId, Store};
 use atom_core::task::Statement;
 use atom_core::{Error, ErrorKind, Result};
 use atom_media::VideoReader;
@@ -22,6 +23,8 @@ struct Text<'a> {
     tokens: usize,
     stop_reason: &'a str,
     grounds: Vec<Ground<'a>>,
+    /// It was kept with the segment and not generated now.
+    stored: bool,
 }
 
 /// A thing the text rests on.
@@ -44,15 +47,7 @@ pub fn features(
     match (file, &at.stream) {
         (None, Some(stream)) => {
             let store = session.store(false)?;
-            let id = store.stream(stream)?.id;
-            let segment = store.segment_at(id, ns)?.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::NotFound,
-                    format!("stream {stream:?} has nothing at {} s", at.at),
-                )
-                .remedy("choose a time inside one of its segments")
-            })?;
-            store.features(segment.id)
+            store.features(segment(&store, stream, at.at, ns)?)
         }
         (Some(file), None) => {
             let mut reader = VideoReader::open(file)?;
@@ -65,6 +60,19 @@ pub fn features(
         )
         .remedy("add --stream NAME, or a FILE, not both")),
     }
+}
+
+/// The segment of stream `stream` at `ns` nanoseconds, which the user wrote as `at` seconds.
+pub fn segment(store: &Store, stream: &str, at: f64, ns: i64) -> Result<SegmentId> {
+    let id = store.stream(stream)?.id;
+    let segment = store.segment_at(id, ns)?.ok_or_else(|| {
+        Error::new(
+            ErrorKind::NotFound,
+            format!("stream {stream:?} has nothing at {at} s"),
+        )
+        .remedy("choose a time inside one of its segments")
+    })?;
+    Ok(segment.id)
 }
 
 /// Cancel, deadline and priority as the options say.
@@ -128,6 +136,7 @@ pub fn show(
                     confidence: ground.confidence,
                 })
                 .collect(),
+            stored: generated.stored,
         })?;
     }
     Ok(ExitCode::SUCCESS)

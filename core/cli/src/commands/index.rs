@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use atom_core::frame::{FrameFormat, PixelFormat};
-use atom_core::index::{Source, Store};
-use atom_core::task::ingest::{IngestOptions, IngestReport};
+use atom_core::index::{Source, Store, StreamId};
+use atom_core::runtime::{Captioning, IndexReport};
+use atom_core::task::ingest::IngestOptions;
 use atom_core::vision::SamplerOptions;
 use atom_core::{Error, ErrorKind, Result};
 use atom_media::VideoReader;
@@ -29,7 +30,19 @@ struct Stream {
     frames: u64,
     segments: u64,
     added: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captions: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captions_failed: Option<u64>,
     seconds: f64,
+}
+
+/// Captions that are still being made.
+enum Rest {
+    /// Of a stream just indexed.
+    New(Captioning),
+    /// Of a stream that was complete.
+    Old(StreamId, IndexReport),
 }
 
 pub fn run(session: &mut Session, args: &IndexArgs) -> Result<ExitCode> {
@@ -46,17 +59,32 @@ pub fn run(session: &mut Session, args: &IndexArgs) -> Result<ExitCode> {
     }
     let store = session.store(true)?;
     let mut streams = Vec::new();
+    let mut rests = Vec::new();
     for file in &args.files {
         let stream = match &args.stream {
             Some(name) => name.clone(),
             None => stream_name(file)?,
         };
         let started = Instant::now();
-        let report = index(session, &store, file, &stream, sampler.clone())?;
+        let rest = index(
+            session,
+            &store,
+            file,
+            &stream,
+            sampler.clone(),
+            args.captions,
+        )?;
+        let report = match &rest {
+            Rest::New(captioning) => captioning.report(),
+            Rest::Old(_, report) => *report,
+        };
+        rests.push(rest);
         let done = Stream {
             frames: report.frames,
             segments: report.segments,
             added: report.keyframes,
+            captions: None,
+            captions_failed: None,
             seconds: started.elapsed().as_secs_f64(),
             stream,
         };
@@ -67,6 +95,9 @@ pub fn run(session: &mut Session, args: &IndexArgs) -> Result<ExitCode> {
             ))?;
         }
         streams.push(done);
+    }
+    if args.captions {
+        caption(session, &store, &mut streams, rests)?;
     }
     if session.global.json {
         print_json(&Indexed { streams })?;
@@ -80,7 +111,8 @@ fn index(
     file: &Path,
     stream: &str,
     sampler: SamplerOptions,
-) -> Result<IngestReport> {
+    captions: bool,
+) -> Result<Rest> {
     let mut reader = VideoReader::open(file)?;
     // So that it means the same elsewhere, in a storyboard's links for one.
     let path = std::path::absolute(file).map_err(|error| Error::io(file.display(), &error))?;
@@ -100,25 +132,66 @@ fn index(
             .is_some_and(|old| old.same_as(&source))
     {
         let segments = store.segments(known.id, None, None)?.len() as u64;
-        return Ok(IngestReport {
+        let report = IndexReport {
             segments,
             known: segments,
-            ..IngestReport::default()
-        });
+            ..IndexReport::default()
+        };
+        return Ok(Rest::Old(known.id, report));
     }
     let format = FrameFormat::new(PixelFormat::I420, info.width, info.height);
     let mut options = IngestOptions::new(stream, format.packed_bytes());
     options.stream.source = Some(source);
     options.sampler = sampler;
-    let ingest = session.runtime()?.ingest(store, &options)?;
+    let runtime = session.runtime()?;
+    let ingest = match captions {
+        true => runtime.ingest_captioned(store, &options)?,
+        false => runtime.ingest(store, &options)?,
+    };
     let bar = progress(info.frames, stream);
     while let Some(frame) = reader.next_frame()? {
         ingest.push_wait(&frame.as_frame()?)?;
         bar.inc(1);
     }
-    let report = ingest.finish()?;
+    let rest = ingest.finish_ingest()?;
     bar.finish_and_clear();
-    Ok(report)
+    Ok(Rest::New(rest))
+}
+
+/// Waits for the captions of all streams and notes their numbers.
+fn caption(
+    session: &mut Session,
+    store: &Store,
+    streams: &mut [Stream],
+    rests: Vec<Rest>,
+) -> Result<()> {
+    let started = Instant::now();
+    let (mut made, mut failed) = (0, 0);
+    for (stream, rest) in streams.iter_mut().zip(rests) {
+        let (new, lost) = match rest {
+            Rest::New(captioning) => {
+                let report = captioning.finish();
+                (report.captions, report.captions_failed)
+            }
+            Rest::Old(id, _) => {
+                let report = session.runtime()?.caption_stream(store, id)?;
+                (report.made, report.failed)
+            }
+        };
+        (stream.captions, stream.captions_failed) = (Some(new), Some(lost));
+        (made, failed) = (made + new, failed + lost);
+    }
+    if !session.global.json {
+        let failures = match failed {
+            0 => String::new(),
+            failed => format!(", {failed} failed"),
+        };
+        print_line(&format!(
+            "  {made} captions{failures}, the last of them {:.1} s after the last segment",
+            started.elapsed().as_secs_f64()
+        ))?;
+    }
+    Ok(())
 }
 
 /// SHA-256 of the file's bytes: the same video under another path is the same source.
