@@ -200,7 +200,8 @@ pub unsafe extern "C" fn atom_runtime_serves(
 }
 
 /// Tells the runtime how short the machine is of memory, `level` being an atom_pressure number. CRITICAL releases every
-/// module that no task holds, before it returns; each is loaded again when it is next needed. LOW and NONE are accepted
+/// module that no task holds, and the beginnings of prompts that are kept, before it returns; each is loaded again when
+/// it is next needed. LOW and NONE are accepted
 /// and change nothing in this version.
 ///
 /// # Safety
@@ -216,6 +217,7 @@ pub unsafe extern "C" fn atom_runtime_set_pressure(
         match level {
             0 | 1 => Ok(atom_status::OK),
             2 => {
+                runtime.prefixes().clear();
                 for module in runtime.modules() {
                     runtime.registry().release_idle(&module.id)?;
                 }
@@ -347,7 +349,7 @@ pub unsafe extern "C" fn atom_modules_close(modules: *mut atom_modules) -> atom_
 }
 
 /// The state of the runtime as JSON, with the names `atom doctor --json` uses: version, onnxruntime, pack, modules,
-/// ledger (who owns which bytes), memory (of the process and the machine). `out` gets a string to be freed with atom_string_free().
+/// ledger (who owns which bytes), prefixes (beginnings of prompts kept for the next), memory (of the process and the machine). `out` gets a string to be freed with atom_string_free().
 ///
 /// # Safety
 /// See the rules at the top of the header.
@@ -404,6 +406,7 @@ fn status_json(runtime: &Runtime) -> Outcome<serde_json::Value> {
         })
         .collect();
     let memory = process_memory()?;
+    let prefixes = runtime.prefixes().stats();
     let machine = atom_core::os::memory::machine();
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -420,6 +423,16 @@ fn status_json(runtime: &Runtime) -> Outcome<serde_json::Value> {
         },
         "modules": modules,
         "ledger": ledger,
+        "prefixes": {
+            "hits": prefixes.hits,
+            "misses": prefixes.misses,
+            "reused_tokens": prefixes.reused_tokens,
+            "fed_tokens": prefixes.fed_tokens,
+            "evicted": prefixes.evicted,
+            "entries": prefixes.entries,
+            "bytes": prefixes.bytes,
+            "limit_bytes": prefixes.limit_bytes,
+        },
         "memory": {
             "pss_bytes": memory.pss,
             "pss_anon_bytes": memory.pss_anon,

@@ -15,18 +15,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 use crate::frame::Frame;
 use crate::index::{Access, Hit, Identity, SegmentId, Store, StoreOptions, StreamId};
-use crate::language::QueryEncoder;
+use crate::language::{PrefixCache, QueryEncoder};
 use crate::module::{ModuleStatus, Registry};
 use crate::ort::{Environment, EnvironmentOptions};
 use crate::pack::{ArtifactCache, GoldenReport, Pack};
 use crate::storyboard::Storyboard;
-use crate::task::Statement;
 use crate::task::ask::Asker;
 use crate::task::assemble::{AssembleQuery, Assembler};
 use crate::task::caption::Captioner;
 use crate::task::caption::backlog::{Backlog, CaptionReport};
 use crate::task::ingest::IngestOptions;
 use crate::task::search::{SearchQuery, Searcher};
+use crate::task::{Speech, Statement};
 use crate::vision::VisualEncoder;
 
 pub use indexing::{Captioning, IndexReport, Indexing};
@@ -42,6 +42,9 @@ pub struct RuntimeOptions {
     pub ort_library: Option<PathBuf>,
     /// Threads of ONNX Runtime's pool, 1 or more; every core when absent. The first open of a process decides.
     pub threads: Option<usize>,
+    /// Most bytes that beginnings of prompts may take, so that a caption and every question on a segment run its context
+    /// through the decoder once; 0 keeps none.
+    pub prefix_bytes: u64,
 }
 
 impl RuntimeOptions {
@@ -52,6 +55,7 @@ impl RuntimeOptions {
             artifacts: None,
             ort_library: None,
             threads: None,
+            prefix_bytes: 32 << 20,
         }
     }
 }
@@ -84,6 +88,7 @@ struct Inner {
     queries: Lazy<QueryEncoder>,
     searcher: Lazy<Searcher>,
     assembler: Lazy<Assembler>,
+    speech: Speech,
     captioner: Lazy<Captioner>,
     asker: Lazy<Asker>,
     observer: Mutex<Option<VisualEncoder>>,
@@ -115,6 +120,7 @@ impl Runtime {
         );
         Ok(Self(Arc::new(Inner {
             environment,
+            speech: Speech::new(&registry, options.prefix_bytes),
             registry,
             queries: Lazy::default(),
             searcher: Lazy::default(),
@@ -155,6 +161,11 @@ impl Runtime {
     /// Who owns which bytes.
     pub fn ledger(&self) -> &Ledger {
         self.0.registry.ledger()
+    }
+
+    /// The beginnings of prompts that are kept for the next that begins so; they can be given up at any time.
+    pub fn prefixes(&self) -> &PrefixCache {
+        self.0.speech.prefixes()
     }
 
     /// Every module of the pack as it is now.
@@ -212,7 +223,7 @@ impl Runtime {
     }
 
     fn captioner(&self) -> Result<Arc<Captioner>> {
-        self.0.captioner.get(|| Captioner::new(&self.0.registry))
+        self.0.captioner.get(|| Captioner::sharing(&self.0.speech))
     }
 
     /// The features of one picture, without storing anything.
@@ -325,7 +336,7 @@ impl Runtime {
     ) -> Result<Statement> {
         self.0
             .asker
-            .get(|| Asker::new(&self.0.registry))?
+            .get(|| Asker::sharing(&self.0.speech))?
             .ask(features, question, options, control, on_text)
     }
 

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use atom_core::ErrorKind;
 use atom_core::control::{Control, TextOptions};
@@ -14,6 +15,13 @@ use atom_core::task::ingest::IngestOptions;
 use atom_tests::damage::Pack;
 use atom_tests::{atom, foreign_pack, json, ort_library, output, pack, picture, temporary, video};
 use serde_json::Value;
+
+/// Threads are the process's: tests that caption in this one take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const WIDTH: u32 = 160;
 const HEIGHT: u32 = 120;
@@ -69,6 +77,7 @@ fn decoder_runs(runtime: &Runtime, id: &str) -> u64 {
 
 #[test]
 fn indexed_with_captions_nothing_is_generated_again() {
+    let _turn = turn();
     let folder = temporary();
     let runtime = open(foreign_pack(), folder.path());
     let path = folder.path().join("store");
@@ -157,6 +166,7 @@ fn indexed_with_captions_nothing_is_generated_again() {
 
 #[test]
 fn captions_of_another_maker_are_not_served() {
+    let _turn = turn();
     let folder = temporary();
     let theirs = Pack::copy();
     theirs.edit("Say what it is", "Say what that is");
@@ -222,6 +232,7 @@ fn a_caption_that_fails_costs_no_segment() {
 
 #[test]
 fn captioning_that_is_broken_off_goes_on_later() {
+    let _turn = turn();
     let folder = temporary();
     let runtime = open(foreign_pack(), folder.path());
     let path = folder.path().join("store");

@@ -1286,7 +1286,8 @@ atom_status atom_runtime_serves(const struct atom_runtime *runtime, uint32_t tas
 
 /**
  * Tells the runtime how short the machine is of memory, `level` being an atom_pressure number. CRITICAL releases every
- * module that no task holds, before it returns; each is loaded again when it is next needed. LOW and NONE are accepted
+ * module that no task holds, and the beginnings of prompts that are kept, before it returns; each is loaded again when
+ * it is next needed. LOW and NONE are accepted
  * and change nothing in this version.
  */
 atom_status atom_runtime_set_pressure(const struct atom_runtime *runtime,
@@ -1321,7 +1322,7 @@ atom_status atom_modules_close(struct atom_modules *modules);
 
 /**
  * The state of the runtime as JSON, with the names `atom doctor --json` uses: version, onnxruntime, pack, modules,
- * ledger (who owns which bytes), memory (of the process and the machine). `out` gets a string to be freed with atom_string_free().
+ * ledger (who owns which bytes), prefixes (beginnings of prompts kept for the next), memory (of the process and the machine). `out` gets a string to be freed with atom_string_free().
  */
 atom_status atom_runtime_status_json(const struct atom_runtime *runtime,
                                      char **out);

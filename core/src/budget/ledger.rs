@@ -13,6 +13,8 @@ pub enum Owner {
     Module(String),
     /// The keys and values of one generation.
     Kv(u64),
+    /// Beginnings of prompts, kept for the next that begins so.
+    Prefixes,
     /// Cached features.
     Features,
     /// The index.
@@ -26,6 +28,7 @@ impl fmt::Display for Owner {
         match self {
             Self::Module(id) => write!(f, "module {id}"),
             Self::Kv(id) => write!(f, "kv {id}"),
+            Self::Prefixes => f.write_str("prefixes"),
             Self::Features => f.write_str("features"),
             Self::Index => f.write_str("index"),
             Self::Queue => f.write_str("queue"),

@@ -5,6 +5,7 @@ use half::f16;
 use super::kv::Kv;
 use super::model::{Embedding, LanguageModel};
 use super::ports::{ATTENTION_MASK, INPUT_IDS, INPUTS_EMBEDS, LOGITS, POSITION_IDS, Rows};
+use super::prefix::Prefix;
 use super::sampling::NO_TOKEN;
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
@@ -218,6 +219,26 @@ impl Generation {
             logits: self.logits.clone(),
             mark: self.mark.clone(),
         })
+    }
+
+    /// Bytes [`prefix`](Self::prefix) takes.
+    pub(super) fn prefix_bytes(&self) -> u64 {
+        self.kv.snapshot_bytes()
+    }
+
+    /// A copy of what is committed.
+    pub(super) fn prefix(&self) -> Result<Prefix> {
+        Ok(Prefix {
+            kv: self.kv.snapshot()?,
+            history: self.history.clone(),
+        })
+    }
+
+    /// Begins with what another generation of the same decoder had committed. It must be fed before it goes on.
+    pub(super) fn take_over(&mut self, prefix: &Prefix) -> Result<()> {
+        self.kv.restore(&prefix.kv)?;
+        self.history.clone_from(&prefix.history);
+        Ok(())
     }
 
     /// An error when `more` positions do not fit behind those there are.

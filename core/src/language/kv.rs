@@ -32,6 +32,22 @@ pub(super) struct Kv {
     ledger: Ledger,
 }
 
+/// The first positions of a cache, copied out of it.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// [1, heads, len, head_dim] each.
+    layers: Vec<[Tensor; 2]>,
+    len: usize,
+    bytes: u64,
+}
+
+impl Snapshot {
+    /// Bytes it takes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 impl Kv {
     /// An empty cache with room for `capacity` positions, rounded up.
     pub(super) fn new(spec: &DecoderSpec, capacity: usize, ledger: &Ledger) -> Result<Self> {
@@ -136,6 +152,46 @@ impl Kv {
         })
     }
 
+    /// Bytes a [`Snapshot`] of what is filled takes.
+    pub(super) fn snapshot_bytes(&self) -> u64 {
+        let one = self.heads * self.head_dim * self.len * self.dtype.size();
+        (one * 2 * self.layers.len()) as u64
+    }
+
+    /// A copy of what is filled. The caller charges it.
+    pub(super) fn snapshot(&self) -> Result<Snapshot> {
+        Ok(Snapshot {
+            layers: self.sliced(self.len)?,
+            len: self.len,
+            bytes: self.snapshot_bytes(),
+        })
+    }
+
+    /// Fills an empty cache with what was copied out of another of the same decoder.
+    pub(super) fn restore(&mut self, from: &Snapshot) -> Result<()> {
+        if self.len != 0 || from.layers.len() != self.layers.len() {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "a prefix was taken over by a cache it does not fit",
+            ));
+        }
+        self.reserve(from.len)?;
+        let length = match self.mode {
+            KvForm::Shared => self.capacity,
+            KvForm::Concat => from.len,
+        };
+        for (own, kept) in self.layers.iter_mut().zip(&from.layers) {
+            for (own, kept) in own.iter_mut().zip(kept) {
+                if self.mode == KvForm::Concat {
+                    *own = Tensor::zeros(self.dtype, &[1, self.heads, length, self.head_dim])?;
+                }
+                copy_filled(self.dtype, kept, own, self.heads, from.len * self.head_dim)?;
+            }
+        }
+        self.len = from.len;
+        Ok(())
+    }
+
     /// Adds the cache's ports to a run. In concat mode the outputs asked for here come after those already there.
     pub(super) fn bind<'a>(&'a mut self, ports: &'a DecoderPorts, args: &mut RunArgs<'a>) {
         for (tensors, names) in self.layers.iter_mut().zip(&ports.layers) {
@@ -232,16 +288,33 @@ impl Kv {
     fn copy_rows(&self, length: usize, filled: usize) -> Result<Vec<[Tensor; 2]>> {
         let copy = |from: &Tensor| {
             let mut to = self.empty(length)?;
-            match self.dtype {
-                DType::F16 => copy_heads::<f16>(from, &mut to, self.heads, filled * self.head_dim)?,
-                _ => copy_heads::<f32>(from, &mut to, self.heads, filled * self.head_dim)?,
-            }
+            copy_filled(
+                self.dtype,
+                from,
+                &mut to,
+                self.heads,
+                filled * self.head_dim,
+            )?;
             Ok(to)
         };
         self.layers
             .iter()
             .map(|[key, value]| Ok([copy(key)?, copy(value)?]))
             .collect()
+    }
+}
+
+/// Copies the first `count` elements of each head, of type `dtype`.
+fn copy_filled(
+    dtype: DType,
+    from: &Tensor,
+    to: &mut Tensor,
+    heads: usize,
+    count: usize,
+) -> Result<()> {
+    match dtype {
+        DType::F16 => copy_heads::<f16>(from, to, heads, count),
+        _ => copy_heads::<f32>(from, to, heads, count),
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
+use sha2::{Digest, Sha256};
+
 use super::generation::Generation;
 use super::kv::Kv;
 use super::ports::{DecoderPorts, INPUT_IDS, INPUTS_EMBEDS, Rows};
+use super::prefix::PrefixCache;
 use super::prompt::{ChatTemplate, Message};
 use super::tokenizer::Tokenizer;
 use crate::control::Control;
@@ -27,6 +30,9 @@ pub(super) struct Inner {
     pub(super) spec: DecoderSpec,
     /// Checked when the decoder is first leased.
     ports: OnceLock<DecoderPorts>,
+    /// A hash of what decides which keys and values a prompt gives.
+    pub(super) identity: [u8; 32],
+    pub(super) prefixes: Option<PrefixCache>,
 }
 
 impl std::fmt::Debug for LanguageModel {
@@ -55,6 +61,28 @@ impl LanguageModel {
     /// [`ErrorKind::NotFound`] for a module the pack lacks, [`ErrorKind::BadPack`] for one of another kind, a decoder
     /// without tokenizer or dimensions, or an unreadable tokenizer or template.
     pub fn new(registry: &Registry, decoder: &str, token_embedding: Option<&str>) -> Result<Self> {
+        Self::make(registry, decoder, token_embedding, None)
+    }
+
+    /// As [`new`](Self::new); prompts [begun](Self::begin) in parts share their beginnings through `prefixes`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn sharing(
+        registry: &Registry,
+        decoder: &str,
+        token_embedding: Option<&str>,
+        prefixes: &PrefixCache,
+    ) -> Result<Self> {
+        Self::make(registry, decoder, token_embedding, Some(prefixes.clone()))
+    }
+
+    fn make(
+        registry: &Registry,
+        decoder: &str,
+        token_embedding: Option<&str>,
+        prefixes: Option<PrefixCache>,
+    ) -> Result<Self> {
         let pack = registry.pack();
         let module = pack.module(decoder)?;
         let missing = |what: &str| {
@@ -64,8 +92,13 @@ impl LanguageModel {
             )
         };
         expect_kind(decoder, module.kind, ModuleKind::LanguageDecoder)?;
+        let mut identity = Sha256::new();
+        module.hash_identity(&mut identity);
+        identity.update(format!("{:?}", module.decoder));
         if let Some(id) = token_embedding {
-            expect_kind(id, pack.module(id)?.kind, ModuleKind::TokenEmbedding)?;
+            let embedding = pack.module(id)?;
+            expect_kind(id, embedding.kind, ModuleKind::TokenEmbedding)?;
+            embedding.hash_identity(&mut identity);
         }
         let spec = module.decoder.clone().ok_or_else(|| missing("decoder"))?;
         let text = module
@@ -97,6 +130,8 @@ impl LanguageModel {
             template,
             spec,
             ports: OnceLock::new(),
+            identity: identity.finalize().into(),
+            prefixes,
         })))
     }
 

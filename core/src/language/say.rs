@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::{
-    Constraint, GenerateOptions, Generated, Generation, LanguageModel, Message, StopReason,
+    Constraint, GenerateOptions, Generated, Generation, LanguageModel, Message, Part, StopReason,
 };
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -28,39 +28,74 @@ pub(super) fn ended_early(error: Error) -> Result<Generated> {
     })
 }
 
-/// Says the one of `candidates` that `model` finds the best answer to `prompt`, token by token; `options.choices`
-/// stand in their place when there are any, and the likeliest as a whole is said.
+/// Says the one of `candidates` that `model` finds the best answer to `request` after `context`, token by token;
+/// `options.choices` stand in their place when there are any, and the likeliest as a whole is said. Prompts that begin
+/// with the same context share it.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidArgument`] for choices that cannot be spelt or `max_tokens` of 0, and what the decoder reports.
 /// Cancel and deadline are no errors: the text so far comes back with that reason.
 pub(crate) fn say(
     model: &LanguageModel,
-    prompt: &str,
+    (context, request): (&str, &str),
     candidates: &[String],
     options: &TextOptions,
     control: &Control,
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Generated> {
     options.check()?;
+    let prompt = Prompt::new(model, context, request)?;
     let said = if options.choices.is_empty() {
         generate(
             model,
-            prompt,
+            &prompt,
             candidates,
             options.max_tokens,
             control,
             on_text,
         )
     } else {
-        choose(model, prompt, &options.choices, control, on_text)
+        choose(model, &prompt, &options.choices, control, on_text)
     };
     said.or_else(ended_early)
 }
 
+/// The tokens of a prompt, and where they are cut.
+struct Prompt {
+    ids: Vec<u32>,
+    /// The end of what stands before every user's words, and of the context.
+    cuts: [usize; 2],
+}
+
+impl Prompt {
+    fn new(model: &LanguageModel, context: &str, request: &str) -> Result<Self> {
+        let prompt = |words: &str| model.prompt(&[Message::user(harmless(words))]);
+        let ids = prompt(&format!("{context} {request}"))?;
+        // Found by comparing: where one text ends and the next begins is for template and tokenizer to say.
+        let common = |words: &str| {
+            let other = prompt(words).unwrap_or_default();
+            let equal = ids.iter().zip(&other).take_while(|(a, b)| a == b);
+            equal.count().min(ids.len().saturating_sub(1))
+        };
+        let system = common("");
+        let cuts = [system, common(context).max(system)];
+        Ok(Self { ids, cuts })
+    }
+
+    fn begin(&self, model: &LanguageModel, room: usize, control: &Control) -> Result<Generation> {
+        let [system, context] = self.cuts;
+        let parts = [
+            Part::Ids(&self.ids[..system]),
+            Part::Ids(&self.ids[system..context]),
+            Part::Ids(&self.ids[context..]),
+        ];
+        model.begin(&parts, room, control)
+    }
+}
+
 fn generate(
     model: &LanguageModel,
-    prompt: &str,
+    prompt: &Prompt,
     candidates: &[String],
     max_tokens: usize,
     control: &Control,
@@ -68,12 +103,10 @@ fn generate(
 ) -> Result<Generated> {
     let constraint = Constraint::choices(model.tokenizer(), candidates)?;
     let longest = candidates.iter().map(String::len).max().unwrap_or(0);
-    let prompt = model.prompt(&[Message::user(harmless(prompt))])?;
     // No token is longer than its text in bytes.
-    let room = model.context().saturating_sub(prompt.len());
+    let room = model.context().saturating_sub(prompt.ids.len());
     let max_tokens = max_tokens.min(room);
-    let mut generation = model.start(prompt.len() + longest.min(max_tokens), control)?;
-    generation.feed(&prompt, control)?;
+    let mut generation = prompt.begin(model, longest.min(max_tokens), control)?;
     let options = GenerateOptions {
         max_tokens,
         constraint: Some(constraint),
@@ -84,14 +117,12 @@ fn generate(
 
 fn choose(
     model: &LanguageModel,
-    prompt: &str,
+    prompt: &Prompt,
     choices: &[String],
     control: &Control,
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Generated> {
-    let prompt = model.prompt(&[Message::user(harmless(prompt))])?;
-    let mut generation = model.start(prompt.len(), control)?;
-    generation.feed(&prompt, control)?;
+    let mut generation = prompt.begin(model, 0, control)?;
     chosen(&mut generation, choices, control, on_text)
 }
 

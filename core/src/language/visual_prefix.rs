@@ -2,8 +2,10 @@
 
 use std::ops::ControlFlow;
 
+use sha2::{Digest, Sha256};
+
 use super::say::{chosen, ended_early, harmless};
-use super::{GenerateOptions, Generated, Generation, LanguageModel, Message};
+use super::{GenerateOptions, Generated, Generation, LanguageModel, Message, Part};
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FeatureMap, Features};
@@ -18,35 +20,40 @@ pub struct VisualPrefix {
     registry: Registry,
     model: LanguageModel,
     connector: Option<String>,
+    /// The connector's identity, to be gone on with.
+    identity: Sha256,
     image_token: String,
     prompt: String,
 }
 
 impl VisualPrefix {
-    /// Reads the task's keys of `mode = "prefix"`.
+    /// Reads the task's keys of `mode = "prefix"`; `model` is its decoder with its token embedding.
     ///
     /// # Errors
     /// [`ErrorKind::BadPack`] when a key is missing, the image token is none of the tokenizer's, or a module is of
     /// another kind; as [`LanguageModel::new`].
-    pub fn new(registry: &Registry, task: &LanguageTask) -> Result<Self> {
+    pub fn new(registry: &Registry, task: &LanguageTask, model: LanguageModel) -> Result<Self> {
         let missing = |key: &str| {
             Error::new(ErrorKind::BadPack, format!("mode = \"prefix\" needs {key}"))
                 .remedy("add it to the task's table in pack.toml")
         };
-        let embedding = task.token_embedding.as_deref();
-        let embedding = embedding.ok_or_else(|| missing("token_embedding"))?;
+        if task.token_embedding.is_none() {
+            return Err(missing("token_embedding"));
+        }
         let image_token = task
             .image_token
             .clone()
             .ok_or_else(|| missing("image_token"))?;
         let prompt = task.prompt.clone().ok_or_else(|| missing("prompt"))?;
-        let model = LanguageModel::new(registry, &task.language_decoder, Some(embedding))?;
         if model.tokenizer().token_to_id(&image_token).is_none() {
             let message = format!("image_token {image_token:?} is not one token of the tokenizer");
             return Err(Error::new(ErrorKind::BadPack, message));
         }
+        let mut identity = Sha256::new();
         if let Some(id) = &task.connector {
-            let kind = registry.pack().module(id)?.kind;
+            let module = registry.pack().module(id)?;
+            module.hash_identity(&mut identity);
+            let kind = module.kind;
             if kind != ModuleKind::Connector {
                 let message = format!("module {id:?} is a {}, not a connector", kind.name());
                 return Err(Error::new(ErrorKind::BadPack, message));
@@ -56,6 +63,7 @@ impl VisualPrefix {
             registry: registry.clone(),
             model,
             connector: task.connector.clone(),
+            identity,
             image_token,
             prompt,
         })
@@ -100,20 +108,31 @@ impl VisualPrefix {
             return Err(Error::new(ErrorKind::BadPack, message)
                 .remedy("keep it apart from other words in pack.toml and in the chat template"));
         };
-        let mut rows = Vec::new();
-        for frame in frames {
-            rows.push(self.rows(&frame.map, control)?);
+        let make: Vec<_> = frames
+            .iter()
+            .map(|frame| || self.rows(&frame.map, control))
+            .collect();
+        let mut parts = vec![Part::Ids(&ids[..place])];
+        for (frame, make) in frames.iter().zip(&make) {
+            parts.push(Part::Rows {
+                identity: self.identity(&frame.map),
+                make,
+            });
         }
-        let pictures: usize = rows.iter().map(|rows| rows.rows).sum();
-        let length = ids.len() - 1 + pictures;
-        let capacity = length.saturating_add(max_tokens).min(self.model.context());
-        let mut generation = self.model.start(capacity.max(length), control)?;
-        generation.feed(&ids[..place], control)?;
-        for rows in &rows {
-            generation.feed_embeds(&rows.data, rows.rows, control)?;
+        parts.push(Part::Ids(&ids[place + 1..]));
+        self.model.begin(&parts, max_tokens, control)
+    }
+
+    /// A hash of what a picture's rows depend on.
+    fn identity(&self, map: &FeatureMap) -> [u8; 32] {
+        let mut hash = self.identity.clone();
+        for number in [map.rows, map.dim] {
+            hash.update((number as u64).to_le_bytes());
         }
-        generation.feed(&ids[place + 1..], control)?;
-        Ok(generation)
+        for value in &map.data {
+            hash.update(value.to_le_bytes());
+        }
+        hash.finalize().into()
     }
 
     /// Continues the task's prompt freely, or with the likeliest of `options.choices` when there are any.

@@ -1,6 +1,7 @@
 //! Answering questions on the keyframes of a segment.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -9,7 +10,7 @@ use crate::ground::{Grounding, answer};
 use crate::language::{LanguageModel, VisualPrefix, say};
 use crate::module::Registry;
 use crate::pack::CaptionMode;
-use crate::task::{Statement, grounding};
+use crate::task::{Speech, Statement};
 use crate::trace;
 
 /// Longest question, in bytes.
@@ -21,7 +22,7 @@ pub struct Asker(Way);
 
 #[derive(Debug)]
 enum Way {
-    Grounded(LanguageModel, Box<Grounding>),
+    Grounded(LanguageModel, Arc<Grounding>),
     Prefix(VisualPrefix),
 }
 
@@ -31,6 +32,15 @@ impl Asker {
     /// # Errors
     /// [`ErrorKind::Unsupported`] when the pack has none, [`ErrorKind::BadPack`] when what it names does not fit.
     pub fn new(registry: &Registry) -> Result<Self> {
+        Self::sharing(&Speech::new(registry, 0))
+    }
+
+    /// As [`new`](Self::new), with what other tasks have read already.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn sharing(speech: &Speech) -> Result<Self> {
+        let registry = speech.registry();
         let manifest = registry.pack().manifest();
         let Some(task) = &manifest.tasks.ask else {
             let message = format!("pack {:?} cannot answer questions", manifest.id);
@@ -39,11 +49,10 @@ impl Asker {
             );
         };
         Ok(Self(match task.mode {
-            CaptionMode::Grounded => Way::Grounded(
-                LanguageModel::new(registry, &task.language_decoder, None)?,
-                Box::new(grounding(registry.pack())?),
-            ),
-            CaptionMode::Prefix => Way::Prefix(VisualPrefix::new(registry, task)?),
+            CaptionMode::Grounded => Way::Grounded(speech.model(task)?, speech.grounding()?),
+            CaptionMode::Prefix => {
+                Way::Prefix(VisualPrefix::new(registry, task, speech.model(task)?)?)
+            }
         }))
     }
 
@@ -74,14 +83,15 @@ impl Asker {
             Way::Grounded(model, known) => {
                 let seen = known.observe(frames)?;
                 let answer = answer(&seen, question);
-                let prompt = format!("{} {question}", seen.context());
+                let context = seen.context();
+                let prompt = (&*context, question);
                 let candidates = &answer.candidates;
                 let mut options = options.clone();
                 // What is seen decides before likelihood does.
                 if options.choices.iter().any(|choice| seen.names(choice)) {
                     options.choices.retain(|choice| seen.names(choice));
                 }
-                let said = say(model, &prompt, candidates, &options, control, on_text)?;
+                let said = say(model, prompt, candidates, &options, control, on_text)?;
                 let grounds = match options.choices.is_empty() {
                     true => answer.grounds,
                     false => seen.grounds(),

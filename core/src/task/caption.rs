@@ -3,6 +3,7 @@
 pub mod backlog;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -14,7 +15,7 @@ use crate::index::{Access, Caption, SegmentId, Store};
 use crate::language::{LanguageModel, StopReason, VisualPrefix, say};
 use crate::module::Registry;
 use crate::pack::{CaptionMode, LanguageTask, Pack};
-use crate::task::{Statement, grounding};
+use crate::task::{Speech, Statement};
 use crate::trace;
 
 /// The caption task of one pack. Making it loads no module; may be used from several threads at once.
@@ -29,7 +30,7 @@ const WORDING: u32 = 1;
 
 #[derive(Debug)]
 enum Way {
-    Grounded(LanguageModel, Box<Grounding>),
+    Grounded(LanguageModel, Arc<Grounding>),
     Prefix(VisualPrefix),
 }
 
@@ -39,6 +40,15 @@ impl Captioner {
     /// # Errors
     /// [`ErrorKind::Unsupported`] when the pack has none, [`ErrorKind::BadPack`] when what it names does not fit.
     pub fn new(registry: &Registry) -> Result<Self> {
+        Self::sharing(&Speech::new(registry, 0))
+    }
+
+    /// As [`new`](Self::new), with what other tasks have read already.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn sharing(speech: &Speech) -> Result<Self> {
+        let registry = speech.registry();
         let manifest = registry.pack().manifest();
         let Some(task) = &manifest.tasks.caption else {
             let message = format!("pack {:?} cannot caption", manifest.id);
@@ -46,11 +56,10 @@ impl Captioner {
                 .remedy("use a pack with a [tasks.caption]"));
         };
         let way = match task.mode {
-            CaptionMode::Grounded => Way::Grounded(
-                LanguageModel::new(registry, &task.language_decoder, None)?,
-                Box::new(grounding(registry.pack())?),
-            ),
-            CaptionMode::Prefix => Way::Prefix(VisualPrefix::new(registry, task)?),
+            CaptionMode::Grounded => Way::Grounded(speech.model(task)?, speech.grounding()?),
+            CaptionMode::Prefix => {
+                Way::Prefix(VisualPrefix::new(registry, task, speech.model(task)?)?)
+            }
         };
         Ok(Self {
             way,
@@ -179,8 +188,9 @@ impl Captioner {
         match &self.way {
             Way::Grounded(model, known) => {
                 let seen = known.observe(frames)?;
-                let prompt = format!("{} Describe the picture.", seen.context());
-                let said = say(model, &prompt, &seen.sentences(), options, control, on_text)?;
+                let context = seen.context();
+                let prompt = (&*context, "Describe the picture.");
+                let said = say(model, prompt, &seen.sentences(), options, control, on_text)?;
                 Ok(Statement::new(said, seen.grounds()))
             }
             Way::Prefix(prefix) => {

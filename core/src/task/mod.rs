@@ -6,10 +6,13 @@ pub mod caption;
 pub mod ingest;
 pub mod search;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::ground::{Ground, Grounding, Taxonomy};
-use crate::language::{Generated, StopReason};
-use crate::pack::Pack;
+use crate::language::{Generated, LanguageModel, PrefixCache, StopReason};
+use crate::module::Registry;
+use crate::pack::{LanguageTask, Pack};
 
 /// A caption or an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +38,65 @@ impl Statement {
             grounds,
             stored: false,
         }
+    }
+}
+
+/// What the tasks that speak share: tokenizers, templates and the taxonomy, each read by the first that needs it, and
+/// the beginnings of prompts. Thread-safe.
+#[derive(Debug)]
+pub struct Speech {
+    registry: Registry,
+    prefixes: PrefixCache,
+    /// By decoder and token embedding.
+    models: Mutex<Vec<(ModelKey, LanguageModel)>>,
+    grounding: Mutex<Option<Arc<Grounding>>>,
+}
+
+type ModelKey = (String, Option<String>);
+
+impl Speech {
+    /// Reads nothing yet. Beginnings of prompts may take `prefix_bytes`.
+    pub fn new(registry: &Registry, prefix_bytes: u64) -> Self {
+        Self {
+            registry: registry.clone(),
+            prefixes: PrefixCache::new(prefix_bytes, registry.ledger()),
+            models: Mutex::default(),
+            grounding: Mutex::default(),
+        }
+    }
+
+    /// The pack's modules.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The beginnings of prompts.
+    pub fn prefixes(&self) -> &PrefixCache {
+        &self.prefixes
+    }
+
+    /// The decoder of `task`.
+    fn model(&self, task: &LanguageTask) -> Result<LanguageModel> {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (task.language_decoder.clone(), task.token_embedding.clone());
+        if let Some((_, model)) = models.iter().find(|(have, _)| *have == key) {
+            return Ok(model.clone());
+        }
+        let (decoder, embedding) = (&key.0, key.1.as_deref());
+        let model = LanguageModel::sharing(&self.registry, decoder, embedding, &self.prefixes)?;
+        models.push((key, model.clone()));
+        Ok(model)
+    }
+
+    /// The grounding the pack declares.
+    fn grounding(&self) -> Result<Arc<Grounding>> {
+        let slot = self.grounding.lock();
+        let mut slot = slot.unwrap_or_else(PoisonError::into_inner);
+        if let Some(grounding) = &*slot {
+            return Ok(grounding.clone());
+        }
+        let made = Arc::new(grounding(self.registry.pack())?);
+        Ok(slot.insert(made).clone())
     }
 }
 

@@ -26,7 +26,7 @@ fn python(script: &str, arguments: &[&std::ffi::OsStr]) {
 }
 
 /// The tests' own foreign pack in `dir`: a decoder of `inputs_embeds` with a concatenated cache.
-fn foreign(dir: &Path) {
+pub fn foreign(dir: &Path) {
     python(
         "../tests/fixtures/foreign_pack.py",
         &["build".as_ref(), dir.as_os_str()],

@@ -6,3 +6,4 @@ mod constraint;
 mod decoder;
 mod encoder;
 mod foreign;
+mod prefix;

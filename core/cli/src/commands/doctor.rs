@@ -16,6 +16,7 @@ struct Report {
     pack: Pack,
     modules: Vec<Module>,
     ledger: Vec<Entry>,
+    prefixes: Prefixes,
     memory: Memory,
 }
 
@@ -59,6 +60,19 @@ struct Entry {
     mapped_bytes: u64,
 }
 
+/// Beginnings of prompts kept for the next.
+#[derive(Serialize)]
+struct Prefixes {
+    hits: u64,
+    misses: u64,
+    reused_tokens: u64,
+    fed_tokens: u64,
+    evicted: u64,
+    entries: usize,
+    bytes: u64,
+    limit_bytes: u64,
+}
+
 #[derive(Serialize)]
 struct Memory {
     pss_bytes: u64,
@@ -86,6 +100,7 @@ pub fn run(session: &mut Session) -> Result<ExitCode> {
     let memory = atom_core::os::smaps::process_memory()?;
     let machine = atom_core::os::memory::machine();
     let environment = runtime.environment();
+    let prefixes = runtime.prefixes().stats();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         onnxruntime: Library {
@@ -127,6 +142,16 @@ pub fn run(session: &mut Session) -> Result<ExitCode> {
                 mapped_bytes: entry.mapped_bytes,
             })
             .collect(),
+        prefixes: Prefixes {
+            hits: prefixes.hits,
+            misses: prefixes.misses,
+            reused_tokens: prefixes.reused_tokens,
+            fed_tokens: prefixes.fed_tokens,
+            evicted: prefixes.evicted,
+            entries: prefixes.entries,
+            bytes: prefixes.bytes,
+            limit_bytes: prefixes.limit_bytes,
+        },
         memory: Memory {
             pss_bytes: memory.pss,
             pss_anon_bytes: memory.pss_anon,
