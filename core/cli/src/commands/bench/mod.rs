@@ -8,7 +8,9 @@
 mod chart;
 mod limits;
 mod memory;
+mod overlap;
 mod reuse;
+mod scheduling;
 mod stats;
 mod worker;
 
@@ -27,6 +29,8 @@ pub enum Command {
     Limits(limits::Args),
     /// Measure what loading modules once and sharing them saves, against reloading them for every subtask.
     Reuse(reuse::Args),
+    /// Captions while indexing against captions afterwards, and searches and questions while text is generated.
+    Overlap(overlap::Args),
 }
 
 /// Options of every measurement.
@@ -44,5 +48,6 @@ pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
     match command {
         Command::Limits(args) => limits::run(session, args),
         Command::Reuse(args) => reuse::run(session, args),
+        Command::Overlap(args) => overlap::run(session, args),
     }
 }
