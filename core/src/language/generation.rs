@@ -338,9 +338,12 @@ impl Generation {
         let logits = outputs
             .next()
             .ok_or_else(|| Error::new(ErrorKind::Internal, "a run returned no logits"))?;
-        let last = last_row(&logits, rows, model.0.spec.vocab)?;
+        let vocab = model.0.spec.vocab;
+        let last = last_row(&logits, rows, vocab)?;
         self.kv.commit(rows, outputs.collect())?;
-        self.logits = last;
+        // Into the memory of the last step's: of this size a new one comes from the kernel, page by page.
+        self.logits.clear();
+        extend_row(&mut self.logits, &logits, last, vocab)?;
         match input {
             Input::Ids(ids) => self.history.extend_from_slice(ids),
             Input::Embeds(..) => self.history.resize(total, NO_TOKEN),
@@ -426,12 +429,10 @@ pub(super) fn whole(dtype: DType, values: impl Iterator<Item = i64>) -> Result<T
     }
 }
 
-/// The logits after the last of `rows` positions.
-fn last_row(logits: &Tensor, rows: usize, vocab: usize) -> Result<Vec<f32>> {
+/// Which row of the logits is that after the last of `rows` positions.
+fn last_row(logits: &Tensor, rows: usize, vocab: usize) -> Result<usize> {
     match logits.shape()[..] {
-        [1, have, width] if width == vocab && (have == 1 || have == rows) => {
-            row(logits, have - 1, vocab)
-        }
+        [1, have, width] if width == vocab && (have == 1 || have == rows) => Ok(have - 1),
         _ => Err(Error::new(
             ErrorKind::Inference,
             format!("the decoder returned logits {logits:?}, expected [1, 1 or {rows}, {vocab}]"),
@@ -441,16 +442,21 @@ fn last_row(logits: &Tensor, rows: usize, vocab: usize) -> Result<Vec<f32>> {
 
 /// Row `index` of [1, rows, vocab] logits.
 pub(super) fn row(logits: &Tensor, index: usize, vocab: usize) -> Result<Vec<f32>> {
+    let mut row = Vec::new();
+    extend_row(&mut row, logits, index, vocab)?;
+    Ok(row)
+}
+
+/// Appends row `index` of [1, rows, vocab] logits.
+fn extend_row(to: &mut Vec<f32>, logits: &Tensor, index: usize, vocab: usize) -> Result<()> {
     let range = index * vocab..(index + 1) * vocab;
     let short = || Error::new(ErrorKind::Inference, "the decoder returned too few logits");
     match logits.dtype() {
         DType::F16 => {
             let row = logits.as_slice::<f16>()?.get(range).ok_or_else(short)?;
-            Ok(row.iter().map(|value| value.to_f32()).collect())
+            to.extend(row.iter().map(|value| value.to_f32()));
         }
-        _ => {
-            let row = logits.as_slice::<f32>()?.get(range).ok_or_else(short)?;
-            Ok(row.to_vec())
-        }
+        _ => to.extend_from_slice(logits.as_slice::<f32>()?.get(range).ok_or_else(short)?),
     }
+    Ok(())
 }

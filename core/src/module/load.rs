@@ -9,9 +9,11 @@ use super::probe::Probe;
 use super::slot::Resident;
 use crate::budget::{Ledger, Owner};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ort::{Environment, GraphForm, Session, SessionConfig};
+use crate::ort::{Environment, GraphForm, Session, SessionConfig, Threads};
 use crate::os::{memory, smaps};
-use crate::pack::{ArtifactCache, LoadPath, ModuleSpec, Pack, Policy, Provider, realign};
+use crate::pack::{
+    ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, Policy, Provider, realign,
+};
 
 /// One load at a time in the process: peaks do not add up, and what a load costs can be told.
 static LOADING: Mutex<()> = Mutex::new(());
@@ -37,6 +39,12 @@ pub(super) fn load(
         environment,
         model,
         form: GraphForm::Source,
+        threads: match spec.kind {
+            // One token is hundreds of nodes of a few microseconds.
+            ModuleKind::LanguageDecoder => Threads::Own,
+            _ => Threads::Shared,
+        },
+        profile: None,
     };
     let loaded = match prepacked(pack, spec, &source, provider, artifacts) {
         Some(loaded) => loaded,

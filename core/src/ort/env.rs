@@ -25,7 +25,7 @@ pub struct EnvironmentOptions {
     pub threads: Option<usize>,
 }
 
-/// ONNX Runtime in this process. Opened once and kept until the process ends; its thread pool sleeps while nothing runs.
+/// ONNX Runtime in this process. Opened once and kept until the process ends; its threads sleep while nothing runs.
 pub struct Environment {
     inner: ::ort::environment::Environment,
     version: String,

@@ -13,7 +13,7 @@ mod watch;
 
 pub use describe::Placement;
 pub use env::{Environment, EnvironmentOptions};
-pub use session::{GraphForm, RunArgs, Session, SessionConfig};
+pub use session::{GraphForm, RunArgs, Session, SessionConfig, Threads};
 pub use tensor::{DType, Dim, Element, Port, Tensor};
 
 use ::ort::sys;

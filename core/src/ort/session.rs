@@ -1,7 +1,7 @@
 //! Sessions: a loaded graph, its ports, its runs.
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, OsStr, c_char};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use super::tensor::{Port, Tensor};
 use super::{Environment, api, check, failure, watch};
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::trace;
 
 /// Which form of the graph to load.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,17 @@ pub enum GraphForm {
     Prepacked,
 }
 
+/// Which threads share the work of a run with its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Threads {
+    /// Those of the environment, which all such sessions share; they sleep whenever there is nothing to do.
+    #[default]
+    Shared,
+    /// As many of the session's own. Within a run they stay awake for up to a tenth of a millisecond between two nodes,
+    /// between runs they sleep. For graphs of hundreds of small nodes, where waking costs more than the node.
+    Own,
+}
+
 /// What to load.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
@@ -40,6 +52,10 @@ pub struct SessionConfig {
     pub model: PathBuf,
     /// The form it has.
     pub form: GraphForm,
+    /// Who works on it.
+    pub threads: Threads,
+    /// Time every node, for [`Session::profile`]: costs several microseconds each. The file's name begins like this.
+    pub profile: Option<PathBuf>,
 }
 
 /// One run of a session.
@@ -62,11 +78,13 @@ pub struct Session {
     ptr: NonNull<sys::OrtSession>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
-    input_names: HashMap<String, CString>,
-    output_names: HashMap<String, CString>,
+    /// Place in `inputs` and the name as C wants it.
+    input_names: HashMap<String, (usize, CString)>,
+    output_names: HashMap<String, (usize, CString)>,
     placement: Placement,
     arena: Option<Arena>,
     model: PathBuf,
+    profiled: bool,
     runs: u64,
 }
 
@@ -107,7 +125,7 @@ impl Session {
                 format!("model {} does not exist", model.display()),
             ));
         }
-        let options = SessionOptions::new(&config.form)?;
+        let options = SessionOptions::new(config)?;
         let path = c_path(model)?;
         let mut session = ptr::null_mut();
         // SAFETY: environment, path and options are valid for the call; `session` receives an owned pointer.
@@ -137,6 +155,7 @@ impl Session {
             placement: Placement::default(),
             arena: Arena::of(ptr),
             model: model.clone(),
+            profiled: config.profile.is_some(),
             runs: 0,
         };
         let named = |e: Error| e.context(model.display());
@@ -173,6 +192,39 @@ impl Session {
         self.runs
     }
 
+    /// Ends the timing of nodes that [`SessionConfig::profile`] asked for; the file that holds it, ONNX Runtime's own JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when it was not asked for, [`ErrorKind::Internal`] when ONNX Runtime fails.
+    pub fn profile(&mut self) -> Result<PathBuf> {
+        if !std::mem::take(&mut self.profiled) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "this session was not loaded with a profile",
+            ));
+        }
+        let api = api()?;
+        let failed = |e: &::ort::Error| failure(ErrorKind::Internal, "ending a profile", e);
+        let mut allocator = ptr::null_mut();
+        // SAFETY: receives the process's default allocator, which is not ours to release.
+        check(unsafe { (api.GetAllocatorWithDefaultOptions)(&mut allocator) })
+            .map_err(|e| failed(&e))?;
+        let mut name = ptr::null_mut();
+        // SAFETY: the session is valid and not running; `name` receives a string of `allocator`'s.
+        check(unsafe { (api.SessionEndProfiling)(self.ptr.as_ptr(), allocator, &mut name) })
+            .map_err(|e| failed(&e))?;
+        if name.is_null() {
+            return Err(Error::new(ErrorKind::Internal, "a profile has no file"));
+        }
+        // SAFETY: `name` is NUL-terminated; it is copied, then given back to the allocator it came from.
+        let path = unsafe {
+            let path = PathBuf::from(OsStr::from_bytes(CStr::from_ptr(name).to_bytes()));
+            let _ = check((api.AllocatorFree)(allocator, name.cast()));
+            path
+        };
+        Ok(path)
+    }
+
     /// Runs the graph and returns the tensors of `args.outputs`, in that order.
     ///
     /// # Errors
@@ -189,17 +241,17 @@ impl Session {
         let mut output_names: Vec<*const c_char> = Vec::with_capacity(count);
         let mut outputs: Vec<*mut sys::OrtValue> = Vec::with_capacity(count);
         for (name, tensor) in &args.inputs {
-            input_names.push(self.input_names[*name].as_ptr());
+            input_names.push(self.input_names[*name].1.as_ptr());
             inputs.push(tensor.value());
         }
         for name in &args.outputs {
-            output_names.push(self.output_names[*name].as_ptr());
+            output_names.push(self.output_names[*name].1.as_ptr());
             outputs.push(ptr::null_mut());
         }
         for (input, output, tensor) in &args.in_place {
-            input_names.push(self.input_names[*input].as_ptr());
+            input_names.push(self.input_names[*input].1.as_ptr());
             inputs.push(tensor.value());
-            output_names.push(self.output_names[*output].as_ptr());
+            output_names.push(self.output_names[*output].1.as_ptr());
             outputs.push(tensor.value());
         }
         let options = Arc::new(RunOptions::new()?);
@@ -209,6 +261,7 @@ impl Session {
         let deadline = args
             .deadline
             .map(|at| watch::at(at, Arc::new(move || stop.terminate())));
+        let span = trace::span("module", "run");
         // SAFETY: all arrays have the lengths given; names and tensors live through `args` and `self` until the call
         // ends; `&mut self` makes this the only run; a tensor bound twice is borrowed mutably in `args`.
         let status = check(unsafe {
@@ -223,6 +276,7 @@ impl Session {
                 outputs.as_mut_ptr(),
             )
         });
+        drop(span);
         drop((cancel_hook, deadline));
         // Those after `args.outputs` are the caller's own tensors.
         let made: Vec<Result<Tensor>> = outputs[..args.outputs.len()]
@@ -270,46 +324,38 @@ impl Session {
                 format!("{}: {what}", self.model.display()),
             ))
         };
-        let inputs = || {
-            let plain = args.inputs.iter().map(|(name, tensor)| (*name, *tensor));
-            plain.chain(
-                args.in_place
-                    .iter()
-                    .map(|(name, _, tensor)| (*name, &**tensor)),
-            )
-        };
-        for (name, tensor) in inputs() {
-            match self.inputs.iter().find(|port| port.name == name) {
-                None => return wrong(format!("it has no input {name:?}")),
-                Some(port) if port.dtype != tensor.dtype() => {
-                    return wrong(format!(
-                        "input {name:?} takes {}, not {}",
-                        port.dtype,
-                        tensor.dtype()
-                    ));
-                }
-                Some(_) => {}
+        let mut given = vec![false; self.inputs.len()];
+        let plain = args.inputs.iter().map(|(name, tensor)| (*name, *tensor));
+        let in_place = args.in_place.iter();
+        for (name, tensor) in plain.chain(in_place.map(|(name, _, tensor)| (*name, &**tensor))) {
+            let Some(&(at, _)) = self.input_names.get(name) else {
+                return wrong(format!("it has no input {name:?}"));
+            };
+            let dtype = self.inputs[at].dtype;
+            if dtype != tensor.dtype() {
+                return wrong(format!(
+                    "input {name:?} takes {dtype}, not {}",
+                    tensor.dtype()
+                ));
+            }
+            if std::mem::replace(&mut given[at], true) {
+                return wrong(format!("input {name:?} is given twice"));
             }
         }
-        for port in &self.inputs {
-            match inputs().filter(|(name, _)| *name == port.name).count() {
-                1 => {}
-                0 => return wrong(format!("input {:?} is missing", port.name)),
-                _ => return wrong(format!("input {:?} is given twice", port.name)),
-            }
+        if let Some(at) = given.iter().position(|given| !given) {
+            return wrong(format!("input {:?} is missing", self.inputs[at].name));
         }
         let in_place = args.in_place.iter().map(|(_, name, _)| *name);
-        let mut seen: Vec<&str> = Vec::new();
+        let mut asked = vec![false; self.outputs.len()];
         for name in args.outputs.iter().copied().chain(in_place) {
-            if !self.output_names.contains_key(name) {
+            let Some(&(at, _)) = self.output_names.get(name) else {
                 return wrong(format!("it has no output {name:?}"));
-            }
-            if seen.contains(&name) {
+            };
+            if std::mem::replace(&mut asked[at], true) {
                 return wrong(format!("output {name:?} is asked for twice"));
             }
-            seen.push(name);
         }
-        if seen.is_empty() {
+        if !asked.contains(&true) {
             return wrong("no output is asked for".into());
         }
         Ok(())
@@ -325,17 +371,18 @@ pub(super) fn c_path(path: &Path) -> Result<CString> {
     })
 }
 
-fn c_names(ports: &[Port]) -> Result<HashMap<String, CString>> {
+fn c_names(ports: &[Port]) -> Result<HashMap<String, (usize, CString)>> {
     ports
         .iter()
-        .map(|port| {
+        .enumerate()
+        .map(|(at, port)| {
             let name = CString::new(port.name.as_str()).map_err(|_| {
                 Error::new(
                     ErrorKind::BadModel,
                     format!("the port name {:?} contains a NUL", port.name),
                 )
             })?;
-            Ok((port.name.clone(), name))
+            Ok((port.name.clone(), (at, name)))
         })
         .collect()
 }

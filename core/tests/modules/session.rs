@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use atom_core::control::CancelToken;
-use atom_core::ort::{DType, Dim, GraphForm, RunArgs, Session, SessionConfig, Tensor};
+use atom_core::ort::{DType, Dim, GraphForm, RunArgs, Session, SessionConfig, Tensor, Threads};
 use atom_core::{ErrorKind, Result};
 
 use crate::support::{Test, X, environment, expected_linear, fixture, kind};
@@ -16,6 +16,8 @@ fn load(model: &Path) -> Result<Session> {
         environment: environment()?,
         model: model.to_owned(),
         form: GraphForm::Source,
+        threads: Threads::Shared,
+        profile: None,
     })
 }
 
