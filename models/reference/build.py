@@ -153,7 +153,7 @@ def decoder_module(downloads, out, work):
     cache = ["batch", facts["kv_heads"], "capacity", facts["head_dim"]]
     names = [f"{index}.{side}" for index in range(facts["layers"]) for side in ("key", "value")]
     inputs = [port("input_ids", "i64", ["batch", "sequence"]), port("attention_mask", "i64", ["batch", "total"])]
-    outputs = [port("logits", "f32", ["batch", 1, facts["vocab"]])]
+    outputs = [port("logits", "f32", [1, 1, facts["vocab"]])]
     entry = module(
         out, "language-decoder", "language-decoder", files, "int4",
         inputs + [port(f"past_key_values.{name}", "f32", cache) for name in names],

@@ -2,7 +2,8 @@
 
 The GGUF's own 4-bit values are kept, nothing is quantised a second time. Q4_1 stores w = d*q + m per block of 32 (q in 0..15);
 MatMulNBits is fast only with integer zero points, so that w = d*(q - 8) + (m + 8d): the first term is MatMulNBits, the second
-the block sums of the input times a small matrix of offsets. The embedding table, which is also the head, is Q8_0 in the GGUF
+the block sums of the input times a small matrix of offsets, which Gemm adds to the first. Gemm wants two dimensions, so the
+batch of one is left out between the attentions. The embedding table, which is also the head, is Q8_0 in the GGUF
 and goes unchanged to GatherBlockQuantized and an 8-bit MatMulNBits over the same tensor.
 """
 
@@ -77,19 +78,23 @@ def build(gguf_path, path):
     ids = graph.input("input_ids", "i64", ["batch", "sequence"])
     mask = graph.input("attention_mask", "i64", ["batch", "total"])
 
-    def matmul(source, sums, name, parts, k, last=None):
-        """source [1, S, k] times the rows of PARTS (q, d, m); SUMS [1, S, k/32] are the sums of source by block."""
+    def matmul(source, sums, name, parts, k):
+        """source [S, k] times the rows of PARTS (q, d, m); SUMS [S, k/32] are the sums of source by block."""
         q, d, m = parts
         n = q.shape[0]
         packed = q[:, :, 0::2] | (q[:, :, 1::2] << 4)
         main = g.quantised_matmul(graph, name, source, packed, d, k, n, 4, BLOCK)
         offsets = graph.const(f"{name}.offsets", (m + 8 * d).T, np.float32)
-        return graph.node("Add", [main, graph.node("MatMul", [sums, offsets])], last)
+        return graph.node("Gemm", [sums, offsets, main])
+
+    def reshaped(source, *shape):
+        name = "shape" + ".".join(map(str, shape))
+        return graph.node("Reshape", [source, graph.const(name, shape, np.int64)])
 
     def block_sums(source, k):
-        """[1, S, k] to [1, S, k/32]"""
-        apart = graph.node("Reshape", [source, graph.const(f"apart{k}", [0, 0, k // BLOCK, BLOCK], np.int64)])
-        return graph.node("ReduceSum", [apart, graph.const("axis3", [3], np.int64)], keepdims=0)
+        """[S, k] to [S, k/32]"""
+        apart = reshaped(source, -1, k // BLOCK, BLOCK)
+        return graph.node("ReduceSum", [apart, graph.const("axis2", [2], np.int64)], keepdims=0)
 
     table, table_scales = weights.q8_0("token_embd.weight")
     graph.const("tokens", (table.astype(np.int16) + 128).astype(np.uint8), np.uint8)
@@ -97,7 +102,7 @@ def build(gguf_path, path):
     looked = graph.ms(
         "GatherBlockQuantized", ["tokens", ids, "tokens.scales3"], gather_axis=0, quantize_axis=2, block_size=BLOCK, bits=8
     )
-    hidden = graph.node("Reshape", [looked, graph.const("together", [0, 0, width], np.int64)])
+    hidden = reshaped(looked, -1, width)
 
     counted = graph.node("ReduceSum", [mask, graph.const("axis1", [1], np.int64)], keepdims=0)
     last_key = graph.node("Sub", [counted, graph.const("one", [1], np.int64)])
@@ -130,6 +135,7 @@ def build(gguf_path, path):
         value = weights.q4_1(f"{block}.attn_v.weight")
         packed = [np.concatenate(parts) for parts in zip(query, key, value)]
         qkv = matmul(normed, block_sums(normed, width), f"{block}.qkv", packed, width)
+        qkv = reshaped(qkv, 1, -1, packed[0].shape[0])
         past = [f"past_key_values.{index}.{side}" for side in ("key", "value")]
         present = [f"present.{index}.{side}" for side in ("key", "value")]
         for name, shape in [(p, ["batch", kv_heads, "capacity", head_dim]) for p in past]:
@@ -141,24 +147,28 @@ def build(gguf_path, path):
             outputs=[attended, *present],
             num_heads=heads, kv_num_heads=kv_heads, do_rotary=1, rotary_interleaved=0, scale=head_dim**-0.5,
         )
+        attended = reshaped(attended, -1, width)
         skip = matmul(attended, block_sums(attended, width), f"{block}.attn_output", weights.q4_1(f"{block}.attn_output.weight"), width)
         normed, hidden = norm(hidden, skip, f"{block}.ffn_norm.weight")
-        sums = block_sums(normed, width)
-        gate = matmul(normed, sums, f"{block}.ffn_gate", weights.q4_1(f"{block}.ffn_gate.weight"), width)
-        up = matmul(normed, sums, f"{block}.ffn_up", weights.q4_1(f"{block}.ffn_up.weight"), width)
+        gate_up = zip(weights.q4_1(f"{block}.ffn_gate.weight"), weights.q4_1(f"{block}.ffn_up.weight"))
+        packed = [np.concatenate(parts) for parts in gate_up]
+        both = matmul(normed, block_sums(normed, width), f"{block}.ffn_gate_up", packed, width)
+        gate, up = f"{block}.gate", f"{block}.up"
+        graph.node("Split", [both], outputs=[gate, up], axis=1, num_outputs=2)
         acted = graph.node("Mul", [graph.ms("QuickGelu", [gate], alpha=1.0), up])
         skip = matmul(acted, block_sums(acted, inner), f"{block}.ffn_down", weights.q4_1(f"{block}.ffn_down.weight"), inner)
 
     summed = graph.node("Add", [hidden, skip])
     cut = [graph.const(name, [value], np.int64) for name, value in (("from", -1), ("to", np.iinfo(np.int64).max))]
-    final = graph.node("Slice", [summed, *cut, "axis1"])
+    final = graph.node("Slice", [summed, *cut, graph.const("axis0", [0], np.int64)])
     normed, _ = norm(final, None, "output_norm.weight")
+    normed = reshaped(normed, 1, 1, width)
     graph.ms(
         "MatMulNBits",
         [normed, "tokens", graph.const("tokens.scales", table_scales.reshape(-1), np.float32)],
         "logits", K=width, N=vocab, bits=8, block_size=BLOCK, accuracy_level=4,
     )
-    graph.output("logits", "f32", ["batch", 1, vocab])
+    graph.output("logits", "f32", [1, 1, vocab])
     for index in range(layers):
         for side in ("key", "value"):
             graph.output(f"present.{index}.{side}", "f32", ["batch", kv_heads, "capacity", head_dim])
