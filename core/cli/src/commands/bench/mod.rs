@@ -4,10 +4,11 @@
 //! [`Command`] and in [`run`]. What they share: [`Common`] options, [`limits`] of the machine, [`memory`] and its peak,
 //! [`stats`] over rounds, [`chart`]s, and [`worker`] processes for what must not share a heap.
 
-#[allow(dead_code, reason = "lines wait for measurements that draw them")]
 mod chart;
+mod decode;
 mod limits;
 mod memory;
+mod nodes;
 mod overlap;
 mod reuse;
 mod scheduling;
@@ -31,6 +32,8 @@ pub enum Command {
     Reuse(reuse::Args),
     /// Captions while indexing against captions afterwards, and searches and questions while text is generated.
     Overlap(overlap::Args),
+    /// Measure the language decoder: reading prompts and generating, against what reading its weights allows.
+    Decode(decode::Args),
 }
 
 /// Options of every measurement.
@@ -49,5 +52,6 @@ pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
         Command::Limits(args) => limits::run(session, args),
         Command::Reuse(args) => reuse::run(session, args),
         Command::Overlap(args) => overlap::run(session, args),
+        Command::Decode(args) => decode::run(session, args),
     }
 }
