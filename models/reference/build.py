@@ -78,7 +78,8 @@ def ancestors(taxonomy):
             if index not in seen:
                 seen.add(index)
                 queue += nodes[index].get("up", [])
-        said[node["class"]] = sorted(" ".join(nodes[i]["noun"][:2]) for i in seen if nodes[i].get("noun"))
+        general = [nodes[i] for i in seen if nodes[i].get("noun") and not nodes[i]["id"].startswith("x-any-")]
+        said[node["class"]] = sorted(" ".join(node["noun"][:2]) for node in general)
     return said
 
 

@@ -15,13 +15,17 @@ The format, version 1. One JSON object:
     mass        [[most classes, mass], …]: a node of at most that many classes is certain from this posterior mass on
     broad       a node of more classes than `classes` counts only if the best single class reaches `top`
     possible    a node of at most `classes` classes is worth a "possibly" from `share` of its mass on
-    detection   the least score of a detection that counts
+    detection   the least score of a detection that counts by itself, where its node has no `score` of its own
+    backed      a detection below that counts from `score` on, if the posteriors of its node's classes and of those in `near`
+                add up to `mass`; a detected animal whose kind is not so backed is just "an animal"
+    count       with the best detection of a label counted, the least score of the others
+    alike       mass that a kind of something flagged "alike" needs to be named; below it the broader noun is
     animal      a detected animal (birds excepted) counts only if the classifier's mass of all animals reaches this
     animal_kind what kind of animal it is, is said only if the mass of all animals reaches this
     counts      the words for one, two, three, …; the last one stands for any more
   classes     how many posteriors there are
   nodes       [{…}, …], parents before children:
-    id          WordNet offset ("n02084071"), or "x-…" for a node made here
+    id          WordNet offset ("n02084071"), "x-…" for a node made here, "x-any-…" for one that search does not use
     noun        [article, singular, plural]: how it is said; absent for a node that is only a step between others
     words       what a question may call it (lower case, singular), most usual first; may be empty
     up          indices of its parents
@@ -29,7 +33,11 @@ The format, version 1. One JSON object:
     mass        mass from which this node is certain, whatever the rules say of its breadth
     flags       "animal", "bird": so is what is below; "partial": the classes know only some of what the word means, so
                 their silence does not mean it is absent
-    floor       of a class that pictures unlike anything else fall into: mass it needs at least; it adds nothing to broader nodes
+                "alike": its kinds are easily mistaken for one another; "last": named only when nothing else is
+    score       of a detector's label: the score that counts by itself, whatever the rules say
+    near        of a detector's label: classes seen along with it, which back a weak detection
+    floor       of a class that pictures unlike anything else fall into: mass it needs at least; it adds nothing to broader nodes and is
+                never only possible
   labels      {detector label: node index}
   finer       {word: node index}: words for things below that node which no number can tell apart ("woman")
 
@@ -46,7 +54,10 @@ RULES = {
     "mass": [[12, 0.5], [60, 0.65], [1000, 0.8]],
     "broad": {"classes": 12, "top": 0.15},
     "possible": {"classes": 12, "share": 0.8},
-    "detection": 0.45,
+    "detection": 0.65,
+    "backed": {"score": 0.3, "mass": 0.15},
+    "count": 0.45,
+    "alike": 0.95,
     "animal": 0.5,
     "animal_kind": 0.85,
     "counts": ["one", "two", "three", "several"],
@@ -137,15 +148,23 @@ EXTRA = [
     ("x-bathroom", "bathroom fixture", [435, 861, 896, 794, 876], []),
     ("x-plane", "aircraft|aircraft", [404, 895, 908], []),
     ("x-sail", "sailing boat", [484, 780, 871, 914, 724], ["n04530566"]),
+    # Broad but still something to point at, for captions when nothing narrower is sure.
+    ("x-any-mountain", "mountain", [970, 972, 979, 980, 672], []),
+    ("x-any-water", "body of water|bodies of water", [449, 460, 472, 536, 576, 718, 814, 833, 871, 914, 780, 484, 628, 403, 510, 554, 625, 724, 975, 976, 977, 978], []),
+    ("x-any-computer", "computer or screen|computers or screens", [508, 527, 590, 620, 664, 673, 681, 782, 851], []),
+    ("x-any-plant", "plant", [580, 738, 984, 985, 986, 988, 989, 990, 998], []),
+    ("x-any-shop", "shop or restaurant", [415, 424, 454, 467, 509, 582, 762, 788, 860, 865], []),
+    ("x-any-food", "food|kinds of food|some", [*range(924, 970), *range(936, 958), 987, 415], []),
+    ("x-any-worn", "piece of clothing|pieces of clothing", ["03051540", 501, 514, 502, 630, 770, 774, 715, 796], []),
 ]
 
 # Textures, graphics and odds and ends: where pictures land that are like nothing the classifier knows. They need more.
 SINKS = {
     419, 458, 464, 488, 489, 490, 506, 539, 549, 551, 556, 584, 591, 599, 600, 611, 616, 622, 640, 643, 644, 646, 677, 678, 688, 692,
     700, 709, 711, 712, 714, 731, 741, 750, 767, 769, 771, 772, 783, 786, 794, 798, 815, 816, 818, 819, 825, 838, 840, 844, 853, 854, 858, 868,
-    885, 903, 109, 991, 973, 904, 905, 911, 916, 917, 918, 921, 922, 971, 999, 107, 111, 110, 585, 631, 680, 629, 845, 585, 626, 684, 801, 807, 848, 592, 623, 607,
+    885, 903, 109, 991, 973, 904, 905, 911, 916, 917, 918, 921, 922, 971, 999, 107, 111, 110, 585, 631, 680, 629, 845, 585, 626, 684, 801, 807, 848, 592, 623, 607, 908,
 }
-SINK_FLOOR = 0.75
+SINK_FLOOR = 0.85
 
 FLAGS = {
     "n00015388": ["animal"], "n01503061": ["bird"], "n00007846": ["partial"], "n11669921": ["partial"], "n00017222": ["partial"],
@@ -153,9 +172,45 @@ FLAGS = {
     "n13134947": ["partial"], "n07705931": ["partial"], "n07707451": ["partial"], "n00021265": ["partial"], "n07555863": ["partial"], "x-food": ["partial"],
 }
 
+# What looks like its neighbours: a hat is seen long before it is known to be a cowboy hat.
+ALIKE = """n03497657 n03502509 n03380867 n09359803 n02958343 n04490091 n04520170 n02924116 n03082979 n03985232 n03928116 n03467517 n02876657 n02773037
+n03046257 n04437953 n03057021 n04371563 n04230808 n03815615 n04370048 n02942699 n04530566 n03001627 n02834778 n04401088 n03623556 n03725035 n03513137
+n02898711 n02801938 n03636248 n02686568 x-cup x-screen x-motorbike x-train x-plane n03467984 n09433442 x-coast n12992868 n03743902 n03906997 n03880531"""
+for _name in ALIKE.split():
+    FLAGS[_name] = [*FLAGS.get(_name, []), "alike"]
+
 # Between animals and all else the classifier errs far less than among animals: a rendered rabbit, whose kind it does not know,
 # has 0.6 to 0.8 of the mass; street, indoor and texture pictures 0.3 at most.
 MASS = {"n00015388": 0.6}
+# Groups that are said only when nothing else is; mist looks like a geyser.
+LAST = [name for name, *_ in EXTRA if name.startswith("x-any-")] + ["x-building", "x-food", "x-landscape"]
+MASS |= {name: 0.4 for name in LAST if name != "x-landscape"} | {"n09288635": 0.8}
+for _name in LAST:
+    FLAGS[_name] = [*FLAGS.get(_name, []), "last"]
+
+# Labels by the score from which the detector is right by itself, on the pictures the rules were made with.
+SCORES = {
+    0.45: "person car",
+    0.5: """bicycle motorcycle airplane bus train truck boat traffic_light stop_sign cat dog horse sheep cow elephant bear zebra giraffe backpack suitcase
+            skis snowboard skateboard surfboard bottle wine_glass cup chair couch potted_plant bed dining_table toilet tv laptop keyboard cell_phone pizza
+            oven refrigerator microwave tennis_racket""",
+}
+# Classes that are seen where the thing is: class indices, "a-b" for ranges, or a WordNet offset for all its classes.
+NEAR = {
+    "person": "03051540 461 501 502 514 524 570 629 630 678 715 770 774 796 836 837 981 982 983",
+    "bicycle": "870 880 518 612", "motorcycle": "665 670 518", "car": "02958343 04490091 04520170 475 479 581 704 705 919 920 468 571", "bus": "02924116 829 874 920",
+    "truck": "04490091 02958343 866", "train": "466 547 820 705 565 829", "airplane": "404 895 908", "boat": "04530566 449 460 536 718 693 975 978",
+    "traffic_light": "919 920 829 468 704", "stop_sign": "919 920", "parking_meter": "704", "bench": "703", "potted_plant": "738 580 883 985", "vase": "738 985 986",
+    "chair": "04161981 532 526 706 762 736", "couch": "831 548 453", "dining_table": "532 762 923 924-969 809 504 736", "bed": "02818832 564 431 520 750 721",
+    "tv": "782 851 548 664", "laptop": "681 620 508 673 527 664 526", "keyboard": "508 527 673 681 620 526", "mouse": "673 508 527 681 620", "cell_phone": "487 590 605 02992529",
+    "bottle": "02876657 901 907 966 572 838 631 711", "wine_glass": "572 966 907 440 441", "cup": "504 967 968 925 969 960 505 849 550 809", "bowl": "659 809 925 924 931 938 939-945 959 968",
+    "book": "453 454 624 446 921", "clock": "409 530 892 826 604", "umbrella": "879", "handbag": "748 636 414", "backpack": "414 748", "tie": "906 451 457 834",
+    "suitcase": "414 636 748 771", "sink": "896 435 861 794", "toilet": "861 896 435", "oven": "766 651 859 827", "microwave": "651", "refrigerator": "760",
+    "pizza": "963", "sandwich": "933 934", "hot_dog": "934", "banana": "954", "apple": "948", "orange": "950 951", "broccoli": "937 938", "cake": "960 928 929 415", "donut": "415 931 932",
+    "kite": "701 417", "surfboard": "978 814", "skis": "795 970", "snowboard": "795 970", "skateboard": "", "sports_ball": "02778669", "baseball_glove": "981 429", "baseball_bat": "981 429",
+    "tennis_racket": "752 852", "knife": "03623556 499 910 923", "fork": "923", "spoon": "910 618", "scissors": "", "teddy_bear": "850", "hair_drier": "589", "bird": "01503061",
+}
+
 
 # COCO's 80 labels: the node of each, and the noun when WordNet's node has none yet.
 LABELS = """
@@ -271,6 +326,19 @@ def labels():
     return found
 
 
+def classes_of(items, members):
+    """Class indices, from indices, ranges and WordNet offsets."""
+    found = set()
+    for item in items:
+        text = str(item)
+        if len(text) == 8:
+            found |= members[text]
+        else:
+            first, _, last = text.partition("-")
+            found |= set(range(int(first), int(last or first) + 1))
+    return sorted(found)
+
+
 def build(nouns, classes):
     say = {}
     for item in SAY.replace("\n", ";").split(";"):
@@ -299,7 +367,7 @@ def build(nouns, classes):
     parents = {f"n{offset}": [f"n{up}" for up in ups] for offset, ups in above.items()}
     for name, (_, inside, ups) in extra.items():
         parents[name] = list(ups)
-        for index in inside:
+        for index in classes_of(inside, members):
             parents[f"n{classes[index]}"].append(name)
     for node, _ in coco.values():
         parents.setdefault(node, [])
@@ -356,6 +424,8 @@ def build(nouns, classes):
     for name in keep:
         place(name)
     at = {name: index for index, name in enumerate(order)}
+    scores = {coco[label.replace("_", " ")][0]: score for score, labels in SCORES.items() for label in labels.split()}
+    near = {coco[label.replace("_", " ")][0]: classes_of(items.split(), members) for label, items in NEAR.items()}
     nodes = []
     for name in order:
         own, said = words[name]
@@ -373,6 +443,10 @@ def build(nouns, classes):
             node["flags"] = FLAGS[name]
         if name in MASS:
             node["mass"] = MASS[name]
+        if name in scores:
+            node["score"] = scores[name]
+        if near.get(name):
+            node["near"] = near[name]
         if class_of.get(name) in SINKS:
             node["floor"] = SINK_FLOOR
         nodes.append(node)

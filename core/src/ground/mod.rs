@@ -5,7 +5,9 @@
 //! them, chooses words but asserts nothing unseen.
 
 mod answer;
+mod change;
 mod grounding;
+mod keyframe;
 mod observation;
 mod question;
 mod sentences;
@@ -14,6 +16,7 @@ mod taxonomy;
 use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, AnswerKind, answer};
+pub use change::When;
 pub use grounding::Grounding;
 pub use observation::{Certainty, Count, Observation, Thing};
 pub use sentences::join;

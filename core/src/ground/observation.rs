@@ -4,10 +4,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
 
 use super::Ground;
+use super::change::{Changes, When};
+use super::keyframe;
 use super::taxonomy::{Labels, NodeId, Noun, Taxonomy};
-
-/// A classifier that is certain of an animal this narrow overrules a detector's other animal.
-const NARROW: usize = 60;
 
 /// Whether a thing is asserted.
 #[derive(
@@ -56,6 +55,8 @@ pub struct Thing {
     pub certainty: Certainty,
     /// Posterior mass or the best detection's score, 0..=1.
     pub confidence: f32,
+    /// When in the segment it is seen.
+    pub when: When,
 }
 
 /// What one or more keyframes show.
@@ -72,7 +73,8 @@ pub struct Observation<'t> {
 }
 
 impl<'t> Observation<'t> {
-    /// Grounds the features of one segment's keyframes. What they disagree about is only possible.
+    /// Grounds the features of one segment's keyframes, in the order of time. What they disagree about is only possible,
+    /// unless they show it come or go.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] without features, [`ErrorKind::BadPack`] when the posteriors are not those the
@@ -97,18 +99,22 @@ impl<'t> Observation<'t> {
         } else {
             taxonomy.masses(&posteriors)
         };
-        let weak = taxonomy.rules().detection;
-        let hints = frames.iter().flat_map(|frame| &frame.detections);
-        let hints = hints.filter(|found| found.score < weak);
-        let hints = hints.filter_map(|found| labels.node(found.label)).collect();
+        let hints = frames.iter();
+        let hints = hints
+            .flat_map(|frame| keyframe::hints(taxonomy, labels, frame))
+            .collect();
         let seen: Vec<Vec<Thing>> = frames
             .iter()
-            .map(|frame| one_frame(taxonomy, labels, frame))
+            .map(|frame| keyframe::things(taxonomy, labels, frame))
             .collect();
         Ok(Self {
             taxonomy,
             labels,
-            things: agree(taxonomy, &seen),
+            things: agree(
+                taxonomy,
+                &seen,
+                &Changes::new(taxonomy, labels, frames, &seen),
+            ),
             masses,
             posteriors,
             hints,
@@ -202,42 +208,7 @@ fn check(taxonomy: &Taxonomy, frame: &Features) -> Result<()> {
     Ok(())
 }
 
-/// The things of one keyframe.
-fn one_frame(taxonomy: &Taxonomy, labels: &Labels, frame: &Features) -> Vec<Thing> {
-    let mut things = Vec::new();
-    let classified = (!frame.posteriors.is_empty()).then(|| Classified::new(taxonomy, frame));
-    for found in &frame.detections {
-        let Some(node) = labels.node(found.label) else {
-            continue;
-        };
-        if found.score < taxonomy.rules().detection
-            || classified.as_ref().is_some_and(|c| c.contradicts(node))
-        {
-            continue;
-        }
-        match things
-            .iter_mut()
-            .find(|thing: &&mut Thing| thing.node == node)
-        {
-            Some(thing) => {
-                thing.count = add(thing.count, Count::Counted { least: 1, most: 1 });
-                thing.confidence = thing.confidence.max(found.score);
-            }
-            None => things.push(Thing {
-                node,
-                count: Count::Counted { least: 1, most: 1 },
-                certainty: Certainty::Certain,
-                confidence: found.score.min(1.0),
-            }),
-        }
-    }
-    if let Some(best) = classified.and_then(|classified| classified.best) {
-        merge(taxonomy, &mut things, best);
-    }
-    things
-}
-
-fn add(a: Count, b: Count) -> Count {
+pub(super) fn add(a: Count, b: Count) -> Count {
     match (a, b) {
         (
             Count::Counted { least, most },
@@ -254,105 +225,9 @@ fn add(a: Count, b: Count) -> Count {
     }
 }
 
-/// Adds what the classifier sees to what the detector found: one thing is named once, by the narrower noun.
-fn merge(taxonomy: &Taxonomy, things: &mut Vec<Thing>, best: Thing) {
-    let single = Count::Counted { least: 1, most: 1 };
-    let same =
-        |a: NodeId, b: NodeId| taxonomy.noun(a).map(|n| &n.one) == taxonomy.noun(b).map(|n| &n.one);
-    for thing in things.iter_mut() {
-        if taxonomy.is_a(best.node, thing.node) {
-            // A breed for the only dog there is; of several, which one it is remains unknown.
-            if thing.count == single && best.certainty == Certainty::Certain {
-                thing.node = best.node;
-            }
-            return;
-        }
-        if taxonomy.is_a(thing.node, best.node) || same(thing.node, best.node) {
-            return;
-        }
-    }
-    things.push(best);
-}
-
-/// What the classifier says of one keyframe.
-struct Classified<'a> {
-    taxonomy: &'a Taxonomy,
-    animal: f32,
-    best: Option<Thing>,
-}
-
-impl<'a> Classified<'a> {
-    fn new(taxonomy: &'a Taxonomy, frame: &Features) -> Self {
-        let posteriors = &frame.posteriors;
-        let rules = taxonomy.rules();
-        let masses = taxonomy.masses(posteriors);
-        let top = posteriors.iter().copied().fold(0.0, f32::max);
-        let animal = taxonomy.animal_mass(&masses);
-        let mut certain: Option<Thing> = None;
-        let mut possible: Option<Thing> = None;
-        for (node, mass) in masses.iter().enumerate() {
-            let node = node as NodeId;
-            let breadth = taxonomy.breadth(node);
-            if taxonomy.noun(node).is_none()
-                || breadth == 0
-                || (breadth > rules.broad.classes
-                    && top < rules.broad.top
-                    && !taxonomy.has_own_mass(node))
-                || (animal < rules.animal_kind && taxonomy.is_animal_kind(node))
-            {
-                continue;
-            }
-            let need = taxonomy.threshold(node);
-            let (best, certainty) = if *mass >= need {
-                (&mut certain, Certainty::Certain)
-            } else if breadth <= rules.possible.classes && *mass >= need * rules.possible.share {
-                (&mut possible, Certainty::Possible)
-            } else {
-                continue;
-            };
-            let better = best.as_ref().is_none_or(|old| {
-                let narrower = breadth.cmp(&taxonomy.breadth(old.node));
-                narrower.then(old.confidence.total_cmp(mass)).is_lt()
-            });
-            if better {
-                *best = Some(Thing {
-                    node,
-                    count: Count::Unknown,
-                    certainty,
-                    confidence: mass.min(1.0),
-                });
-            }
-        }
-        Self {
-            taxonomy,
-            animal,
-            best: certain.or(possible),
-        }
-    }
-
-    /// Whether the classifier makes a detected animal incredible.
-    fn contradicts(&self, detected: NodeId) -> bool {
-        let taxonomy = self.taxonomy;
-        if !taxonomy.is_animal(detected) {
-            return false;
-        }
-        // Birds are often too small in the picture for the classifier to notice.
-        if !taxonomy.is_bird(detected) && self.animal < taxonomy.rules().animal {
-            return true;
-        }
-        self.best.as_ref().is_some_and(|best| {
-            best.certainty == Certainty::Certain
-                && taxonomy.is_animal(best.node)
-                && taxonomy.breadth(best.node) <= NARROW.max(taxonomy.breadth(detected))
-                && !taxonomy.is_a(best.node, detected)
-                && !taxonomy.is_a(detected, best.node)
-        })
-    }
-}
-
 /// One list from the things of several keyframes: certain is what most of them are certain of, as narrow as
-/// that allows; the rest is possible.
-fn agree(taxonomy: &Taxonomy, frames: &[Vec<Thing>]) -> Vec<Thing> {
+/// that allows, and what was seen to come or go; the rest is possible.
+fn agree(taxonomy: &Taxonomy, frames: &[Vec<Thing>], changes: &Changes<'_>) -> Vec<Thing> {
     let mut kept: Vec<Thing> = Vec::new();
     let mut candidates: Vec<&Thing> = frames.iter().flatten().collect();
     // Narrow nouns first, so that a broader one is kept only for what it adds.
@@ -382,7 +257,8 @@ fn agree(taxonomy: &Taxonomy, frames: &[Vec<Thing>]) -> Vec<Thing> {
                 }
                 confidence = such.iter().map(|t| t.confidence).fold(confidence, f32::max);
             }
-            let certain = supporting * 2 > frames.len();
+            let when = changes.when(candidate.node);
+            let certain = supporting * 2 > frames.len() || when != When::Throughout;
             if wanted == Certainty::Certain && !certain {
                 continue;
             }
@@ -391,6 +267,7 @@ fn agree(taxonomy: &Taxonomy, frames: &[Vec<Thing>]) -> Vec<Thing> {
                 count: count.unwrap_or(Count::Unknown),
                 certainty: wanted,
                 confidence,
+                when,
             });
         }
     }

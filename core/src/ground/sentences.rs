@@ -1,5 +1,6 @@
 //! The small grammar of what may be said of an observation. Every sentence it yields is as true as the grounding.
 
+use super::change::When;
 use super::observation::{Count, Observation, Thing};
 
 /// Most things one sentence names.
@@ -30,26 +31,57 @@ impl Observation<'_> {
 
     /// Candidate captions, all saying the same; never empty. The first one reads well without a model to choose.
     pub fn sentences(&self) -> Vec<String> {
-        let certain: Vec<String> = self.phrases(self.certain());
-        let possible: Vec<String> = self.phrases(self.possible());
-        let Some(doubt) = possible.first() else {
-            if certain.is_empty() {
-                return vec!["Nothing I can name with confidence.".into()];
-            }
-            let lists = orders(&certain).into_iter().map(|order| join(&order));
-            return lists.flat_map(|list| statements(&list)).collect();
-        };
-        if certain.is_empty() {
+        let certain = self.phrases(self.seen(When::Throughout));
+        let doubt = self.phrases(self.possible()).into_iter().next();
+        if let Some(story) = self.story() {
             return vec![
+                format!("{}.", capital(&story)),
+                format!("The video shows {story}."),
+            ];
+        }
+        match (certain.is_empty(), doubt) {
+            (true, None) => vec!["Nothing I can name with confidence.".into()],
+            (true, Some(doubt)) => vec![
                 format!("Possibly {doubt}."),
                 format!("This is possibly {doubt}."),
                 format!("The picture possibly shows {doubt}."),
-            ];
+            ],
+            (false, doubt) => {
+                let doubt = doubt.map_or(String::new(), |doubt| format!(", and possibly {doubt}"));
+                let lists = orders(&certain).into_iter().map(|order| join(&order));
+                lists
+                    .flat_map(|list| statements(&format!("{list}{doubt}")))
+                    .collect()
+            }
         }
-        let lists = orders(&certain).into_iter().map(|order| join(&order));
-        lists
-            .flat_map(|list| statements(&format!("{list}, and possibly {doubt}")))
-            .collect()
+    }
+
+    /// What is certain at some time.
+    fn seen(&self, when: When) -> impl Iterator<Item = &Thing> {
+        self.certain().filter(move |thing| thing.when == when)
+    }
+
+    /// What there is throughout, what came and what went, as one phrase; `None` when nothing did.
+    fn story(&self) -> Option<String> {
+        let list = |when| match self.phrases(self.seen(when)).as_slice() {
+            [] => None,
+            phrases => Some(join(phrases)),
+        };
+        let doubt = self.phrases(self.possible()).into_iter().next();
+        let doubt = doubt.map_or(String::new(), |doubt| format!(", and possibly {doubt}"));
+        let all = list(When::Throughout).map(|all| format!("{all}{doubt}"));
+        let change = match (list(When::AtFirst), list(When::Later), &all) {
+            (Some(first), Some(later), _) => format!("at first {first}, then {later}"),
+            (Some(first), None, Some(_)) => format!("at first also {first}"),
+            (Some(first), None, None) => format!("at first {first}"),
+            (None, Some(later), Some(_)) => format!("later also {later}"),
+            (None, Some(later), None) => format!("later {later}"),
+            (None, None, _) => return None,
+        };
+        Some(match all {
+            Some(all) => format!("{all}; {change}"),
+            None => format!("{change}{doubt}"),
+        })
     }
 
     /// What is grounded, for a model that is to choose among texts.
@@ -62,6 +94,9 @@ impl Observation<'_> {
 
     /// What is certain as one phrase, what is possible with its hedge; `None` when nothing is grounded.
     pub(super) fn summary(&self) -> Option<String> {
+        if let Some(story) = self.story() {
+            return Some(story);
+        }
         let certain = self.phrases(self.certain());
         let doubt = self.phrases(self.possible()).into_iter().next();
         match (certain.is_empty(), doubt) {
@@ -167,9 +202,49 @@ mod tests {
         for said in sentences(&[seen(maybe, &[])]) {
             assert!(said.to_lowercase().contains("possibly"), "{said}");
         }
-        for said in sentences(&[seen(maybe, &[("car", 0.9)])]) {
+        // Beside what is certain only what some keyframes were certain of.
+        let car = ("car", 0.9);
+        assert_eq!(sentences(&[seen(maybe, &[car])])[0], "A car.");
+        let beagle = seen([0.7, 0.0, 0.0, 0.0, 0.0, 0.0], &[car]);
+        for said in sentences(&[beagle, seen(NOTHING, &[car])]) {
             assert!(said.contains(", and possibly a beagle."), "{said}");
         }
+    }
+
+    #[test]
+    fn a_change_is_told_if_it_was_seen() {
+        let (car, person) = (("car", 0.9), ("person", 0.9));
+        let both = || seen([0.0; 6], &[car, person]);
+        let one = |thing| seen([0.0; 6], &[thing]);
+        let said = |frames: &[Features]| sentences(frames)[0].clone();
+        assert_eq!(
+            said(&[one(person), one(person), one(car), one(car)]),
+            "At first a person, then a car."
+        );
+        assert_eq!(
+            said(&[one(car), one(car), both(), both(), both()]),
+            "A car; later also a person."
+        );
+        assert_eq!(
+            said(&[both(), both(), one(car), one(car)]),
+            "A car; at first also a person."
+        );
+        // One keyframe without a person is a miss of the detector, not a change.
+        assert_eq!(
+            said(&[both(), both(), both(), one(car)]),
+            "A person and a car."
+        );
+        assert_eq!(said(&[both(), one(car)]), "A car, and possibly a person.");
+        // Nor is it one as long as the person may still be there, or comes back.
+        let faint = || seen([0.0; 6], &[car, ("person", 0.35)]);
+        assert_eq!(
+            said(&[both(), both(), faint(), faint()]),
+            "A car, and possibly a person."
+        );
+        assert_eq!(
+            said(&[both(), both(), one(car), one(car), both()]),
+            "A person and a car."
+        );
     }
 
     #[test]

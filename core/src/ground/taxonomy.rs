@@ -36,8 +36,17 @@ pub struct Rules {
     pub broad: Broad,
     /// When a node is worth a "possibly".
     pub possible: Possible,
-    /// Least score of a detection that counts.
+    /// Least score of a detection that counts by itself, where its label has none of its own.
     pub detection: f32,
+    /// When the posteriors make up for a lower score.
+    #[serde(default)]
+    pub backed: Option<Backed>,
+    /// Least score of a label's further detections once its best one counts; `detection` if absent.
+    #[serde(default)]
+    pub count: Option<f32>,
+    /// Least mass that names a kind of what looks alike.
+    #[serde(default)]
+    pub alike: f32,
     /// Least posterior mass of all animals for a detected animal, birds excepted, to count.
     pub animal: f32,
     /// Least posterior mass of all animals for the classifier to name a kind of animal.
@@ -66,6 +75,16 @@ pub struct Possible {
     pub share: f32,
 }
 
+/// A detection counts from `score` on if the posteriors of the classes that go with its label reach `mass`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backed {
+    /// Least score.
+    pub score: f32,
+    /// Posterior mass.
+    pub mass: f32,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawNode {
@@ -80,6 +99,9 @@ struct RawNode {
     #[serde(default)]
     flags: Vec<Flag>,
     floor: Option<f32>,
+    score: Option<f32>,
+    #[serde(default)]
+    near: Vec<u32>,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +110,8 @@ enum Flag {
     Animal,
     Bird,
     Partial,
+    Alike,
+    Last,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +137,12 @@ struct Node {
     partial: bool,
     /// Its own mass of certainty, in place of the rules'.
     mass: Option<f32>,
+    /// Its own score of certainty as a detector's label, in place of the rules'.
+    score: Option<f32>,
+    /// Classes whose posteriors back a detection of it, ascending: its own and those seen along with it.
+    backing: Vec<u32>,
+    alike: bool,
+    last: bool,
 }
 
 /// The detector's labels as nodes; a label the taxonomy does not know is `None` and never said.
@@ -204,6 +234,9 @@ impl Taxonomy {
         for node in &mut taxonomy.nodes {
             node.members.sort_unstable();
             node.members.dedup();
+            node.backing.extend(&node.members);
+            node.backing.sort_unstable();
+            node.backing.dedup();
         }
         Ok(taxonomy)
     }
@@ -227,8 +260,13 @@ impl Taxonomy {
         }
         above.sort_unstable();
         above.dedup();
-        if raw.mass.is_some_and(|mass| !(0.0..=1.0).contains(&mass)) {
-            return Err(bad(format!("{}: mass {:?}", raw.id, raw.mass)));
+        for (name, value) in [("mass", raw.mass), ("score", raw.score)] {
+            if value.is_some_and(|value| !(0.0..=1.0).contains(&value)) {
+                return Err(bad(format!("{}: {name} {value:?}", raw.id)));
+            }
+        }
+        if let Some(class) = raw.near.iter().find(|near| **near as usize >= self.classes) {
+            return Err(bad(format!("{}: class {class} in near", raw.id)));
         }
         if let Some(class) = raw.class {
             let floor = raw.floor.unwrap_or(0.0);
@@ -246,7 +284,7 @@ impl Taxonomy {
             match flag {
                 Flag::Animal => self.animal.push(own),
                 Flag::Bird => self.bird.push(own),
-                Flag::Partial => {}
+                Flag::Partial | Flag::Alike | Flag::Last => {}
             }
         }
         let spoken = noun.iter().flat_map(|noun| [&noun.one, &noun.many]);
@@ -266,6 +304,10 @@ impl Taxonomy {
             above,
             partial: raw.flags.contains(&Flag::Partial),
             mass: raw.mass,
+            score: raw.score,
+            backing: raw.near,
+            alike: raw.flags.contains(&Flag::Alike),
+            last: raw.flags.contains(&Flag::Last),
         });
         Ok(())
     }
@@ -348,6 +390,37 @@ impl Taxonomy {
         self.is_animal(node) && !self.animal.contains(&node)
     }
 
+    /// Whether the node is a class into which pictures fall that are like nothing the classifier knows.
+    pub(super) fn has_floor(&self, node: NodeId) -> bool {
+        let members = self.nodes[node as usize].members.as_slice();
+        matches!(members, [class] if self.floors[*class as usize] > 0.0)
+    }
+
+    /// Whether the node is named only when nothing else is.
+    pub(super) fn is_last(&self, node: NodeId) -> bool {
+        self.nodes[node as usize].last
+    }
+
+    /// The widest animal above an animal: what it is called when its kind is in doubt.
+    pub(super) fn any_animal(&self, node: NodeId) -> Option<NodeId> {
+        let above = self.animal.iter().copied();
+        above.into_iter().find(|kind| self.is_a(node, *kind))
+    }
+
+    /// The score from which a detection of the node counts by itself.
+    pub(super) fn score(&self, node: NodeId) -> f32 {
+        let own = self.nodes[node as usize].score;
+        own.unwrap_or(self.rules.detection)
+    }
+
+    /// What the posteriors say for a detection of the node.
+    pub(super) fn backing(&self, node: NodeId, posteriors: &[f32]) -> f32 {
+        let classes = self.nodes[node as usize].backing.iter();
+        classes
+            .filter_map(|class| posteriors.get(*class as usize))
+            .sum()
+    }
+
     /// Number of classes at or below the node.
     pub(super) fn breadth(&self, node: NodeId) -> usize {
         self.nodes[node as usize].members.len()
@@ -381,9 +454,25 @@ impl Taxonomy {
         let rule = rules.find(|(most, _)| members.len() <= *most);
         let mass = mass.unwrap_or(rule.map_or(1.0, |(_, mass)| *mass));
         match members.as_slice() {
-            [class] => mass.max(self.floors[*class as usize]),
+            [class] => {
+                let alike = if self.is_alike(node) {
+                    self.rules.alike
+                } else {
+                    0.0
+                };
+                mass.max(self.floors[*class as usize]).max(alike)
+            }
             _ => mass,
         }
+    }
+
+    /// Whether something broader that looks the same can be said instead.
+    fn is_alike(&self, node: NodeId) -> bool {
+        let mut above = self.nodes[node as usize].above.iter();
+        above.any(|up| {
+            let up_node = &self.nodes[*up as usize];
+            *up != node && up_node.alike && up_node.noun.is_some() && up_node.members.len() > 1
+        })
     }
 }
 
@@ -394,6 +483,10 @@ fn check_rules(rules: &Rules) -> Result<()> {
         rules.detection,
         rules.animal,
         rules.animal_kind,
+        rules.alike,
+        rules.count.unwrap_or(0.0),
+        rules.backed.as_ref().map_or(0.0, |backed| backed.score),
+        rules.backed.as_ref().map_or(0.0, |backed| backed.mass),
     ];
     let masses = rules.mass.iter().map(|(_, mass)| *mass);
     if masses

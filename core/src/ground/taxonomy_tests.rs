@@ -88,6 +88,11 @@ fn a_damaged_file_is_refused() {
     assert!(refused(r#""dog":1,"#, r#""dog":5,"#).contains("no noun"));
     assert!(refused(r#""detection":0.45"#, r#""detection":45"#).contains("0 to 1"));
     assert!(refused(r#""id":"light""#, r#""id":"light","colour":"red""#).contains("colour"));
+    let near = r#""id":"light","near":[6]"#;
+    assert!(refused(r#""id":"light""#, near).contains("class 6 in near"));
+    assert!(refused(r#""id":"light""#, r#""id":"light","score":2"#).contains("score"));
+    let backed = r#""detection":0.45,"backed":{"score":0.3,"mass":1.5}"#;
+    assert!(refused(r#""detection":0.45"#, backed).contains("0 to 1"));
     assert_eq!(
         Taxonomy::from_bytes(&SMALL.as_bytes()[..400])
             .unwrap_err()
