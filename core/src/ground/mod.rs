@@ -10,6 +10,7 @@ mod grounding;
 mod keyframe;
 mod observation;
 mod question;
+mod rules;
 mod sentences;
 mod taxonomy;
 
@@ -19,8 +20,9 @@ pub use answer::{Answer, AnswerKind, answer};
 pub use change::When;
 pub use grounding::Grounding;
 pub use observation::{Certainty, Count, Observation, Thing};
+pub use rules::Rules;
 pub use sentences::join;
-pub use taxonomy::{Labels, NodeId, Noun, Rules, Taxonomy};
+pub use taxonomy::{Labels, NodeId, Noun, Taxonomy};
 
 /// One thing a sentence rests on, for programs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
