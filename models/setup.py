@@ -302,7 +302,7 @@ HELDOUT = {
 
 
 def step_heldout():
-    """Photographs and clips that no threshold or word was chosen on; keep it so."""
+    """Further photographs and clips, for the tests of captions."""
     key = json.dumps(HELDOUT) + "".join(sources()[name]["sha256"] for name in HELDOUT)
     folder = CACHE / "heldout"
     wanted = [(name, member) for name, members in HELDOUT.items() for member in members]
@@ -310,6 +310,24 @@ def step_heldout():
         for name, member in wanted:
             extract(fetch(name), member, folder / Path(member).name)
         stamp("heldout", key)
+    return str(folder)
+
+
+def step_pictures():
+    """The photographs captions were judged on (judged.tsv), by set; only models/judge.py reads them."""
+    table = HERE / "judged.tsv"
+    folder = CACHE / "pictures"
+    key = sha256(table)
+    if not stamped("pictures", key, folder):
+        with scratch() as work:
+            fresh = work / "pictures"
+            for line in table.read_text().splitlines()[1:]:
+                of, digest, source, member, *_ = line.split("\t")
+                target = fresh / of / (digest[:10] + Path(member).suffix.lower())
+                extract(fetch(source), member, target)
+                check(target, digest, f"{source}, {member}")
+            exchange(fresh, folder)
+        stamp("pictures", key)
     return str(folder)
 
 
@@ -390,6 +408,7 @@ STEPS = {
     "embedded": step_embedded,
     "photos": step_photos,
     "heldout": step_heldout,
+    "pictures": step_pictures,
     "llama": step_llama,
 }
 GROUPS = {

@@ -63,7 +63,7 @@ fn detected(
     let backing = taxonomy.backing(node, &frame.posteriors);
     let is_backed = rules.backed.as_ref().is_some_and(|b| backing >= b.mass);
     let enough = match &rules.backed {
-        Some(backed) if is_backed => backed.score,
+        Some(backed) if is_backed => backed.score.max(taxonomy.score(node) - backed.less),
         _ => taxonomy.score(node),
     };
     if best.score < enough || classified.is_some_and(|c| c.contradicts(node)) {

@@ -209,7 +209,7 @@ fn first(changes: &[(&str, &str)], frame: &Features) -> Option<(String, Certaint
 
 const BACKED: (&str, &str) = (
     "\"detection\":0.45",
-    "\"detection\":0.65,\"backed\":{\"score\":0.3,\"mass\":0.15},\"count\":0.45",
+    "\"detection\":0.65,\"backed\":{\"score\":0.3,\"less\":0.4,\"mass\":0.15},\"count\":0.45",
 );
 
 #[test]
@@ -239,6 +239,10 @@ fn a_weak_detection_needs_the_classifier() {
         "[\"a\",\"bicycle\",\"bicycles\"]",
         "[\"a\",\"bicycle\",\"bicycles\"],\"score\":0.5",
     );
+    let close = ("\"less\":0.4", "\"less\":0.2");
+    let far = seen([0.0, 0.0, 0.0, 0.2, 0.0, 0.0], &[("bicycle", 0.4)]);
+    assert!(first(&[BACKED, near], &far).is_some_and(|found| found.0 == "bicycle"));
+    assert!(first(&[BACKED, near, close], &far).is_none_or(|found| found.0 != "bicycle"));
     let trusted = first(&[BACKED, own], &seen(NOTHING, &[("bicycle", 0.5)]));
     assert_eq!(trusted.unwrap().0, "bicycle");
 }

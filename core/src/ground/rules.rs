@@ -55,12 +55,15 @@ pub struct Possible {
     pub share: f32,
 }
 
-/// A detection counts from `score` on if the posteriors of the classes that go with its label reach `mass`.
+/// A detection of `score` or more, and at most `less` below what counts by itself, counts if the posteriors of the classes
+/// that go with its label reach `mass`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backed {
     /// Least score.
     pub score: f32,
+    /// How much lower than by itself.
+    pub less: f32,
     /// Posterior mass.
     pub mass: f32,
 }
@@ -77,6 +80,7 @@ impl Rules {
             self.alike,
             self.count.unwrap_or(0.0),
             self.backed.as_ref().map_or(0.0, |backed| backed.score),
+            self.backed.as_ref().map_or(0.0, |backed| backed.less),
             self.backed.as_ref().map_or(0.0, |backed| backed.mass),
         ];
         let masses = self.mass.iter().map(|(_, mass)| *mass);

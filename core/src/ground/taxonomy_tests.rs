@@ -91,7 +91,7 @@ fn a_damaged_file_is_refused() {
     let near = r#""id":"light","near":[6]"#;
     assert!(refused(r#""id":"light""#, near).contains("class 6 in near"));
     assert!(refused(r#""id":"light""#, r#""id":"light","score":2"#).contains("score"));
-    let backed = r#""detection":0.45,"backed":{"score":0.3,"mass":1.5}"#;
+    let backed = r#""detection":0.45,"backed":{"score":0.3,"less":0.1,"mass":1.5}"#;
     assert!(refused(r#""detection":0.45"#, backed).contains("0 to 1"));
     assert_eq!(
         Taxonomy::from_bytes(&SMALL.as_bytes()[..400])
