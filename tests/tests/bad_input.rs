@@ -143,6 +143,18 @@ fn every_bad_input_is_an_error() {
         ),
         ("no picture named", &["caption", "--at", "0"]),
         (
+            "a span backwards",
+            &[
+                "caption",
+                "--stream",
+                "carphone.mp4",
+                "--at",
+                "2",
+                "--to",
+                "1",
+            ],
+        ),
+        (
             "no tokens wanted",
             &[
                 "caption",

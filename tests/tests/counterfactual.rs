@@ -21,10 +21,14 @@ fn runtime(folder: &std::path::Path) -> Runtime {
 }
 
 fn caption(runtime: &Runtime, features: &Features) -> String {
+    caption_all(runtime, &[features])
+}
+
+fn caption_all(runtime: &Runtime, features: &[&Features]) -> String {
     let mut ignore = |_: &str| ControlFlow::Continue(());
     runtime
         .caption(
-            &[features],
+            features,
             &TextOptions::default(),
             &Control::default(),
             &mut ignore,
@@ -210,4 +214,44 @@ fn captions_fit_their_own_frames_better_than_others() {
     );
     assert!(right > shuffled + 0.05, "{right} against {shuffled}");
     assert!(better * 3 > usize::try_from(pairs).unwrap_or(0) * 2);
+}
+
+/// Keyframes of two clips, as if one followed the other: what is told of time follows their order.
+#[test]
+fn what_comes_and_goes_is_told_in_order() {
+    let folder = temporary();
+    let runtime = runtime(folder.path());
+    let control = Control::default();
+    let observe = |clip: &str, seconds: [f64; 2]| {
+        let mut reader = VideoReader::open(&video(clip)).unwrap();
+        seconds.map(|at| {
+            let frame = reader.frame_at((at * 1e9) as i64).unwrap();
+            runtime
+                .observe(&frame.as_frame().unwrap(), &control)
+                .unwrap()
+        })
+    };
+    let talking = observe("carphone", [1.0, 3.0]);
+    let rabbit = observe("bigbuckbunny", [2.4, 4.0]);
+    let forth = caption_all(
+        &runtime,
+        &[&talking[0], &talking[1], &rabbit[0], &rabbit[1]],
+    );
+    let back = caption_all(
+        &runtime,
+        &[&rabbit[0], &rabbit[1], &talking[0], &talking[1]],
+    );
+    println!("{forth} / {back}");
+    let at = |text: &str, word: &str| text.find(word).unwrap_or_else(|| panic!("{word}: {text}"));
+    assert!(at(&forth, "irst") < at(&forth, "person"));
+    assert!(at(&forth, "person") < at(&forth, ", then "));
+    assert!(at(&forth, ", then ") < at(&forth, "animal"));
+    assert!(at(&back, "animal") < at(&back, ", then "));
+    assert!(at(&back, ", then ") < at(&back, "person"));
+    // Two keyframes that differ are not enough to tell a change from a mistake.
+    let unclear = caption_all(&runtime, &[&talking[0], &rabbit[0]]);
+    assert!(
+        !unclear.contains("irst") && !unclear.contains("then"),
+        "{unclear}"
+    );
 }

@@ -165,6 +165,9 @@ pub struct CaptionArgs {
     /// Generate it even if the segment has a stored caption.
     #[arg(long)]
     pub fresh: bool,
+    /// Everything from --at to this time, in seconds: what its keyframes agree on, and what comes or goes.
+    #[arg(long, value_name = "S")]
+    pub to: Option<f64>,
     #[command(flatten)]
     pub generate: Generate,
 }

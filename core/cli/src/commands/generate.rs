@@ -54,11 +54,7 @@ pub fn features(
             let frame = reader.frame_at(ns)?;
             session.runtime()?.observe(&frame.as_frame()?, control)
         }
-        _ => Err(Error::new(
-            ErrorKind::InvalidArgument,
-            "either a file or --stream says which picture",
-        )
-        .remedy("add --stream NAME, or a FILE, not both")),
+        _ => Err(which()),
     }
 }
 
@@ -73,6 +69,15 @@ pub fn segment(store: &Store, stream: &str, at: f64, ns: i64) -> Result<SegmentI
         .remedy("choose a time inside one of its segments")
     })?;
     Ok(segment.id)
+}
+
+/// Neither a file nor a stream is named, or both are.
+pub fn which() -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        "either a file or --stream says which picture",
+    )
+    .remedy("add --stream NAME, or a FILE, not both")
 }
 
 /// Cancel, deadline and priority as the options say.
