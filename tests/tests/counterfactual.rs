@@ -223,7 +223,7 @@ fn what_comes_and_goes_is_told_in_order() {
     let runtime = runtime(folder.path());
     let control = Control::default();
     let observe = |clip: &str, seconds: [f64; 2]| {
-        let mut reader = VideoReader::open(&video(clip)).unwrap();
+        let mut reader = VideoReader::open(video(clip)).unwrap();
         seconds.map(|at| {
             let frame = reader.frame_at((at * 1e9) as i64).unwrap();
             runtime
