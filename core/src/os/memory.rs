@@ -21,6 +21,16 @@ pub fn machine() -> MachineMemory {
     }
 }
 
+/// Bytes of a page: what mappings are cut into.
+pub fn page_size() -> usize {
+    // SAFETY: no pointers are passed.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size)
+        .ok()
+        .filter(|size| size.is_power_of_two())
+        .unwrap_or(4096)
+}
+
 /// Gives free heap pages back to the kernel. Costs some milliseconds on a large heap; safe at any time, from any thread.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -1,9 +1,14 @@
-//! The operating system: clocks, memory accounting, files. Knows nothing about models.
+//! The operating system: clocks, memory accounting and pressure, files. Knows nothing about models.
 
+pub mod cgroup;
 pub mod clock;
 pub mod cpu;
+pub mod eventfd;
 pub mod file;
+pub mod madvise;
 pub mod memory;
+pub mod poll;
+pub mod psi;
 pub mod smaps;
 pub mod stamp;
 pub mod thread;

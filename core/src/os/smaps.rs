@@ -1,6 +1,7 @@
 //! What the process's memory consists of, as the kernel counts it.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use super::stamp::FileStamp;
@@ -43,6 +44,135 @@ fn parse_rollup(text: &str) -> ProcessMemory {
             .unwrap_or(0),
         rss: field("Rss").unwrap_or(0),
     }
+}
+
+/// One mapping of a file into this process, as `/proc/self/smaps` showed it. Sizes are in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// Its addresses.
+    pub addresses: Range<usize>,
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// Writes are this process's own (MAP_PRIVATE).
+    pub private: bool,
+    /// It may be written to now.
+    pub writable: bool,
+    /// What of it this process has in its page tables.
+    pub rss: u64,
+    /// `rss`, pages divided among the processes that have them.
+    pub pss: u64,
+    /// What of it is no longer the file's: pages copied by a write. They are lost when they are dropped.
+    pub anonymous: u64,
+    /// Pages only this process has, written to and not written out.
+    pub private_dirty: u64,
+    /// What of it is in swap.
+    pub swap: u64,
+}
+
+/// The mappings this process has of the file at `path`, by address. Reads all of `/proc/self/smaps`: milliseconds in a
+/// process with many mappings. Others may map and unmap meanwhile; the list is of a moment.
+///
+/// # Errors
+/// What `stat` of the file or reading smaps gives: kernels built without `CONFIG_PROC_PAGE_MONITOR` do not have it.
+pub fn file_mappings(path: &Path) -> Result<Vec<Mapping>> {
+    let stamp = FileStamp::of(path)?;
+    let real = fs::canonicalize(path).map_err(|e| Error::io(path.display(), &e))?;
+    let smaps = "/proc/self/smaps";
+    // A name of another mapping may be no UTF-8.
+    let text = fs::read(smaps).map_err(|e| Error::io(smaps, &e))?;
+    Ok(parse_smaps(
+        &String::from_utf8_lossy(&text),
+        &Identity {
+            device: (libc::major(stamp.dev), libc::minor(stamp.dev)),
+            inode: stamp.ino,
+            // As the kernel writes it there.
+            name: real.to_string_lossy().replace('\n', "\\012"),
+        },
+    ))
+}
+
+struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    name: String,
+}
+
+/// The first line of a mapping: `start-end perms offset major:minor inode   name`.
+struct Head<'a> {
+    addresses: Range<usize>,
+    permissions: &'a str,
+    offset: u64,
+    device: (u32, u32),
+    inode: u64,
+    name: &'a str,
+}
+
+impl<'a> Head<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.splitn(6, ' ');
+        let (start, end) = fields.next()?.split_once('-')?;
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        let permissions = fields.next().filter(|text| text.len() == 4)?;
+        let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
+        let (major, minor) = fields.next()?.split_once(':')?;
+        let hex = |text| u32::from_str_radix(text, 16).ok();
+        Some(Self {
+            addresses: (start <= end).then_some(start..end)?,
+            permissions,
+            offset,
+            device: (hex(major)?, hex(minor)?),
+            inode: fields.next()?.parse().ok()?,
+            name: fields.next().unwrap_or_default().trim_start(),
+        })
+    }
+
+    /// Device and inode decide; where the device differs from `stat`'s (overlay, btrfs), inode and name do.
+    fn is(&self, file: &Identity) -> bool {
+        self.inode == file.inode && (self.device == file.device || self.name == file.name)
+    }
+}
+
+fn parse_smaps(text: &str, file: &Identity) -> Vec<Mapping> {
+    let mut found: Vec<Mapping> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        if let Some(head) = Head::parse(line) {
+            inside = head.is(file);
+            if inside {
+                found.push(Mapping {
+                    addresses: head.addresses,
+                    offset: head.offset,
+                    private: head.permissions.ends_with('p'),
+                    writable: head.permissions.contains('w'),
+                    rss: 0,
+                    pss: 0,
+                    anonymous: 0,
+                    private_dirty: 0,
+                    swap: 0,
+                });
+            }
+            continue;
+        }
+        let (true, Some(mapping), Some((name, value))) =
+            (inside, found.last_mut(), line.split_once(':'))
+        else {
+            continue;
+        };
+        let field = match name {
+            "Rss" => &mut mapping.rss,
+            "Pss" => &mut mapping.pss,
+            "Anonymous" => &mut mapping.anonymous,
+            "Private_Dirty" => &mut mapping.private_dirty,
+            "Swap" => &mut mapping.swap,
+            _ => continue,
+        };
+        let kib = value.trim().strip_suffix(" kB").map(str::trim);
+        if let Some(kib) = kib.and_then(|kib| kib.parse::<u64>().ok()) {
+            *field = kib.saturating_mul(1024);
+        }
+    }
+    found
 }
 
 /// Bytes of address space this process has mapped from the file at `path`, pages mapped twice counted twice.

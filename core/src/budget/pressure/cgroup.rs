@@ -1,0 +1,199 @@
+//! Pressure from limits: how close this process's memory cgroup, or one above it, is to its own.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::config::CgroupShares;
+use super::{Level, Reading, Source, megabytes};
+use crate::os::cgroup::{
+    CgroupFs, Events, LevelMemory, MemoryCgroup, Notifier, PressureLevel, Version,
+};
+use crate::os::poll::{Interest, Ready};
+
+/// Watches the limits of the memory cgroup and of its ancestors; the level closest to its limit counts.
+///
+/// Version 1 tells of crossed thresholds and of hard reclaim, version 2 of what its `memory.events` counts. Where a
+/// group does not let this process register, it is read whenever the monitor wakes.
+#[derive(Debug)]
+pub struct CgroupSource {
+    /// The group, or why there is none.
+    group: Result<MemoryCgroup, String>,
+    shares: CgroupShares,
+    watched: Vec<Watched>,
+    /// Limits at the last reading: other limits need other thresholds.
+    bounds: Vec<Option<u64>>,
+    /// Counts at the last reading.
+    events: Vec<Events>,
+    /// Why the kernel does not tell.
+    untold: Option<String>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    notifier: Notifier,
+    /// What an event means by itself.
+    level: Level,
+    fired: bool,
+}
+
+impl CgroupSource {
+    /// The group this process is in.
+    pub fn new(fs: &CgroupFs, shares: CgroupShares) -> Self {
+        let mut source = Self {
+            group: fs.memory().map_err(|e| e.to_string()),
+            shares,
+            watched: Vec::new(),
+            bounds: Vec::new(),
+            events: Vec::new(),
+            untold: None,
+        };
+        // What happened before is no news.
+        source.read();
+        source
+    }
+
+    /// Registers for the limits there are now.
+    fn watch(&mut self, group: &MemoryCgroup) {
+        self.watched.clear();
+        self.untold = None;
+        for (index, bound) in self.bounds.clone().into_iter().enumerate() {
+            let Some(bound) = bound else { continue };
+            let at = |share: f64| (bound as f64 * share) as u64;
+            let notifiers = match group.version() {
+                Version::V1 => vec![
+                    (group.notify_usage(index, at(self.shares.low)), Level::None),
+                    (
+                        group.notify_usage(index, at(self.shares.critical)),
+                        Level::None,
+                    ),
+                    (
+                        group.notify_pressure(index, PressureLevel::Medium),
+                        Level::Low,
+                    ),
+                    (
+                        group.notify_pressure(index, PressureLevel::Critical),
+                        Level::Critical,
+                    ),
+                ],
+                Version::V2 => vec![(group.notify_events(index), Level::None)],
+            };
+            for (notifier, level) in notifiers {
+                match notifier {
+                    Ok(notifier) => self.watched.push(Watched {
+                        notifier,
+                        level,
+                        fired: false,
+                    }),
+                    Err(why) => self.untold = Some(why.to_string()),
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, levels: &[LevelMemory]) -> Reading {
+        let worst = levels
+            .iter()
+            .filter_map(|own| Some((own, own.bound()?)))
+            .max_by(|(a, a_bound), (b, b_bound)| {
+                let share = |own: &LevelMemory, bound: u64| {
+                    own.unreclaimable() as f64 / bound.max(1) as f64
+                };
+                share(a, *a_bound).total_cmp(&share(b, *b_bound))
+            });
+        let (mut level, mut why) = match worst {
+            None => (
+                Level::None,
+                format!(
+                    "{}: no limit, {} charged",
+                    levels[0].name,
+                    megabytes(levels[0].usage)
+                ),
+            ),
+            Some((own, bound)) => (
+                self.shares.level(own.unreclaimable(), bound),
+                format!(
+                    "{}: {} of {} ({}) cannot be reclaimed",
+                    own.name,
+                    megabytes(own.unreclaimable()),
+                    megabytes(bound),
+                    if own.high == Some(bound) {
+                        "memory.high"
+                    } else {
+                        "limit"
+                    },
+                ),
+            ),
+        };
+        for (own, before) in levels.iter().zip(&self.events) {
+            if own.events.oom > before.oom || own.events.oom_kill > before.oom_kill {
+                level = Level::Critical;
+                why = format!(
+                    "{}: the kernel found no memory or killed a process",
+                    own.name
+                );
+            }
+        }
+        self.events = levels.iter().map(|own| own.events).collect();
+        let fired = self
+            .watched
+            .iter_mut()
+            .filter_map(|watched| std::mem::take(&mut watched.fired).then_some(watched.level))
+            .max();
+        if let Some(fired) = fired.filter(|fired| *fired > level) {
+            level = fired;
+            why = format!("{why}; the kernel finds ever less to reclaim");
+        }
+        if let Some(reason) = &self.untold {
+            why = format!("{why}; read only now and then: {reason}");
+        }
+        Reading::seen(level, why)
+    }
+}
+
+impl Source for CgroupSource {
+    fn name(&self) -> &str {
+        "cgroup"
+    }
+
+    fn read(&mut self) -> Reading {
+        let group = match &self.group {
+            Ok(group) => group.clone(),
+            Err(why) => return Reading::absent(why),
+        };
+        let levels = match group.read() {
+            Ok(levels) => levels,
+            Err(why) => return Reading::absent(why),
+        };
+        let bounds: Vec<Option<u64>> = levels.iter().map(LevelMemory::bound).collect();
+        if bounds != self.bounds {
+            self.bounds = bounds;
+            self.watch(&group);
+        }
+        self.judge(&levels)
+    }
+
+    fn events(&self) -> Vec<(BorrowedFd<'_>, Interest)> {
+        self.watched
+            .iter()
+            .map(|watched| (watched.notifier.as_fd(), watched.notifier.interest()))
+            .collect()
+    }
+
+    fn acknowledge(&mut self, ready: &[Ready]) {
+        let mut ready = ready.iter();
+        self.watched.retain_mut(|watched| {
+            let ready = ready.next().copied().unwrap_or_default();
+            // A changed kernel file is reported with POLLERR as well.
+            if !(ready.event || ready.broken) {
+                return true;
+            }
+            watched.fired = true;
+            match watched.notifier.acknowledge() {
+                Ok(()) => true,
+                Err(why) => {
+                    self.untold = Some(why.to_string());
+                    false
+                }
+            }
+        });
+    }
+}

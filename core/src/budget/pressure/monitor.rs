@@ -1,0 +1,251 @@
+//! One level out of many sources, that rises at once and falls only when it is over.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use super::{
+    CgroupSource, Config, Level, MachineSource, PsiSource, Reading, ServiceManagerSource, Source,
+};
+use crate::error::Result;
+use crate::os::cgroup::CgroupFs;
+use crate::os::poll::{self, Interest, Ready, Waker};
+
+/// A change of the level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The level before.
+    pub from: Level,
+    /// The level from now on.
+    pub to: Level,
+    /// The source that made it rise; when it falls, the one that had kept it up.
+    pub source: String,
+    /// What that source says now.
+    pub why: String,
+}
+
+/// A source and what it said last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The source's name.
+    pub source: String,
+    /// What it said.
+    pub reading: Reading,
+}
+
+/// Asks every source; the highest level counts. One thread waits, others wake it by its [`Waker`].
+pub struct Monitor {
+    sources: Vec<Box<dyn Source>>,
+    readings: Vec<Reading>,
+    hysteresis: Hysteresis,
+    /// The source that made the level what it is.
+    cause: usize,
+    rest: Duration,
+    read_at: Option<Instant>,
+    waker: Waker,
+}
+
+impl Monitor {
+    /// The sources that `config` names, and `more`, such as the application's own. A source that sees nothing on this
+    /// machine stays in the list and says why.
+    ///
+    /// # Errors
+    /// As [`Config::check`], and as [`Waker::new`].
+    pub fn new(config: &Config, more: Vec<Box<dyn Source>>) -> Result<Self> {
+        config.check()?;
+        let fs = CgroupFs::default();
+        let mut sources = more;
+        if let Some(shares) = config.cgroup {
+            sources.push(Box::new(CgroupSource::new(&fs, shares)));
+        }
+        if let Some(shares) = config.machine {
+            sources.push(Box::new(MachineSource::new(shares)));
+        }
+        if let Some(thresholds) = config.psi {
+            sources.push(Box::new(PsiSource::cgroup(&fs, thresholds)));
+            sources.push(Box::new(PsiSource::system(thresholds)));
+        }
+        if config.service_manager {
+            sources.push(Box::new(ServiceManagerSource::from_environment()));
+        }
+        Self::of(sources, config.hold, config.rest)
+    }
+
+    /// Exactly these sources; `hold` and `rest` as in [`Config`].
+    ///
+    /// # Errors
+    /// As [`Waker::new`].
+    pub fn of(sources: Vec<Box<dyn Source>>, hold: Duration, rest: Duration) -> Result<Self> {
+        Ok(Self {
+            readings: sources
+                .iter()
+                .map(|_| Reading::absent("not read yet"))
+                .collect(),
+            sources,
+            hysteresis: Hysteresis::new(hold),
+            cause: 0,
+            rest,
+            read_at: None,
+            waker: Waker::new()?,
+        })
+    }
+
+    /// The level as of the last reading.
+    pub fn level(&self) -> Level {
+        self.hysteresis.level
+    }
+
+    /// What every source said last.
+    pub fn status(&self) -> Vec<Status> {
+        self.sources
+            .iter()
+            .zip(&self.readings)
+            .map(|(source, reading)| Status {
+                source: source.name().to_owned(),
+                reading: reading.clone(),
+            })
+            .collect()
+    }
+
+    /// What ends a wait from another thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Waits until a source has an event, the waker is woken, the level may fall, or `timeout` is over; then reads
+    /// every source. Returns the change of level, if there is one; without one call it again.
+    ///
+    /// Not every source has events: `timeout` is how late a change may be seen. A second is plenty.
+    ///
+    /// # Errors
+    /// What poll(2) gives.
+    pub fn wait(&mut self, timeout: Duration) -> Result<Option<Transition>> {
+        let start = Instant::now();
+        let rested = self.read_at.map_or(Duration::ZERO, |at| {
+            self.rest.saturating_sub(start.duration_since(at))
+        });
+        let woken = !rested.is_zero()
+            && poll::wait(
+                &[(self.waker.as_fd(), Interest::Readable)],
+                rested.min(timeout),
+            )?[0]
+                .event;
+        let mut left = timeout.saturating_sub(start.elapsed());
+        if woken {
+            left = Duration::ZERO;
+        } else if let Some(due) = self.hysteresis.due(Instant::now()) {
+            left = left.min(due);
+        }
+        self.collect(left)?;
+        Ok(self.step(Instant::now()))
+    }
+
+    /// Reads every source without waiting, as if it were `now`, and returns the change of level, if there is one.
+    ///
+    /// # Errors
+    /// What poll(2) gives.
+    pub fn check(&mut self, now: Instant) -> Result<Option<Transition>> {
+        self.collect(Duration::ZERO)?;
+        Ok(self.step(now))
+    }
+
+    /// Waits for events and hands them to their sources.
+    fn collect(&mut self, timeout: Duration) -> Result<()> {
+        let counts: Vec<usize>;
+        let ready: Vec<Ready>;
+        {
+            let events: Vec<Vec<(BorrowedFd<'_>, Interest)>> =
+                self.sources.iter().map(|source| source.events()).collect();
+            counts = events.iter().map(Vec::len).collect();
+            let mut fds = events.concat();
+            fds.push((self.waker.as_fd(), Interest::Readable));
+            ready = poll::wait(&fds, timeout)?;
+        }
+        let mut rest = ready.as_slice();
+        for (source, count) in self.sources.iter_mut().zip(counts) {
+            let (own, others) = rest.split_at(count);
+            rest = others;
+            if own.iter().any(|ready| ready.event || ready.broken) {
+                source.acknowledge(own);
+            }
+        }
+        self.waker.reset()
+    }
+
+    fn step(&mut self, now: Instant) -> Option<Transition> {
+        self.read_at = Some(now);
+        self.readings = self
+            .sources
+            .iter_mut()
+            .map(|source| source.read())
+            .collect();
+        // Of equals the first.
+        let (worst, seen) = self
+            .readings
+            .iter()
+            .map(Reading::level)
+            .enumerate()
+            .rev()
+            .max_by_key(|(_, level)| *level)
+            .unwrap_or_default();
+        let from = self.hysteresis.level;
+        let to = self.hysteresis.step(seen, now)?;
+        if to > from {
+            self.cause = worst;
+        }
+        let cause = self.cause;
+        if to < from {
+            self.cause = worst;
+        }
+        Some(Transition {
+            from,
+            to,
+            source: self.sources.get(cause)?.name().to_owned(),
+            why: self.readings.get(cause)?.why().to_owned(),
+        })
+    }
+}
+
+/// Rises at once, falls after a time below.
+#[derive(Debug)]
+struct Hysteresis {
+    hold: Duration,
+    level: Level,
+    /// Since when it has been lower, and the highest it was since.
+    lower: Option<(Instant, Level)>,
+}
+
+impl Hysteresis {
+    fn new(hold: Duration) -> Self {
+        Self {
+            hold,
+            level: Level::None,
+            lower: None,
+        }
+    }
+
+    /// The new level, if it is another.
+    fn step(&mut self, seen: Level, now: Instant) -> Option<Level> {
+        if seen >= self.level {
+            self.lower = None;
+            let rises = seen > self.level;
+            self.level = seen;
+            return rises.then_some(seen);
+        }
+        let (since, highest) = self
+            .lower
+            .map_or((now, seen), |(since, highest)| (since, highest.max(seen)));
+        if now.saturating_duration_since(since) < self.hold {
+            self.lower = Some((since, highest));
+            return None;
+        }
+        self.level = highest;
+        self.lower = (seen < highest).then_some((now, seen));
+        Some(highest)
+    }
+
+    /// How long from `now` until it may fall.
+    fn due(&self, now: Instant) -> Option<Duration> {
+        self.lower
+            .map(|(since, _)| (since + self.hold).saturating_duration_since(now))
+    }
+}

@@ -1,0 +1,159 @@
+//! Pressure as the kernel measures it: time lost waiting for memory.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use super::config::PsiThresholds;
+use super::{Level, Reading, Source};
+use crate::os::cgroup::CgroupFs;
+use crate::os::poll::{Interest, Ready};
+use crate::os::psi::{self, Psi, Stall, Threshold, Trigger};
+
+/// Watches a PSI file: by triggers where the kernel allows them, and by its averages at every reading.
+#[derive(Debug)]
+pub struct PsiSource {
+    name: &'static str,
+    /// The file, or why there is none.
+    file: Result<PathBuf, String>,
+    thresholds: PsiThresholds,
+    triggers: Vec<Armed>,
+    /// Why a trigger is missing.
+    untriggered: Option<String>,
+}
+
+#[derive(Debug)]
+struct Armed {
+    trigger: Trigger,
+    level: Level,
+    fired: bool,
+}
+
+impl PsiSource {
+    /// The whole machine.
+    pub fn system(thresholds: PsiThresholds) -> Self {
+        Self::watch("psi", Ok(PathBuf::from(psi::SYSTEM)), thresholds)
+    }
+
+    /// This process's group in the unified hierarchy.
+    pub fn cgroup(fs: &CgroupFs, thresholds: PsiThresholds) -> Self {
+        let file = fs.memory_pressure().map_err(|e| e.to_string());
+        Self::watch("psi-cgroup", file, thresholds)
+    }
+
+    fn watch(name: &'static str, file: Result<PathBuf, String>, thresholds: PsiThresholds) -> Self {
+        let mut source = Self {
+            name,
+            file: file.and_then(|file| match psi::read(&file) {
+                Ok(_) => Ok(file),
+                Err(why) => Err(why.to_string()),
+            }),
+            thresholds,
+            triggers: Vec::new(),
+            untriggered: None,
+        };
+        if let Ok(file) = source.file.clone() {
+            source.arm(&file);
+        }
+        source
+    }
+
+    fn arm(&mut self, file: &Path) {
+        let PsiThresholds {
+            some_low,
+            full_critical,
+            window,
+        } = self.thresholds;
+        for (kind, share, level) in [
+            (Stall::Some, some_low, Level::Low),
+            (Stall::Full, full_critical, Level::Critical),
+        ] {
+            let threshold = Threshold {
+                kind,
+                stall: window.mul_f64(share),
+                window,
+            };
+            match Trigger::open(file, threshold) {
+                Ok(trigger) => self.triggers.push(Armed {
+                    trigger,
+                    level,
+                    fired: false,
+                }),
+                Err(why) => self.untriggered = Some(why.to_string()),
+            }
+        }
+    }
+
+    fn judge(&mut self, psi: &Psi) -> Reading {
+        let fired = self
+            .triggers
+            .iter_mut()
+            .filter_map(|armed| std::mem::take(&mut armed.fired).then_some(armed.level))
+            .max();
+        let (some, full) = (psi.some.avg10, psi.full.avg10);
+        let average = if full >= self.thresholds.full_critical * 100.0 {
+            Level::Critical
+        } else if some >= self.thresholds.some_low * 100.0 {
+            Level::Low
+        } else {
+            Level::None
+        };
+        let level = average.max(fired.unwrap_or_default());
+        let mut why = format!(
+            "in the last 10 s some tasks waited for memory {some} % of the time, all at once {full} %"
+        );
+        if let Some(fired) = fired.filter(|fired| *fired > average) {
+            let (who, share) = match fired {
+                Level::Critical => ("all", self.thresholds.full_critical),
+                _ => ("some", self.thresholds.some_low),
+            };
+            why = format!(
+                "{who} tasks waited for memory more than {:.0} % of {:?}",
+                share * 100.0,
+                self.thresholds.window
+            );
+        }
+        if let Some(reason) = &self.untriggered {
+            why = format!("{why}; read only now and then, no trigger: {reason}");
+        }
+        Reading::seen(level, why)
+    }
+}
+
+impl Source for PsiSource {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn read(&mut self) -> Reading {
+        let file = match &self.file {
+            Ok(file) => file,
+            Err(why) => return Reading::absent(why),
+        };
+        match psi::read(file) {
+            Ok(psi) => self.judge(&psi),
+            Err(why) => Reading::absent(why),
+        }
+    }
+
+    fn events(&self) -> Vec<(BorrowedFd<'_>, Interest)> {
+        self.triggers
+            .iter()
+            .map(|armed| (armed.trigger.as_fd(), Interest::Priority))
+            .collect()
+    }
+
+    fn acknowledge(&mut self, ready: &[Ready]) {
+        // Asking poll(2) took the event. A broken trigger is one of a group that was removed.
+        let mut ready = ready.iter();
+        let mut lost = false;
+        self.triggers.retain_mut(|armed| {
+            let ready = ready.next().copied().unwrap_or_default();
+            armed.fired |= ready.event && !ready.broken;
+            lost |= ready.broken;
+            !ready.broken
+        });
+        if lost {
+            self.untriggered = Some("the kernel took it back".into());
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Giving back and fetching the pages of files that are mapped, with the mappings kept.
+//!
+//! Three counts differ, and an eviction is only worth what the last one says:
+//! * what this process has in its page tables (RSS, PSS): [`FileMappings::mapped`];
+//! * what of the file is in the page cache: [`FileMappings::resident_bytes`];
+//! * what is charged to the memory cgroup: [`MemoryCgroup::charge`](super::cgroup::MemoryCgroup::charge). Page cache is
+//!   charged, to the group whose process read it first.
+//!
+//! [`FileMappings::park`] (`MADV_PAGEOUT`) lowers all three, [`FileMappings::drop_pages`] (`MADV_DONTNEED`) the first.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::memory::page_size;
+use super::smaps::{Mapping, file_mappings};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Private mappings of one file in this process that hold nothing but the file's own pages.
+///
+/// **The ranges are addresses, not a hold.** Whoever keeps them must keep what made the mappings (a session, a map) for
+/// as long, and let it go only when no call is under way: afterwards the addresses may be somebody else's. All but
+/// [`Self::drop_pages`] are then slow or fail, and change no content.
+///
+/// Thread-safe; calls may overlap with reads of the mapped memory, which see the same bytes, some of them later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileMappings {
+    path: PathBuf,
+    pieces: Vec<Piece>,
+    excluded: u64,
+}
+
+/// A range of addresses and where in the file it begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Piece {
+    addresses: Range<usize>,
+    offset: u64,
+}
+
+/// What parking did, in bytes of page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parked {
+    /// Of the mapped ranges, in the page cache before.
+    pub before: u64,
+    /// And afterwards.
+    pub after: u64,
+}
+
+impl Parked {
+    /// What left memory.
+    pub fn freed(&self) -> u64 {
+        self.before.saturating_sub(self.after)
+    }
+}
+
+/// What of the ranges this process has in its page tables, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mapped {
+    /// All of it.
+    pub rss: u64,
+    /// Pages divided among the processes that have them.
+    pub pss: u64,
+}
+
+impl FileMappings {
+    /// The mappings there are now of the file at `path`. Left out are shared ones and those with pages that are not the
+    /// file's any more ([`Self::excluded_bytes`]). May be none.
+    ///
+    /// # Errors
+    /// As [`file_mappings`].
+    pub fn of(path: &Path) -> Result<Self> {
+        let mut mappings = Self {
+            path: path.to_owned(),
+            pieces: Vec::new(),
+            excluded: 0,
+        };
+        for mapping in file_mappings(path)? {
+            if is_clean(&mapping) {
+                mappings.pieces.push(Piece {
+                    addresses: mapping.addresses,
+                    offset: mapping.offset,
+                });
+            } else {
+                mappings.excluded += mapping.addresses.len() as u64;
+            }
+        }
+        Ok(mappings)
+    }
+
+    /// These without what was mapped in `earlier`: what one load added to what others had mapped of the same file.
+    #[must_use]
+    pub fn added_since(mut self, earlier: &Self) -> Self {
+        for old in &earlier.pieces {
+            self.pieces = self
+                .pieces
+                .into_iter()
+                .flat_map(|piece| without(piece, &old.addresses))
+                .collect();
+        }
+        self.excluded = self.excluded.saturating_sub(earlier.excluded);
+        self
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of address space in the ranges.
+    pub fn bytes(&self) -> u64 {
+        self.pieces
+            .iter()
+            .map(|piece| piece.addresses.len() as u64)
+            .sum()
+    }
+
+    /// Bytes of mappings of the file that were left out, because dropping them would lose something.
+    pub fn excluded_bytes(&self) -> u64 {
+        self.excluded
+    }
+
+    /// Sends the pages out of memory (`MADV_PAGEOUT`, since Linux 5.4). Takes some tens of milliseconds for 100 MB. The
+    /// next read fetches them from the file, bit-equal.
+    ///
+    /// The kernel does it for files that this user owns or may write, and leaves pages that another mapping, of this or
+    /// another process, has as well; both silently, so look at the result. What stays is marked as the first to go
+    /// (`MADV_COLD`) when the kernel needs memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] on older kernels; [`ErrorKind::Internal`] when a range is no longer mapped.
+    pub fn park(&self) -> Result<Parked> {
+        let before = self.resident_bytes()?;
+        self.advise(libc::MADV_PAGEOUT, "MADV_PAGEOUT")?;
+        let after = self.resident_bytes()?;
+        if after > 0 {
+            self.advise(libc::MADV_COLD, "MADV_COLD")?;
+        }
+        Ok(Parked { before, after })
+    }
+
+    /// Lets the kernel read the pages into its cache, without waiting for it (`MADV_WILLNEED`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when a range is no longer mapped; [`ErrorKind::Io`] for what else madvise(2) gives.
+    pub fn will_need(&self) -> Result<()> {
+        self.advise(libc::MADV_WILLNEED, "MADV_WILLNEED")
+    }
+
+    /// Reads the pages in and enters them in the page tables (`MADV_POPULATE_READ`, since Linux 5.14): what uses them
+    /// next faults nowhere. Returns when all are there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] on older kernels, for which [`Self::will_need`] is left; [`ErrorKind::Internal`] when
+    /// a range is no longer mapped; [`ErrorKind::Io`] when the file cannot be read.
+    pub fn populate(&self) -> Result<()> {
+        self.advise(libc::MADV_POPULATE_READ, "MADV_POPULATE_READ")
+    }
+
+    /// Takes the pages out of this process's page tables (`MADV_DONTNEED`); they stay in the page cache, and in the
+    /// cgroup's charge, until the kernel needs them or [`uncache`](super::file::uncache) drops them. For kernels and
+    /// files that [`Self::park`] does nothing for.
+    ///
+    /// Checks before that the ranges are still private mappings of this file without pages of their own.
+    ///
+    /// # Safety
+    /// From the call to its return nobody may unmap one of the ranges, or write to one: what made the mappings is held,
+    /// and never writes to them. A page written to would lose what was written, and memory that took the place of an
+    /// unmapped range would be lost.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when a range is no longer such a mapping; nothing is dropped then.
+    pub unsafe fn drop_pages(&self) -> Result<()> {
+        let now = file_mappings(&self.path)?;
+        for piece in &self.pieces {
+            if !covered(piece, &now) {
+                return Err(self.gone(piece));
+            }
+        }
+        // Destructive where a range is no clean mapping of the file: checked above, and the caller keeps it so.
+        self.advise(libc::MADV_DONTNEED, "MADV_DONTNEED")
+    }
+
+    /// Bytes of the ranges that are in the page cache, whoever mapped or read them (mincore(2)).
+    ///
+    /// For a file that this user neither owns nor may write the kernel claims that all is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when a range is no longer mapped.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let page = page_size();
+        let mut pages = Vec::new();
+        let mut resident = 0u64;
+        for piece in &self.pieces {
+            pages.clear();
+            pages.resize(piece.addresses.len().div_ceil(page), 0u8);
+            let start = piece.addresses.start as *mut libc::c_void;
+            // SAFETY: mincore reads no memory in the range, which may even be unmapped (ENOMEM), and writes one byte a
+            // page to `pages`, which has as many.
+            let code =
+                unsafe { libc::mincore(start, piece.addresses.len(), pages.as_mut_ptr().cast()) };
+            if code != 0 {
+                return Err(self.failed("mincore", piece, &io::Error::last_os_error()));
+            }
+            resident += pages.iter().filter(|page| **page & 1 != 0).count() as u64 * page as u64;
+        }
+        Ok(resident)
+    }
+
+    /// What of the ranges is in this process's page tables. Reads all of smaps.
+    ///
+    /// # Errors
+    /// As [`file_mappings`].
+    pub fn mapped(&self) -> Result<Mapped> {
+        let now = file_mappings(&self.path)?;
+        let inside = now.iter().filter(|mapping| {
+            self.pieces
+                .iter()
+                .any(|piece| overlap(&piece.addresses, &mapping.addresses))
+        });
+        Ok(inside.fold(Mapped::default(), |sum, mapping| Mapped {
+            rss: sum.rss + mapping.rss,
+            pss: sum.pss + mapping.pss,
+        }))
+    }
+
+    /// Gives `advice` on every range; all but `MADV_DONTNEED` leave contents as they are, whatever is mapped there.
+    fn advise(&self, advice: libc::c_int, name: &str) -> Result<()> {
+        for piece in &self.pieces {
+            let start = piece.addresses.start as *mut libc::c_void;
+            // SAFETY: advice other than MADV_DONTNEED changes no content of any mapping and fails on unmapped
+            // addresses. For MADV_DONTNEED the only caller, `drop_pages`, has seen that the range maps clean pages of
+            // the file, which a read brings back, and its own caller promises that it stays so.
+            let code = unsafe { libc::madvise(start, piece.addresses.len(), advice) };
+            if code != 0 {
+                return Err(self.failed(name, piece, &io::Error::last_os_error()));
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, call: &str, piece: &Piece, error: &io::Error) -> Error {
+        match error.raw_os_error() {
+            Some(libc::ENOMEM) => self.gone(piece),
+            Some(libc::EINVAL) => Error::new(
+                ErrorKind::Unsupported,
+                format!("{}: {call}: this kernel cannot", self.path.display()),
+            ),
+            _ => Error::io(format!("{}: {call}", self.path.display()), error),
+        }
+    }
+
+    fn gone(&self, piece: &Piece) -> Error {
+        Error::new(
+            ErrorKind::Internal,
+            format!(
+                "{}: {:x}-{:x} is no clean mapping of it any more",
+                self.path.display(),
+                piece.addresses.start,
+                piece.addresses.end
+            ),
+        )
+    }
+}
+
+/// Whether dropping its pages loses nothing.
+fn is_clean(mapping: &Mapping) -> bool {
+    mapping.private && mapping.anonymous == 0 && mapping.private_dirty == 0 && mapping.swap == 0
+}
+
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// Whether clean mappings show all of `piece` at the same places of the file. The kernel joins neighbours that fit and
+/// cuts mappings whose parts differ, so the ranges need not be equal.
+fn covered(piece: &Piece, now: &[Mapping]) -> bool {
+    let mut at = piece.addresses.start;
+    while at < piece.addresses.end {
+        let offset = piece.offset + (at - piece.addresses.start) as u64;
+        let next = now.iter().find(|mapping| {
+            is_clean(mapping)
+                && mapping.addresses.contains(&at)
+                && mapping.offset + (at - mapping.addresses.start) as u64 == offset
+        });
+        match next {
+            Some(mapping) => at = mapping.addresses.end,
+            None => return false,
+        }
+    }
+    true
+}
+
+/// What is left of `piece` outside `hole`: none, one or two parts.
+fn without(piece: Piece, hole: &Range<usize>) -> Vec<Piece> {
+    let Range { start, end } = piece.addresses;
+    if !overlap(&piece.addresses, hole) {
+        return vec![piece];
+    }
+    let part = |from: usize, to: usize| {
+        (from < to).then(|| Piece {
+            addresses: from..to,
+            offset: piece.offset + (from - start) as u64,
+        })
+    };
+    let before = part(start, hole.start.clamp(start, end));
+    let after = part(hole.end.clamp(start, end), end);
+    before.into_iter().chain(after).collect()
+}

@@ -1,0 +1,141 @@
+//! Waiting for several descriptors at once, with a limit of time and a way to be woken.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::eventfd::EventFd;
+use crate::error::{Error, Result};
+
+/// What is waited for on a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Data to read (POLLIN): an eventfd, a FIFO, a socket.
+    Readable,
+    /// An exceptional condition (POLLPRI): a PSI trigger, a cgroup file that changed.
+    Priority,
+}
+
+/// What poll(2) said of one descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ready {
+    /// What was waited for has happened.
+    pub event: bool,
+    /// The other side is gone, or the descriptor cannot be polled (POLLERR, POLLHUP, POLLNVAL): whoever waits again
+    /// without closing it never sleeps.
+    pub broken: bool,
+}
+
+/// Waits until one of `fds` is ready or `timeout` is over, and says which are, in the order of `fds`. Signals that
+/// interrupt it do not end it. A timeout of zero asks without waiting; one longer than 24 days counts as that.
+///
+/// # Errors
+/// What poll(2) gives: too many descriptors, or no memory.
+pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], timeout: Duration) -> Result<Vec<Ready>> {
+    let mut polled: Vec<libc::pollfd> = fds
+        .iter()
+        .map(|(fd, interest)| libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events: match interest {
+                Interest::Readable => libc::POLLIN,
+                Interest::Priority => libc::POLLPRI,
+            },
+            revents: 0,
+        })
+        .collect();
+    let start = Instant::now();
+    loop {
+        let left = timeout.saturating_sub(start.elapsed());
+        // Rounded up: a wait that ends early would be called again and again.
+        let ms = i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
+        // SAFETY: `polled` is valid for its length during the call; the descriptors are borrowed, so they are open.
+        let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, ms) };
+        if ready >= 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(Error::io("poll", &error));
+        }
+    }
+    Ok(polled
+        .iter()
+        .map(|fd| Ready {
+            event: fd.revents & fd.events != 0,
+            broken: fd.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0,
+        })
+        .collect())
+}
+
+/// Ends a wait from another thread. Clones wake the same waiter.
+#[derive(Debug, Clone)]
+pub struct Waker(Arc<EventFd>);
+
+impl Waker {
+    /// A new one.
+    ///
+    /// # Errors
+    /// As [`EventFd::new`].
+    pub fn new() -> Result<Self> {
+        Ok(Self(Arc::new(EventFd::new()?)))
+    }
+
+    /// Ends the wait that is under way, or the next one.
+    pub fn wake(&self) {
+        if let Err(error) = self.0.signal() {
+            log::warn!("a waiting thread could not be woken: {error}");
+        }
+    }
+
+    /// Forgets that it was woken.
+    ///
+    /// # Errors
+    /// As [`EventFd::drain`].
+    pub fn reset(&self) -> Result<()> {
+        self.0.drain().map(|_| ())
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Longer than any test takes: whoever sees it pass was not woken.
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn another_thread_ends_the_wait() -> Result<()> {
+        let waker = Waker::new()?;
+        let silent = EventFd::new()?;
+        let fds = [
+            (silent.as_fd(), Interest::Readable),
+            (waker.as_fd(), Interest::Readable),
+        ];
+        let ready = std::thread::scope(|scope| {
+            let other = waker.clone();
+            scope.spawn(move || other.wake());
+            wait(&fds, LONG)
+        })?;
+        assert_eq!(ready[0], Ready::default());
+        assert!(ready[1].event && !ready[1].broken);
+        waker.reset()?;
+        assert_eq!(wait(&fds, Duration::ZERO)?, [Ready::default(); 2]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_closed_pipe_is_broken() -> Result<()> {
+        let (read, write) = io::pipe().map_err(|e| Error::io("pipe", &e))?;
+        drop(write);
+        let ready = wait(&[(read.as_fd(), Interest::Readable)], LONG)?;
+        assert!(ready[0].broken, "{ready:?}");
+        Ok(())
+    }
+}
