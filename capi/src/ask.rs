@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 
 use atom_core::index::SegmentId;
-use atom_core::runtime::Runtime;
+use atom_core::runtime::{Runtime, Task};
 
 use crate::boundary::{MAX_TEXT, Out, borrow, guard, text};
 use crate::frame::{atom_frame, with_frame};
@@ -74,6 +74,8 @@ pub unsafe extern "C" fn atom_ask_frame(
             )
         };
         let (options, control) = (&settings.text, &settings.control);
+        // Loaded while the encoders run.
+        runtime.prefetch(Task::Ask);
         // SAFETY: a frame as the header asks for, or NULL.
         let features = unsafe { with_frame(frame, |frame| Ok(runtime.observe(frame, control)?)) }?;
         let answer = runtime.ask(&[&features], question, options, control, &mut |piece| {

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use atom_core::index::SegmentId;
-use atom_core::runtime::Runtime;
+use atom_core::runtime::{Runtime, Task};
 
 use crate::boundary::{Out, borrow, guard};
 use crate::frame::{atom_frame, with_frame};
@@ -74,6 +74,8 @@ pub unsafe extern "C" fn atom_caption_frame(
             )
         };
         let (options, control) = (&settings.text, &settings.control);
+        // Loaded while the encoders run.
+        runtime.prefetch(Task::Caption);
         // SAFETY: a frame as the header asks for, or NULL.
         let features = unsafe { with_frame(frame, |frame| Ok(runtime.observe(frame, control)?)) }?;
         let text = runtime.caption(&[&features], options, control, &mut |piece| {

@@ -18,6 +18,7 @@ pub mod generation;
 pub mod ingest;
 pub(crate) mod lanes;
 pub mod log;
+pub mod memory;
 pub mod queue;
 pub mod runtime;
 pub mod search;

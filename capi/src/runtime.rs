@@ -4,13 +4,11 @@ use std::ffi::{CString, c_char};
 use std::path::PathBuf;
 
 use atom_core::module::ModuleStatus;
-use atom_core::os::smaps::process_memory;
-use atom_core::runtime::{Runtime, RuntimeOptions, Task};
-use serde_json::json;
+use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions, Task};
 
 use crate::boundary::{
-    MAX_PATH, Out, OutStruct, Outcome, borrow, guard, handle, optional_text, read, read_struct,
-    sized, take, text,
+    MAX_PATH, Out, OutStruct, borrow, guard, handle, optional_text, read, read_struct, sized, take,
+    text,
 };
 use crate::status::{Failure, atom_status, to_c_string};
 
@@ -28,6 +26,13 @@ pub struct atom_runtime_options {
     /// Threads of ONNX Runtime's pool; 0: every core. The first open of the process decides, for good: another number
     /// later is ATOM_STATUS_INVALID_ARGUMENT.
     pub threads: u32,
+    /// 1: memory is not governed. No budget, no pressure is listened to but atom_runtime_set_pressure(), nothing idle is given
+    /// up. 0: it is, with a budget of 0.8 of the cgroup's or the machine's memory; see atom_runtime_set_budget_share(),
+    /// atom_runtime_set_budget() and atom_runtime_set_idle().
+    pub ungoverned: u32,
+    /// A file that gets the runtime's state as JSON about once a second, for `atom top`; NULL: none. Replaced by renaming; it
+    /// stays when the runtime is closed.
+    pub status_file: *const c_char,
 }
 sized!(atom_runtime_options);
 
@@ -47,18 +52,6 @@ pub enum atom_task {
     ASSEMBLE = 5,
 }
 
-/// How short the machine is of memory.
-#[repr(u32)]
-#[derive(Debug, Clone, Copy)]
-pub enum atom_pressure {
-    /// Not short.
-    NONE = 0,
-    /// Getting short.
-    LOW = 1,
-    /// Give back all that can be given back.
-    CRITICAL = 2,
-}
-
 /// A module of the pack as it is now.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +62,7 @@ pub struct atom_module {
     pub id: *const c_char,
     /// What it is: "visual-encoder", "text-encoder", "language-decoder" …
     pub kind: *const c_char,
-    /// "cold", "loading", "resident" or "failed".
+    /// "cold", "loading", "resident", "parked" (its weights were given back to the kernel) or "failed".
     pub state: *const c_char,
     /// The execution provider asked for; "" before the first load.
     pub provider: *const c_char,
@@ -129,12 +122,23 @@ pub unsafe extern "C" fn atom_runtime_open(
         let mut options = RuntimeOptions::new(pack);
         if let Some(given) = given {
             // SAFETY: strings as the header asks for, or NULL.
-            let (artifacts, library) = unsafe {
+            let (artifacts, library, status_file) = unsafe {
                 (
                     optional_text(given.artifacts, "artifacts", MAX_PATH)?,
                     optional_text(given.ort_library, "ort_library", MAX_PATH)?,
+                    optional_text(given.status_file, "status_file", MAX_PATH)?,
                 )
             };
+            options.memory = match given.ungoverned {
+                0 => MemoryOptions::default(),
+                1 => MemoryOptions::ungoverned(),
+                other => {
+                    return Err(Failure::argument(format!(
+                        "ungoverned is {other}, not 0 or 1"
+                    )));
+                }
+            };
+            options.memory.status_file = status_file.map(PathBuf::from);
             options.artifacts = artifacts.map(PathBuf::from);
             options.ort_library = library.map(PathBuf::from);
             options.threads = (given.threads > 0).then_some(given.threads as usize);
@@ -196,60 +200,6 @@ pub unsafe extern "C" fn atom_runtime_serves(
                 ),
             ))
         }
-    })
-}
-
-/// Tells the runtime how short the machine is of memory, `level` being an atom_pressure number. CRITICAL releases every
-/// module that no task holds, and the beginnings of prompts that are kept, before it returns; each is loaded again when
-/// it is next needed. LOW and NONE are accepted
-/// and change nothing in this version.
-///
-/// # Safety
-/// See the rules at the top of the header.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn atom_runtime_set_pressure(
-    runtime: *const atom_runtime,
-    level: u32,
-) -> atom_status {
-    guard("atom_runtime_set_pressure", || {
-        // SAFETY: a handle of the caller's, or NULL.
-        let runtime = unsafe { borrow(runtime) }?.runtime.clone();
-        match level {
-            0 | 1 => Ok(atom_status::OK),
-            2 => {
-                runtime.prefixes().clear();
-                for module in runtime.modules() {
-                    runtime.registry().release_idle(&module.id)?;
-                }
-                Ok(atom_status::OK)
-            }
-            other => Err(Failure::argument(format!(
-                "level is {other}: it must be one of ATOM_PRESSURE_* (0 to 2)"
-            ))),
-        }
-    })
-}
-
-/// Sets the most anonymous bytes that modules and generations may hold; 0: no bound, which is how a runtime starts. Any
-/// other number returns ATOM_STATUS_UNSUPPORTED in this version.
-///
-/// # Safety
-/// See the rules at the top of the header.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn atom_runtime_set_budget(
-    runtime: *const atom_runtime,
-    anon_bytes: u64,
-) -> atom_status {
-    guard("atom_runtime_set_budget", || {
-        // SAFETY: a handle of the caller's, or NULL.
-        unsafe { borrow(runtime) }?;
-        if anon_bytes == 0 {
-            return Ok(atom_status::OK);
-        }
-        Err(Failure::new(
-            atom_status::UNSUPPORTED,
-            "this version has no memory budget (release modules with atom_runtime_set_pressure)",
-        ))
     })
 }
 
@@ -349,7 +299,8 @@ pub unsafe extern "C" fn atom_modules_close(modules: *mut atom_modules) -> atom_
 }
 
 /// The state of the runtime as JSON, with the names `atom doctor --json` uses: version, onnxruntime, pack, modules,
-/// ledger (who owns which bytes), prefixes (beginnings of prompts kept for the next), memory (of the process and the machine). `out` gets a string to be freed with atom_string_free().
+/// ledger (who owns which bytes), prefixes (beginnings of prompts kept for the next), memory (the kernel's figures and the
+/// ledger's), pressure, counters, events. `out` gets a string to be freed with atom_string_free().
 ///
 /// # Safety
 /// See the rules at the top of the header.
@@ -361,86 +312,11 @@ pub unsafe extern "C" fn atom_runtime_status_json(
     guard("atom_runtime_status_json", || {
         // SAFETY: pointers as the header asks for, or NULL.
         let (runtime, out) = unsafe { (borrow(runtime)?.runtime.clone(), Out::new(out, "out")?) };
-        let json = status_json(&runtime)?.to_string();
+        let json = serde_json::to_string(&runtime.status()?)
+            .map_err(|e| Failure::new(atom_status::INTERNAL, format!("status: {e}")))?;
         out.write(to_c_string(&json).into_raw());
         Ok(atom_status::OK)
     })
-}
-
-fn status_json(runtime: &Runtime) -> Outcome<serde_json::Value> {
-    let environment = runtime.environment();
-    let manifest = runtime.pack().manifest();
-    let modules: Vec<_> = runtime
-        .modules()
-        .into_iter()
-        .map(|module| {
-            let mut json = json!({
-                "id": module.id,
-                "kind": module.kind.name(),
-                "state": module.state.name(),
-                "loads": module.loads,
-                "runs": module.runs,
-                "bytes": module.anon_bytes + module.mapped_bytes,
-                "anon_bytes": module.anon_bytes,
-                "mapped_bytes": module.mapped_bytes,
-                "provider": module.provider,
-                "placement": module.placement,
-                "load_ms": module.load_ms,
-            });
-            if let Some(error) = module.error {
-                json["error"] = error.into();
-            }
-            json
-        })
-        .collect();
-    let ledger: Vec<_> = runtime
-        .ledger()
-        .snapshot()
-        .into_iter()
-        .map(|entry| {
-            json!({
-                "owner": entry.owner.to_string(),
-                "anon_bytes": entry.anon_bytes,
-                "mapped_bytes": entry.mapped_bytes,
-            })
-        })
-        .collect();
-    let memory = process_memory()?;
-    let prefixes = runtime.prefixes().stats();
-    let machine = atom_core::os::memory::machine();
-    Ok(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "onnxruntime": {
-            "version": environment.version(),
-            "path": environment.library().display().to_string(),
-            "threads": environment.threads(),
-        },
-        "pack": {
-            "id": manifest.id,
-            "version": manifest.version,
-            "path": runtime.pack().dir().display().to_string(),
-            "tasks": manifest.tasks.served(),
-        },
-        "modules": modules,
-        "ledger": ledger,
-        "prefixes": {
-            "hits": prefixes.hits,
-            "misses": prefixes.misses,
-            "reused_tokens": prefixes.reused_tokens,
-            "fed_tokens": prefixes.fed_tokens,
-            "evicted": prefixes.evicted,
-            "entries": prefixes.entries,
-            "bytes": prefixes.bytes,
-            "limit_bytes": prefixes.limit_bytes,
-        },
-        "memory": {
-            "pss_bytes": memory.pss,
-            "pss_anon_bytes": memory.pss_anon,
-            "rss_bytes": memory.rss,
-            "machine_total_bytes": machine.total,
-            "machine_available_bytes": machine.available,
-        },
-    }))
 }
 
 /// Frees a string Atom gave out. NULL is fine. Any thread, also in a callback.

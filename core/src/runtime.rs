@@ -1,6 +1,8 @@
 //! The front door: one pack, its modules, and the tasks that share them.
 
 mod indexing;
+mod memory;
+pub mod status;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use sha2::{Digest, Sha256};
 
-use crate::budget::Ledger;
+use crate::budget::pressure::Level;
+use crate::budget::{Events, Governor, Idle, Ledger};
 use crate::cache;
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,6 +21,7 @@ use crate::index::{Access, Hit, Identity, SegmentId, Store, StoreOptions, Stream
 use crate::language::{PrefixCache, QueryEncoder};
 use crate::module::{ModuleStatus, Registry};
 use crate::ort::{Environment, EnvironmentOptions};
+use crate::os::smaps;
 use crate::pack::{ArtifactCache, GoldenReport, Pack};
 use crate::storyboard::Storyboard;
 use crate::task::ask::Asker;
@@ -29,7 +33,11 @@ use crate::task::search::{SearchQuery, Searcher};
 use crate::task::{Speech, Statement};
 use crate::vision::VisualEncoder;
 
+pub use crate::pack::Task;
 pub use indexing::{Captioning, IndexReport, Indexing};
+use memory::Keeper;
+pub use memory::{Budget, MemoryOptions, Pressure};
+pub use status::Status;
 
 /// How a [`Runtime`] is opened.
 #[derive(Debug, Clone)]
@@ -45,6 +53,8 @@ pub struct RuntimeOptions {
     /// Most bytes that beginnings of prompts may take, so that a caption and every question on a segment run its context
     /// through the decoder once; 0 keeps none.
     pub prefix_bytes: u64,
+    /// How memory is governed.
+    pub memory: MemoryOptions,
 }
 
 impl RuntimeOptions {
@@ -56,23 +66,9 @@ impl RuntimeOptions {
             ort_library: None,
             threads: None,
             prefix_bytes: 32 << 20,
+            memory: MemoryOptions::default(),
         }
     }
-}
-
-/// What a pack may be able to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Task {
-    /// Frames to stored segments.
-    Index,
-    /// Words to time ranges.
-    Search,
-    /// A picture to a sentence.
-    Caption,
-    /// A picture and a question to an answer.
-    Ask,
-    /// A script to a storyboard.
-    Assemble,
 }
 
 /// A pack opened for work. Clones share everything; every method may be called from any thread.
@@ -84,6 +80,9 @@ pub struct Runtime(Arc<Inner>);
 
 struct Inner {
     environment: &'static Environment,
+    program_anon_bytes: u64,
+    // Dropped before what it governs.
+    keeper: Keeper,
     registry: Registry,
     queries: Lazy<QueryEncoder>,
     searcher: Lazy<Searcher>,
@@ -94,6 +93,13 @@ struct Inner {
     observer: Mutex<Option<VisualEncoder>>,
     /// One for each store whose segments are captioned ahead of need.
     backlogs: Mutex<Vec<Weak<Backlog>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A load must not outlive whoever may end the process next.
+        self.registry.settle();
+    }
 }
 
 impl Runtime {
@@ -112,14 +118,12 @@ impl Runtime {
             .artifacts
             .clone()
             .unwrap_or_else(|| cache::dir().join("artifacts"));
-        let registry = Registry::new(
-            pack,
+        let governor = Governor::default();
+        let registry = Registry::new(pack, environment, &governor, ArtifactCache::new(artifacts));
+        let runtime = Self(Arc::new(Inner {
             environment,
-            Ledger::default(),
-            ArtifactCache::new(artifacts),
-        );
-        Ok(Self(Arc::new(Inner {
-            environment,
+            program_anon_bytes: smaps::process_memory().map_or(0, |memory| memory.pss_anon),
+            keeper: Keeper::start(&governor, &options.memory)?,
             speech: Speech::new(&registry, options.prefix_bytes),
             registry,
             queries: Lazy::default(),
@@ -129,7 +133,16 @@ impl Runtime {
             asker: Lazy::default(),
             observer: Mutex::default(),
             backlogs: Mutex::default(),
-        })))
+        }));
+        if let Some(path) = options.memory.status_file.clone() {
+            let weak = Arc::downgrade(&runtime.0);
+            runtime.0.keeper.report_by(move || {
+                if let Some(inner) = weak.upgrade() {
+                    status::write(&Self(inner), &path);
+                }
+            });
+        }
+        Ok(runtime)
     }
 
     /// Whether the pack can serve `task`.
@@ -168,6 +181,63 @@ impl Runtime {
         self.0.speech.prefixes()
     }
 
+    /// The state of everything, as one document.
+    ///
+    /// # Errors
+    /// A kernel that does not tell a process its memory.
+    pub fn status(&self) -> Result<Status> {
+        Status::of(self)
+    }
+
+    /// Anonymous bytes the process had when this runtime was opened.
+    pub fn program_anon_bytes(&self) -> u64 {
+        self.0.program_anon_bytes
+    }
+
+    /// Begins to load the modules that `task` will need and that are not in memory, as far as there is room, and returns at
+    /// once.
+    pub fn prefetch(&self, task: Task) {
+        for id in self.pack().manifest().tasks.modules(task) {
+            if let Err(e) = self.0.registry.prefetch(id) {
+                log::debug!("prefetch: {e}");
+            }
+        }
+    }
+
+    /// What was loaded, evicted and refused, and how the pressure changed.
+    pub fn events(&self) -> &Events {
+        self.0.registry.governor().events()
+    }
+
+    /// How short memory is, and which sources say so.
+    pub fn pressure(&self) -> Pressure {
+        self.0.keeper.pressure()
+    }
+
+    /// The application says how short memory is, until it says otherwise. What that leads to is done on return: at
+    /// [`Level::Low`] caches are shrunk and idle modules parked, at [`Level::Critical`] idle modules are released.
+    pub fn set_pressure(&self, level: Level) {
+        self.0.keeper.set_pressure(level);
+    }
+
+    /// The application says once how short memory is, as Android's `onTrimMemory` does; the bytes that came back.
+    pub fn trim(&self, level: Level) -> u64 {
+        self.0.keeper.trim(level)
+    }
+
+    /// Changes the budget. What is held beyond it is evicted as far as it is idle.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for a share out of range.
+    pub fn set_budget(&self, budget: Budget) -> Result<()> {
+        self.0.keeper.set_budget(budget)
+    }
+
+    /// Changes when unused modules are given up.
+    pub fn set_idle(&self, idle: Idle) {
+        self.0.keeper.set_idle(idle);
+    }
+
     /// Every module of the pack as it is now.
     pub fn modules(&self) -> Vec<ModuleStatus> {
         self.0.registry.status()
@@ -186,6 +256,7 @@ impl Runtime {
     /// # Errors
     /// As [`Ingest::start`](crate::task::ingest::Ingest::start).
     pub fn ingest(&self, store: &Store, options: &IngestOptions) -> Result<Indexing> {
+        self.prefetch(Task::Index);
         Indexing::start(&self.0.registry, store, options, None)
     }
 
@@ -197,6 +268,8 @@ impl Runtime {
     /// As [`ingest`](Self::ingest); [`ErrorKind::Unsupported`] when the pack cannot caption.
     pub fn ingest_captioned(&self, store: &Store, options: &IngestOptions) -> Result<Indexing> {
         let backlog = self.backlog(store)?;
+        self.prefetch(Task::Index);
+        self.prefetch(Task::Caption);
         Indexing::start(&self.0.registry, store, options, Some(backlog))
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use atom_core::budget::Ledger;
+use atom_core::budget::Governor;
 use atom_core::control::{CancelToken, Control};
 use atom_core::module::Registry;
 use atom_core::ort::{DType, Environment, EnvironmentOptions, RunArgs, Tensor};
@@ -81,11 +81,11 @@ fn a_hundred_times() -> Result<(), Box<dyn StdError>> {
         } else {
             ArtifactCache::disabled()
         };
-        let ledger = Ledger::new();
+        let governor = Governor::default();
         let registry = Registry::new(
             Arc::new(Pack::open(dir)?),
             environment,
-            ledger.clone(),
+            &governor,
             artifacts,
         );
         let lease = registry.lease("wide")?;
@@ -104,7 +104,7 @@ fn a_hundred_times() -> Result<(), Box<dyn StdError>> {
         })?;
         assert_eq!(y[0].shape(), [8, SIDE]);
         drop((y, x, lease, registry));
-        assert!(ledger.snapshot().is_empty());
+        assert!(governor.ledger().snapshot().is_empty());
         if round >= WARM_UP {
             counts.push(threads_and_descriptors()?);
             anon.push(smaps::process_memory()?.pss_anon);

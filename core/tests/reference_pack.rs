@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::path::Path;
 use std::sync::Arc;
 
-use atom_core::budget::Ledger;
+use atom_core::budget::Governor;
 use atom_core::cache;
 use atom_core::module::{ModuleStatus, Registry};
 use atom_core::ort::{Environment, EnvironmentOptions};
@@ -13,11 +13,11 @@ use atom_core::pack::{ArtifactCache, LoadPath, Pack};
 /// Loads every module, checks the golden outputs; the report.
 fn load_all(dir: &Path, artifacts: ArtifactCache) -> Result<Vec<ModuleStatus>, Box<dyn StdError>> {
     let environment = Environment::open(&EnvironmentOptions::default())?;
-    let ledger = Ledger::new();
+    let governor = Governor::default();
     let registry = Registry::new(
         Arc::new(Pack::open(dir)?),
         environment,
-        ledger.clone(),
+        &governor,
         artifacts,
     );
     for status in registry.status() {
@@ -38,9 +38,9 @@ fn load_all(dir: &Path, artifacts: ArtifactCache) -> Result<Vec<ModuleStatus>, B
         .iter()
         .map(|module| module.anon_bytes)
         .sum();
-    assert_eq!(ledger.total().0, charged);
+    assert_eq!(governor.ledger().total().0, charged);
     drop(registry);
-    assert!(ledger.snapshot().is_empty());
+    assert!(governor.ledger().snapshot().is_empty());
     Ok(status)
 }
 

@@ -116,7 +116,17 @@ static void on_runtime(const atom_runtime *runtime, const char *path)
     EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_runtime_set_pressure(runtime, 3));
     EXPECT(ATOM_STATUS_OK, atom_runtime_set_pressure(runtime, ATOM_PRESSURE_LOW));
     EXPECT(ATOM_STATUS_OK, atom_runtime_set_budget(runtime, 0));
-    EXPECT(ATOM_STATUS_UNSUPPORTED, atom_runtime_set_budget(runtime, 1));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_runtime_set_budget_share(runtime, 0.0));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_runtime_set_budget_share(runtime, 1.5));
+    EXPECT(ATOM_STATUS_OK, atom_runtime_set_budget_share(runtime, 0.8));
+    EXPECT(ATOM_STATUS_OK, atom_runtime_set_pressure(runtime, ATOM_PRESSURE_NONE));
+    EXPECT(ATOM_STATUS_OK, atom_runtime_set_idle(runtime, 0, 0));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_runtime_trim(runtime, 9, NULL));
+    EXPECT(ATOM_STATUS_OK, atom_runtime_trim(runtime, ATOM_PRESSURE_NONE, NULL));
+    EXPECT_TOLD(ATOM_STATUS_NOT_FOUND, "no-such-module", atom_runtime_set_keep(runtime, "no-such-module", ATOM_KEEP_USUAL));
+    EXPECT_TOLD(ATOM_STATUS_NOT_FOUND, "no-such-module", atom_runtime_prefetch(runtime, "no-such-module"));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_runtime_prefetch(runtime, NULL));
+    EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_runtime_memory_events(runtime, 0, NULL));
     EXPECT(ATOM_STATUS_INVALID_ARGUMENT, atom_runtime_status_json(runtime, NULL));
     EXPECT(ATOM_STATUS_OK, atom_runtime_status_json(runtime, &json));
     CHECK(json && strstr(json, "\"modules\":[") != NULL);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use atom_core::budget::Ledger;
+use atom_core::budget::Governor;
 use atom_core::control::Control;
 use atom_core::language::{GenerateOptions, LanguageModel, Tokenizer};
 use atom_core::module::Registry;
@@ -41,7 +41,7 @@ fn language() -> (tempfile::TempDir, LanguageModel) {
         .language_decoder
         .clone();
     let artifacts = ArtifactCache::new(folder.path().to_owned());
-    let registry = Registry::new(pack, environment, Ledger::default(), artifacts);
+    let registry = Registry::new(pack, environment, &Governor::default(), artifacts);
     let model = LanguageModel::new(&registry, &decoder, None).unwrap();
     (folder, model)
 }

@@ -453,35 +453,6 @@ typedef uint32_t atom_task;
 #endif // __cplusplus
 
 /**
- * How short the machine is of memory.
- */
-enum atom_pressure
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-  /**
-   * Not short.
-   */
-  ATOM_PRESSURE_NONE = 0,
-  /**
-   * Getting short.
-   */
-  ATOM_PRESSURE_LOW = 1,
-  /**
-   * Give back all that can be given back.
-   */
-  ATOM_PRESSURE_CRITICAL = 2,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum atom_pressure atom_pressure;
-#else
-typedef uint32_t atom_pressure;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/**
  * Whether a store is opened to be changed (atom_store_options.access).
  */
 enum atom_access
@@ -662,6 +633,17 @@ typedef struct atom_runtime_options {
    * later is ATOM_STATUS_INVALID_ARGUMENT.
    */
   uint32_t threads;
+  /**
+   * 1: memory is not governed. No budget, no pressure is listened to but atom_runtime_set_pressure(), nothing idle is given
+   * up. 0: it is, with a budget of 0.8 of the cgroup's or the machine's memory; see atom_runtime_set_budget_share(),
+   * atom_runtime_set_budget() and atom_runtime_set_idle().
+   */
+  uint32_t ungoverned;
+  /**
+   * A file that gets the runtime's state as JSON about once a second, for `atom top`; NULL: none. Replaced by renaming; it
+   * stays when the runtime is closed.
+   */
+  const char *status_file;
 } atom_runtime_options;
 
 /**
@@ -681,7 +663,7 @@ typedef struct atom_module {
    */
   const char *kind;
   /**
-   * "cold", "loading", "resident" or "failed".
+   * "cold", "loading", "resident", "parked" (its weights were given back to the kernel) or "failed".
    */
   const char *state;
   /**
@@ -1285,22 +1267,6 @@ atom_status atom_runtime_close(struct atom_runtime *runtime);
 atom_status atom_runtime_serves(const struct atom_runtime *runtime, uint32_t task);
 
 /**
- * Tells the runtime how short the machine is of memory, `level` being an atom_pressure number. CRITICAL releases every
- * module that no task holds, and the beginnings of prompts that are kept, before it returns; each is loaded again when
- * it is next needed. LOW and NONE are accepted
- * and change nothing in this version.
- */
-atom_status atom_runtime_set_pressure(const struct atom_runtime *runtime,
-                                      uint32_t level);
-
-/**
- * Sets the most anonymous bytes that modules and generations may hold; 0: no bound, which is how a runtime starts. Any
- * other number returns ATOM_STATUS_UNSUPPORTED in this version.
- */
-atom_status atom_runtime_set_budget(const struct atom_runtime *runtime,
-                                    uint64_t anon_bytes);
-
-/**
  * The modules of the pack as they are now.
  */
 atom_status atom_runtime_modules(const struct atom_runtime *runtime, struct atom_modules **out);
@@ -1322,7 +1288,8 @@ atom_status atom_modules_close(struct atom_modules *modules);
 
 /**
  * The state of the runtime as JSON, with the names `atom doctor --json` uses: version, onnxruntime, pack, modules,
- * ledger (who owns which bytes), prefixes (beginnings of prompts kept for the next), memory (of the process and the machine). `out` gets a string to be freed with atom_string_free().
+ * ledger (who owns which bytes), prefixes (beginnings of prompts kept for the next), memory (the kernel's figures and the
+ * ledger's), pressure, counters, events. `out` gets a string to be freed with atom_string_free().
  */
 atom_status atom_runtime_status_json(const struct atom_runtime *runtime,
                                      char **out);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use atom_core::control::TextOptions;
+use atom_core::runtime::Budget;
 use clap::{Args, Parser, Subcommand};
 
 /// Search, caption, question and assemble video with shared on-device modules.
@@ -33,12 +34,48 @@ pub struct Global {
     /// Threads ONNX Runtime may use; every core when absent.
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
+    /// The most anonymous memory models, generations and caches may hold: `300M`, a share of the cgroup's or the machine's
+    /// memory such as `80%`, or `none`.
+    #[arg(long, global = true, value_name = "SIZE", default_value = "80%", value_parser = budget)]
+    pub budget: Budget,
+    /// Let memory be: no budget, no watch on pressure, nothing idle is given up.
+    #[arg(long, global = true, conflicts_with = "budget")]
+    pub ungoverned: bool,
+    /// Write the runtime's state to FILE once a second, for `atom top`.
+    #[arg(long, global = true, value_name = "FILE", env = "ATOM_STATUS_FILE")]
+    pub status_file: Option<PathBuf>,
     /// Write what ran when on which thread to FILE, as Chrome trace JSON.
     #[arg(long, global = true, value_name = "FILE")]
     pub trace: Option<PathBuf>,
     /// Say more on standard error; twice for debugging. `ATOM_LOG` sets it finer.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// `512M`, `0.5G`, `80%`, `none`.
+fn budget(text: &str) -> Result<Budget, String> {
+    if text == "none" {
+        return Ok(Budget::Unlimited);
+    }
+    let (number, unit) = text.split_at(
+        text.trim_end_matches(char::is_alphabetic)
+            .trim_end_matches('%')
+            .len(),
+    );
+    let wrong = || format!("{text:?} is no size: 300M, 0.5G, 80% and none are");
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    let factor = match unit {
+        "%" if number > 0.0 && number <= 100.0 => return Ok(Budget::Share(number / 100.0)),
+        "" | "B" => 1.0,
+        "k" | "kB" | "K" => 1e3,
+        "M" | "MB" => 1e6,
+        "G" | "GB" => 1e9,
+        _ => return Err(wrong()),
+    };
+    if !(number >= 0.0 && number * factor < u64::MAX as f64) {
+        return Err(wrong());
+    }
+    Ok(Budget::Bytes((number * factor) as u64))
 }
 
 #[derive(Debug, Subcommand)]
@@ -62,6 +99,8 @@ pub enum Command {
     Frames(FramesArgs),
     /// Load every module of the pack and tell the truth about it.
     Doctor,
+    /// Show the memory of a running program, again and again.
+    Top(TopArgs),
     /// Run a script of commands in one process, so that they share their modules.
     Run(RunArgs),
     /// Measure on this machine, against the limits of the machine.
@@ -237,6 +276,27 @@ pub struct FramesArgs {
     /// The file to write: Y, then interleaved U and V, picture after picture.
     #[arg(short, long)]
     pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// What the program writes: `--status-file` of `atom`, `status_file` of the C interface.
+    pub file: PathBuf,
+    /// Seconds between two looks.
+    #[arg(long, default_value_t = 1.0, value_name = "S", value_parser = interval)]
+    pub every: f64,
+    /// Look once.
+    #[arg(long)]
+    pub once: bool,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (0.1..=3600.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("0.1 to 3600 is possible".to_owned())
+    }
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use atom_core::index::{Access, Store};
-use atom_core::runtime::{Runtime, RuntimeOptions};
+use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
 use atom_core::{Error, ErrorKind, Result, cache};
 
 use crate::args::Global;
@@ -38,6 +38,15 @@ impl Session {
         let mut options = RuntimeOptions::new(self.pack_dir());
         options.ort_library = self.global.ort_library.clone();
         options.threads = self.global.threads;
+        options.memory = if self.global.ungoverned {
+            MemoryOptions::ungoverned()
+        } else {
+            MemoryOptions {
+                budget: self.global.budget,
+                ..MemoryOptions::default()
+            }
+        };
+        options.memory.status_file = self.global.status_file.clone();
         let runtime = Runtime::open(&options)?;
         Ok(self.runtime.insert(runtime).clone())
     }

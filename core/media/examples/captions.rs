@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use atom_core::budget::ledger::Ledger;
+use atom_core::budget::Governor;
 use atom_core::control::{Control, TextOptions};
 use atom_core::features::Features;
 use atom_core::frame::{FrameBuf, FrameFormat, PixelFormat};
@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let registry = Registry::new(
         Arc::new(Pack::open(Path::new(pack))?),
         Environment::open(&EnvironmentOptions::default())?,
-        Ledger::new(),
+        &Governor::default(),
         ArtifactCache::new(cache::dir().join("artifacts")),
     );
     let mut encoder = VisualEncoder::new(&registry)?;

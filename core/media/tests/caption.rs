@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use atom_core::budget::ledger::Ledger;
+use atom_core::budget::Governor;
 use atom_core::control::{Control, TextOptions};
 use atom_core::features::Features;
 use atom_core::language::StopReason;
@@ -36,7 +36,7 @@ fn registry() -> &'static Registry {
         Registry::new(
             Arc::new(Pack::open(&cached("packs/reference")).expect("pack")),
             Environment::open(&EnvironmentOptions::default()).expect("ONNX Runtime"),
-            Ledger::new(),
+            &Governor::default(),
             ArtifactCache::new(cache::dir().join("artifacts")),
         )
     })

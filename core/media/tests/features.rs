@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use atom_core::budget::Ledger;
+use atom_core::budget::Governor;
 use atom_core::control::Control;
 use atom_core::frame::{Frame, FrameFormat, PixelFormat};
 use atom_core::module::{ModuleStatus, Registry};
@@ -24,7 +24,7 @@ fn registry(pack: &Path) -> Result<Registry> {
     Ok(Registry::new(
         pack,
         environment,
-        Ledger::default(),
+        &Governor::default(),
         artifacts,
     ))
 }

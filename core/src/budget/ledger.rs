@@ -1,10 +1,23 @@
-//! Who holds how much memory.
+//! Who holds how much memory, and whether more may be had.
+//!
+//! Two columns: *anonymous* bytes, which the kernel cannot drop, and clean *mapped* bytes, which it can. The budget is on the
+//! first. Whoever wants more asks before it allocates ([`Ledger::charge`]): room is made by evicting, or by waiting for others
+//! to finish, or the answer is an error that names budget, need and holders.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use super::reclaim::{MakeRoom, Need, Room};
+use crate::error::{Error, ErrorKind, Result};
+use crate::os::smaps;
+
+/// How often who waits for room looks again.
+const POLL: Duration = Duration::from_millis(5);
+
+/// After waiting this long, what stands in the way gets no new holders.
+const DRAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What memory is held for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,7 +28,9 @@ pub enum Owner {
     Kv(u64),
     /// Beginnings of prompts, kept for the next that begins so.
     Prefixes,
-    /// Cached features.
+    /// Vocabularies, taxonomies and the like, read once and kept.
+    Tables(String),
+    /// Features on their way.
     Features,
     /// The index.
     Index,
@@ -28,6 +43,7 @@ impl fmt::Display for Owner {
         match self {
             Self::Module(id) => write!(f, "module {id}"),
             Self::Kv(id) => write!(f, "kv {id}"),
+            Self::Tables(what) => write!(f, "tables {what}"),
             Self::Prefixes => f.write_str("prefixes"),
             Self::Features => f.write_str("features"),
             Self::Index => f.write_str("index"),
@@ -47,15 +63,68 @@ pub struct Entry {
     pub mapped_bytes: u64,
 }
 
+/// How long, and for whom, to wait for room that evicting alone does not make.
+#[derive(Clone, Copy)]
+pub struct Patience<'a> {
+    /// An error ends the waiting: cancelled, too late.
+    pub check: &'a (dyn Fn() -> Result<()> + Sync),
+    /// At most this long.
+    pub at_most: Duration,
+    /// Whether others may be evicted; else only what is free is had.
+    pub evict: bool,
+    /// What the caller itself keeps from being evicted meanwhile: waiting for that to go would be in vain.
+    pub holds: Option<&'a Owner>,
+}
+
+impl Patience<'_> {
+    /// Evicts, but waits for nobody.
+    pub const NONE: Patience<'static> = Patience {
+        check: &|| Ok(()),
+        at_most: Duration::ZERO,
+        evict: true,
+        holds: None,
+    };
+}
+
 #[derive(Default)]
 struct State {
     next: u64,
     entries: BTreeMap<u64, Entry>,
+    /// Sum of the entries' anonymous bytes.
+    anon: u64,
+    budget: Option<u64>,
+    room: Option<Weak<dyn MakeRoom>>,
+    /// Who waits long enough for what stands in the way to be drained.
+    draining: usize,
+}
+
+impl State {
+    fn short(&self, more: u64) -> u64 {
+        match self.budget {
+            Some(budget) => (self.anon + more).saturating_sub(budget),
+            None => 0,
+        }
+    }
+
+    fn set(&mut self, id: u64, anon: u64, mapped: u64) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            self.anon = self.anon - entry.anon_bytes + anon;
+            entry.anon_bytes = anon;
+            entry.mapped_bytes = mapped;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Told when something is given back.
+    freed: Condvar,
 }
 
 /// The list of charges. Clones share it; thread-safe.
 #[derive(Clone, Default)]
-pub struct Ledger(Arc<Mutex<State>>);
+pub struct Ledger(Arc<Shared>);
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,32 +133,93 @@ impl fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    /// An empty ledger.
+    /// An empty ledger without a budget.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Charges `owner` with `anon` anonymous and `mapped` clean mapped bytes, until the charge is dropped.
+    /// Charges `owner` with `anon` anonymous and `mapped` clean mapped bytes, until the charge is dropped. Where the
+    /// budget is short, others' idle memory is evicted; nobody is waited for. Call it before allocating, holding no lock
+    /// that evicting may need.
     ///
     /// # Errors
-    /// None while no budget is set; [`ErrorKind::OutOfBudget`](crate::ErrorKind::OutOfBudget) is what callers must
-    /// expect.
+    /// [`ErrorKind::OutOfBudget`] naming budget, need and holders; nothing is charged then.
     pub fn charge(&self, owner: Owner, anon: u64, mapped: u64) -> Result<Charge> {
+        self.charge_with(owner, anon, mapped, &Patience::NONE)
+    }
+
+    /// As [`charge`](Self::charge); what others are using is waited for with `patience`.
+    ///
+    /// # Errors
+    /// As there, and what `patience.check` returns.
+    pub fn charge_with(
+        &self,
+        owner: Owner,
+        anon: u64,
+        mapped: u64,
+        patience: &Patience<'_>,
+    ) -> Result<Charge> {
+        let charge = self.enter(owner);
+        charge.resize_with(anon, mapped, patience)?;
+        Ok(charge)
+    }
+
+    /// As [`charge`](Self::charge), of what is free now: nothing is evicted. For caches, which must not cost others their
+    /// place; may be called with locks held.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn charge_free(&self, owner: Owner, anon: u64, mapped: u64) -> Result<Charge> {
+        let charge = self.enter(owner);
+        charge.resize_free(anon, mapped)?;
+        Ok(charge)
+    }
+
+    /// Makes something that stays, and charges `owner` with what the process's anonymous memory grew by meanwhile, as far as
+    /// that is not on the ledger for something else. For vocabularies and the like, which are small and cannot be evicted:
+    /// they are not asked for first.
+    ///
+    /// # Errors
+    /// What `make` returns.
+    pub fn measure<T>(
+        &self,
+        owner: Owner,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, Charge)> {
+        let before = self.unowned();
+        let made = make()?;
+        let charge = self.enter(owner);
+        charge.state(self.unowned().saturating_sub(before), 0);
+        Ok((made, charge))
+    }
+
+    /// Anonymous bytes of the process that are not on the ledger; 0 where the kernel does not tell.
+    pub fn unowned(&self) -> u64 {
+        let process = smaps::process_memory().unwrap_or_default().pss_anon;
+        process.saturating_sub(self.total().0)
+    }
+
+    /// Sets the most anonymous bytes that all charges may amount to; `None`: no bound. What is charged beyond it now is
+    /// evicted as far as it is idle.
+    pub fn set_budget(&self, bytes: Option<u64>) {
         let mut state = self.lock();
-        let id = state.next;
-        state.next += 1;
-        state.entries.insert(
-            id,
-            Entry {
-                owner,
-                anon_bytes: anon,
-                mapped_bytes: mapped,
-            },
-        );
-        Ok(Charge {
-            ledger: self.clone(),
-            id,
-        })
+        state.budget = bytes;
+        let short = state.short(0);
+        drop(state);
+        if short > 0 {
+            self.make_room(short, false);
+        }
+        self.0.freed.notify_all();
+    }
+
+    /// The most anonymous bytes that all charges may amount to.
+    pub fn budget(&self) -> Option<u64> {
+        self.lock().budget
+    }
+
+    /// Who makes room when the budget is short.
+    pub fn set_make_room(&self, room: Weak<dyn MakeRoom>) {
+        self.lock().room = Some(room);
     }
 
     /// All charges, oldest first.
@@ -100,12 +230,44 @@ impl Ledger {
     /// The sums of anonymous and of mapped bytes.
     pub fn total(&self) -> (u64, u64) {
         let state = self.lock();
-        let sum = |bytes: fn(&Entry) -> u64| state.entries.values().map(bytes).sum();
-        (sum(|e| e.anon_bytes), sum(|e| e.mapped_bytes))
+        let mapped = state.entries.values().map(|entry| entry.mapped_bytes).sum();
+        (state.anon, mapped)
+    }
+
+    /// Tells who waits for room that some may have come free in another way than by a charge: a holder has let go.
+    pub fn let_go(&self) {
+        self.0.freed.notify_all();
+    }
+
+    fn enter(&self, owner: Owner) -> Charge {
+        let mut state = self.lock();
+        let id = state.next;
+        state.next += 1;
+        let entry = Entry {
+            owner,
+            anon_bytes: 0,
+            mapped_bytes: 0,
+        };
+        state.entries.insert(id, entry);
+        Charge {
+            ledger: self.clone(),
+            id,
+        }
+    }
+
+    /// Without the lock, since what is evicted drops its charge.
+    fn make_room(&self, short: u64, drain: bool) -> Room {
+        let room = self.lock().room.as_ref().and_then(Weak::upgrade);
+        room.map_or_else(Room::default, |room| {
+            room.make_room(&Need {
+                anon_bytes: short,
+                drain,
+            })
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,16 +280,55 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Changes what is charged.
+    /// Changes what is charged; more is had as by [`Ledger::charge`].
     ///
     /// # Errors
-    /// As [`Ledger::charge`]; the charge then stays as it was.
+    /// As there; the charge then stays as it was.
     pub fn resize(&self, anon: u64, mapped: u64) -> Result<()> {
-        if let Some(entry) = self.ledger.lock().entries.get_mut(&self.id) {
-            entry.anon_bytes = anon;
-            entry.mapped_bytes = mapped;
+        self.resize_with(anon, mapped, &Patience::NONE)
+    }
+
+    /// As [`resize`](Self::resize); what others are using is waited for with `patience`.
+    ///
+    /// # Errors
+    /// As [`Ledger::charge_with`]; the charge then stays as it was.
+    pub fn resize_with(&self, anon: u64, mapped: u64, patience: &Patience<'_>) -> Result<()> {
+        if self.resize_now(anon, mapped) {
+            return Ok(());
         }
-        Ok(())
+        if !patience.evict {
+            return Err(self.refusal(anon));
+        }
+        Waiting {
+            charge: self,
+            began: Instant::now(),
+            draining: false,
+        }
+        .until_it_fits(anon, mapped, patience)
+    }
+
+    /// As [`resize`](Self::resize), out of what is free now: nothing is evicted.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resize_free(&self, anon: u64, mapped: u64) -> Result<()> {
+        if self.resize_now(anon, mapped) {
+            return Ok(());
+        }
+        Err(self.refusal(anon))
+    }
+
+    /// Says what was measured: it is so, whatever the budget says. Idle memory of others is evicted where that is too
+    /// much.
+    pub fn state(&self, anon: u64, mapped: u64) {
+        let mut state = self.ledger.lock();
+        state.set(self.id, anon, mapped);
+        let short = state.short(0);
+        drop(state);
+        self.ledger.0.freed.notify_all();
+        if short > 0 {
+            self.ledger.make_room(short, false);
+        }
     }
 
     /// (anonymous, mapped) bytes charged.
@@ -136,33 +337,154 @@ impl Charge {
         let entry = state.entries.get(&self.id);
         entry.map_or((0, 0), |entry| (entry.anon_bytes, entry.mapped_bytes))
     }
+
+    fn resize_now(&self, anon: u64, mapped: u64) -> bool {
+        let mut state = self.ledger.lock();
+        let Some(entry) = state.entries.get(&self.id) else {
+            return false;
+        };
+        let more = anon.saturating_sub(entry.anon_bytes);
+        if more > 0 && state.short(more) > 0 {
+            return false;
+        }
+        let less = anon < entry.anon_bytes;
+        state.set(self.id, anon, mapped);
+        drop(state);
+        if less {
+            self.ledger.0.freed.notify_all();
+        }
+        true
+    }
+
+    /// Why `anon` bytes cannot be had.
+    fn refusal(&self, anon: u64) -> Error {
+        let state = self.ledger.lock();
+        let Some(entry) = state.entries.get(&self.id) else {
+            return Error::new(ErrorKind::Internal, "a charge has left its ledger");
+        };
+        let mut holders: BTreeMap<&Owner, u64> = BTreeMap::new();
+        for entry in state.entries.values().filter(|e| e.anon_bytes > 0) {
+            *holders.entry(&entry.owner).or_default() += entry.anon_bytes;
+        }
+        let mut holders: Vec<_> = holders.into_iter().collect();
+        holders.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let holders: Vec<String> = holders
+            .iter()
+            .map(|(owner, bytes)| format!("{owner} {}", megabytes(*bytes)))
+            .collect();
+        Error::new(
+            ErrorKind::OutOfBudget,
+            format!(
+                "{} needs {} of anonymous memory; of the budget of {}, {} are held{}{}",
+                entry.owner,
+                megabytes(anon),
+                megabytes(state.budget.unwrap_or(u64::MAX)),
+                megabytes(state.anon),
+                if holders.is_empty() { "" } else { " by " },
+                holders.join(", "),
+            ),
+        )
+        .remedy("raise the memory budget, end what holds it, or ask for less (fewer tokens, a smaller pack)")
+    }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.ledger.lock().entries.remove(&self.id);
+        let mut state = self.ledger.lock();
+        state.set(self.id, 0, 0);
+        state.entries.remove(&self.id);
+        drop(state);
+        self.ledger.0.freed.notify_all();
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// One who waits for room.
+struct Waiting<'a> {
+    charge: &'a Charge,
+    began: Instant,
+    draining: bool,
+}
 
-    #[test]
-    fn charges_end_with_their_owner() -> Result<()> {
-        let ledger = Ledger::new();
-        let module = ledger.charge(Owner::Module("encoder".into()), 10, 100)?;
-        let kv = ledger.clone().charge(Owner::Kv(7), 5, 0)?;
-        assert_eq!(ledger.total(), (15, 100));
-        kv.resize(50, 1)?;
-        assert_eq!(ledger.total(), (60, 101));
-        assert_eq!(kv.bytes(), (50, 1));
-        drop(module);
-        let left = ledger.snapshot();
-        assert_eq!(left.len(), 1);
-        assert_eq!(left[0].owner, Owner::Kv(7));
-        drop(kv);
-        assert_eq!(ledger.total(), (0, 0));
-        Ok(())
+impl Waiting<'_> {
+    fn until_it_fits(mut self, anon: u64, mapped: u64, patience: &Patience<'_>) -> Result<()> {
+        let ledger = &self.charge.ledger;
+        loop {
+            let short = {
+                let state = ledger.lock();
+                let more = anon.saturating_sub(self.charge.anon_in(&state));
+                if state.budget.is_some_and(|budget| anon > budget) {
+                    // Nobody is evicted for what would not fit an empty ledger.
+                    drop(state);
+                    return Err(self.charge.refusal(anon));
+                }
+                state.short(more)
+            };
+            let room = ledger.make_room(short, self.draining);
+            if self.charge.resize_now(anon, mapped) {
+                return Ok(());
+            }
+            (patience.check)()?;
+            let waited = self.began.elapsed();
+            if waited >= patience.at_most || !self.worth_waiting(anon, &room, patience) {
+                return Err(self.charge.refusal(anon));
+            }
+            if waited >= DRAIN_AFTER && !self.draining {
+                self.draining = true;
+                ledger.lock().draining += 1;
+            }
+            let state = ledger.lock();
+            drop(ledger.0.freed.wait_timeout(state, POLL));
+        }
     }
+
+    /// Whether it would fit once all who use memory now have finished.
+    fn worth_waiting(&self, anon: u64, room: &Room, patience: &Patience<'_>) -> bool {
+        let state = self.charge.ledger.lock();
+        let generations: u64 = state
+            .entries
+            .iter()
+            .filter(|(id, entry)| **id != self.charge.id && matches!(entry.owner, Owner::Kv(_)))
+            .map(|(_, entry)| entry.anon_bytes)
+            .sum();
+        let modules: u64 = room
+            .held
+            .iter()
+            .filter(|(owner, _)| Some(owner) != patience.holds)
+            .map(|(_, bytes)| *bytes)
+            .sum();
+        let more = anon.saturating_sub(self.charge.anon_in(&state));
+        // What evicting has not given back by now may be on its way: another thread may be loading.
+        state.short(more) <= generations + modules + room.loading
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.draining {
+            return;
+        }
+        let mut state = self.charge.ledger.lock();
+        state.draining -= 1;
+        let room = if state.draining == 0 {
+            state.room.as_ref().and_then(Weak::upgrade)
+        } else {
+            None
+        };
+        drop(state);
+        if let Some(room) = room {
+            room.relent();
+        }
+    }
+}
+
+impl Charge {
+    fn anon_in(&self, state: &State) -> u64 {
+        let entry = state.entries.get(&self.id);
+        entry.map_or(0, |entry| entry.anon_bytes)
+    }
+}
+
+/// `bytes` for people.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -9,7 +9,7 @@ use super::prefix::Prefix;
 use super::sampling::NO_TOKEN;
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::module::Lease;
+use crate::module::{Lease, patience};
 use crate::ort::{DType, RunArgs, Tensor};
 use crate::trace;
 
@@ -235,8 +235,11 @@ impl Generation {
     }
 
     /// Begins with what another generation of the same decoder had committed. It must be fed before it goes on.
-    pub(super) fn take_over(&mut self, prefix: &Prefix) -> Result<()> {
-        self.kv.restore(&prefix.kv)?;
+    pub(super) fn take_over(&mut self, prefix: &Prefix, control: &Control) -> Result<()> {
+        let owner = self.model.owner();
+        let check = || control.check();
+        self.kv
+            .restore(&prefix.kv, &patience(&check, Some(&owner)))?;
         self.history.clone_from(&prefix.history);
         Ok(())
     }
@@ -311,8 +314,10 @@ impl Generation {
         let _span = trace::span("language", kind)
             .arg("rows", rows as u64)
             .arg("past", start as u64);
-        self.kv.reserve(total)?;
         let model = self.model.clone();
+        let check = || control.check();
+        self.kv
+            .reserve(total, &patience(&check, Some(&model.owner())))?;
         let ports = model.0.ports()?;
 
         let (name, tensor) = self.rows(input, &ports.rows, control)?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use half::f16;
 
 use super::ports::DecoderPorts;
-use crate::budget::ledger::{Charge, Ledger, Owner};
+use crate::budget::{Charge, Ledger, Owner, Patience};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{DType, Element, RunArgs, Tensor};
 use crate::pack::{DecoderSpec, KvForm};
@@ -49,8 +49,13 @@ impl Snapshot {
 }
 
 impl Kv {
-    /// An empty cache with room for `capacity` positions, rounded up.
-    pub(super) fn new(spec: &DecoderSpec, capacity: usize, ledger: &Ledger) -> Result<Self> {
+    /// An empty cache with room for `capacity` positions, rounded up; its memory is waited for with `patience`.
+    pub(super) fn new(
+        spec: &DecoderSpec,
+        capacity: usize,
+        ledger: &Ledger,
+        patience: &Patience<'_>,
+    ) -> Result<Self> {
         let mut kv = Self {
             mode: spec.kv,
             dtype: spec.kv_dtype,
@@ -65,7 +70,8 @@ impl Kv {
         };
         kv.check_room(capacity)?;
         let capacity = kv.rounded(capacity);
-        kv.charge.resize(kv.cost(spec.layers, capacity), 0)?;
+        let cost = kv.cost(spec.layers, capacity);
+        kv.charge.resize_with(cost, 0, patience)?;
         kv.capacity = capacity;
         let length = kv.length(capacity);
         for _ in 0..spec.layers {
@@ -99,8 +105,8 @@ impl Kv {
         .remedy("shorten the prompt or ask for fewer tokens"))
     }
 
-    /// Makes room for `need` positions in all; what is there stays.
-    pub(super) fn reserve(&mut self, need: usize) -> Result<()> {
+    /// Makes room for `need` positions in all; what is there stays. Memory is waited for with `patience`.
+    pub(super) fn reserve(&mut self, need: usize, patience: &Patience<'_>) -> Result<()> {
         self.check_room(need)?;
         if need <= self.capacity {
             return Ok(());
@@ -111,7 +117,7 @@ impl Kv {
             KvForm::Shared => {
                 // Old and new exist side by side while copying.
                 let both = cost + self.bytes();
-                self.charge.resize(both, 0)?;
+                self.charge.resize_with(both, 0, patience)?;
                 match self.copied(capacity) {
                     Ok(layers) => self.layers = layers,
                     Err(error) => {
@@ -122,7 +128,7 @@ impl Kv {
             }
             KvForm::Concat => {}
         }
-        self.charge.resize(cost, 0)?;
+        self.charge.resize_with(cost, 0, patience)?;
         self.capacity = capacity;
         Ok(())
     }
@@ -168,14 +174,14 @@ impl Kv {
     }
 
     /// Fills an empty cache with what was copied out of another of the same decoder.
-    pub(super) fn restore(&mut self, from: &Snapshot) -> Result<()> {
+    pub(super) fn restore(&mut self, from: &Snapshot, patience: &Patience<'_>) -> Result<()> {
         if self.len != 0 || from.layers.len() != self.layers.len() {
             return Err(Error::new(
                 ErrorKind::Internal,
                 "a prefix was taken over by a cache it does not fit",
             ));
         }
-        self.reserve(from.len)?;
+        self.reserve(from.len, patience)?;
         let length = match self.mode {
             KvForm::Shared => self.capacity,
             KvForm::Concat => from.len,

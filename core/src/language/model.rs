@@ -10,9 +10,10 @@ use super::ports::{DecoderPorts, INPUT_IDS, INPUTS_EMBEDS, Rows};
 use super::prefix::PrefixCache;
 use super::prompt::{ChatTemplate, Message};
 use super::tokenizer::Tokenizer;
+use crate::budget::Owner;
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::module::{Lease, Registry};
+use crate::module::{Lease, Registry, patience};
 use crate::ort::DType;
 use crate::pack::{DecoderSpec, ModuleKind};
 
@@ -195,8 +196,21 @@ impl LanguageModel {
             ));
         }
         let (decoder, embedding) = inner.lease(control)?;
-        let kv = Kv::new(&inner.spec, capacity, inner.registry.ledger())?;
+        let ledger = inner.registry.ledger();
+        let check = || control.check();
+        let owner = self.owner();
+        let kv = Kv::new(
+            &inner.spec,
+            capacity,
+            ledger,
+            &patience(&check, Some(&owner)),
+        )?;
         Ok(Generation::new(self.clone(), decoder, embedding, kv))
+    }
+
+    /// What a generation keeps from being evicted.
+    pub(super) fn owner(&self) -> Owner {
+        Owner::Module(self.0.id.clone())
     }
 
     /// Loads the decoder, and the token embedding if there is one, and checks their ports.

@@ -7,14 +7,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
 use super::generation::Generation;
 use super::kv::Snapshot;
 use super::model::LanguageModel;
-use crate::budget::{Charge, Ledger, Owner};
+use crate::budget::policy::{Age, used_again};
+use crate::budget::{Action, Charge, Given, Governor, Ledger, Offer, Owner, Reclaim};
 use crate::control::Control;
 use crate::error::Result;
 use crate::features::FeatureMap;
@@ -46,6 +48,19 @@ struct Entry {
     prefix: Arc<Prefix>,
     /// When it was last used, in uses of the cache.
     used: u64,
+    /// What eviction goes by.
+    last_used: Instant,
+    uses: f64,
+    credit: f64,
+}
+
+impl Entry {
+    fn used(&mut self, clock: u64, age: &Age) {
+        self.used = clock;
+        self.last_used = Instant::now();
+        self.uses = used_again(self.uses);
+        self.credit = age.now();
+    }
 }
 
 /// What a cache has done and holds.
@@ -84,6 +99,53 @@ struct State {
     stats: PrefixStats,
     charge: Option<Charge>,
     ledger: Ledger,
+    age: Age,
+}
+
+/// Milliseconds to have a position again: what the decoder takes for it. Good enough to compare with loading a module.
+const POSITION_MS: f64 = 2.0;
+
+impl Reclaim for Shared {
+    /// Each beginning by itself, the least recently used first: that is the order in which they go.
+    fn offers(&self) -> Vec<Offer> {
+        let state = self.lock();
+        let mut entries: Vec<_> = state.entries.values().collect();
+        entries.sort_by_key(|entry| entry.used);
+        let offer = |entry: &Entry| Offer {
+            owner: Owner::Prefixes,
+            action: Action::Shrink,
+            anon_bytes: entry.prefix.kv.bytes(),
+            mapped_bytes: 0,
+            cost_ms: entry.prefix.history.len() as f64 * POSITION_MS,
+            uses: entry.uses,
+            credit: entry.credit,
+            last_used: entry.last_used,
+            weight: 1.0,
+            held: false,
+        };
+        entries.into_iter().map(offer).collect()
+    }
+
+    fn give_up(&self, offer: &Offer) -> Option<Given> {
+        if offer.owner != Owner::Prefixes {
+            return None;
+        }
+        let mut state = self.lock();
+        let before = state.stats.bytes;
+        state.make_room(before.saturating_sub(offer.anon_bytes), 0);
+        state.settle();
+        let given = before - state.stats.bytes;
+        (given > 0).then(|| Given {
+            anon_bytes: given,
+            ..Given::default()
+        })
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for PrefixCache {
@@ -93,9 +155,9 @@ impl fmt::Debug for PrefixCache {
 }
 
 impl PrefixCache {
-    /// An empty cache of at most `limit` bytes; 0 keeps nothing.
-    pub fn new(limit: u64, ledger: &Ledger) -> Self {
-        Self(Arc::new(Shared {
+    /// An empty cache of at most `limit` bytes; 0 keeps nothing. It gives up what `governor` wants of it.
+    pub fn new(limit: u64, governor: &Governor) -> Self {
+        let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 entries: HashMap::new(),
                 clock: 0,
@@ -104,9 +166,13 @@ impl PrefixCache {
                     ..PrefixStats::default()
                 },
                 charge: None,
-                ledger: ledger.clone(),
+                ledger: governor.ledger().clone(),
+                age: governor.age().clone(),
             }),
-        }))
+        });
+        let holder: Weak<dyn Reclaim> = Arc::<Shared>::downgrade(&shared);
+        governor.watch(holder);
+        Self(shared)
     }
 
     /// What was done so far, and what is held.
@@ -132,16 +198,16 @@ impl PrefixCache {
     fn find(&self, keys: &[Key]) -> Option<(usize, Arc<Prefix>)> {
         let mut state = self.lock();
         state.clock += 1;
-        let now = state.clock;
+        let (now, age) = (state.clock, state.age.clone());
         let found = keys.iter().enumerate().rev().find_map(|(at, key)| {
             let entry = state.entries.get_mut(key)?;
-            entry.used = now;
+            entry.used(now, &age);
             Some((at, entry.prefix.clone()))
         });
         // What leads to it is used as well: who keeps a picture's prefix keeps the system prompt's.
         for key in &keys[..found.as_ref().map_or(0, |(at, _)| *at)] {
             if let Some(entry) = state.entries.get_mut(key) {
-                entry.used = now;
+                entry.used(now, &age);
             }
         }
         match &found {
@@ -179,6 +245,9 @@ impl PrefixCache {
                 let entry = Entry {
                     prefix: Arc::new(prefix),
                     used: state.clock,
+                    last_used: Instant::now(),
+                    uses: 1.0,
+                    credit: state.age.now(),
                 };
                 if let Some(old) = state.entries.insert(key, entry) {
                     state.stats.bytes -= old.prefix.kv.bytes();
@@ -200,7 +269,7 @@ impl PrefixCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -224,9 +293,9 @@ impl State {
     fn charge(&mut self, more: u64) -> Result<()> {
         let bytes = self.stats.bytes + more;
         match &self.charge {
-            Some(charge) => charge.resize(bytes, 0),
+            Some(charge) => charge.resize_free(bytes, 0),
             None => {
-                self.charge = Some(self.ledger.charge(Owner::Prefixes, bytes, 0)?);
+                self.charge = Some(self.ledger.charge_free(Owner::Prefixes, bytes, 0)?);
                 Ok(())
             }
         }
@@ -275,7 +344,7 @@ impl LanguageModel {
         let capacity = length.saturating_add(room).min(self.context());
         let mut generation = self.start(capacity.max(length), control)?;
         if let Some((_, prefix)) = &found {
-            generation.take_over(prefix)?;
+            generation.take_over(prefix, control)?;
         }
         for (at, part) in (done..).zip(&rest) {
             match part {

@@ -1,6 +1,9 @@
 //! The words of a query to a vector a store can be searched with, as the pack's search task says.
 
+use std::sync::Arc;
+
 use super::text_encoder::TextEncoder;
+use crate::budget::{Charge, Owner};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::module::Registry;
@@ -12,6 +15,8 @@ pub struct QueryEncoder {
     encoder: TextEncoder,
     template: String,
     min_score: f32,
+    /// For the vocabulary.
+    _charge: Arc<Charge>,
 }
 
 impl QueryEncoder {
@@ -28,8 +33,13 @@ impl QueryEncoder {
             )
             .remedy("use a pack whose pack.toml has [tasks.search]")
         })?;
+        let owner = Owner::Tables(task.text_encoder.clone());
+        let (encoder, charge) = registry
+            .ledger()
+            .measure(owner, || TextEncoder::new(registry, &task.text_encoder))?;
         Ok(Self {
-            encoder: TextEncoder::new(registry, &task.text_encoder)?,
+            encoder,
+            _charge: Arc::new(charge),
             template: task.query_template.clone(),
             min_score: task.min_score,
         })

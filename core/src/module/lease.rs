@@ -6,7 +6,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::permit::Permit;
-use super::slot::{Resident, Slot};
+use super::place::Place;
+use super::registry::patience;
+use super::resident::Resident;
+use super::slot::Held;
+use crate::budget::{Ledger, Owner};
 use crate::control::Control;
 use crate::error::Result;
 use crate::ort::{Port, Session};
@@ -22,13 +26,18 @@ struct Inner {
     pack: Arc<Pack>,
     /// Index of the module in the manifest.
     index: usize,
-    slot: Arc<Slot>,
-    resident: Arc<Resident>,
+    place: Arc<Place>,
+    held: Arc<Held<Resident>>,
+    /// Told when the lease ends: somebody may wait for the module to become idle.
+    ledger: Ledger,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.resident.release();
+        self.place.usage.touched();
+        if self.held.release() {
+            self.ledger.let_go();
+        }
     }
 }
 
@@ -39,18 +48,20 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    /// `resident` has this lease counted already.
+    /// `held` has this lease counted already.
     pub(super) fn new(
         pack: Arc<Pack>,
         index: usize,
-        slot: Arc<Slot>,
-        resident: Arc<Resident>,
+        place: Arc<Place>,
+        held: Arc<Held<Resident>>,
+        ledger: Ledger,
     ) -> Self {
         Self(Arc::new(Inner {
             pack,
             index,
-            slot,
-            resident,
+            place,
+            held,
+            ledger,
         }))
     }
 
@@ -59,21 +70,23 @@ impl Lease {
     ///
     /// # Errors
     /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) or
-    /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded).
+    /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded); [`ErrorKind::OutOfBudget`](crate::ErrorKind::OutOfBudget)
+    /// when the memory that a run is known to need cannot be had.
     pub fn step(&self, control: &Control) -> Result<Step<'_>> {
-        let permit = self.0.resident.gate.enter(control)?;
-        let span = trace::span("module", "step").what(&self.0.slot.id);
+        let (place, resident) = (&*self.0.place, self.resident());
+        let permit = resident.gate.enter(control)?;
+        let owner = Owner::Module(place.id.to_string());
+        resident.reserve(&place.cost, &patience(&|| control.check(), Some(&owner)))?;
+        let span = trace::span("module", "step").what(&place.id);
         // Never contended: the permit is exclusive. A panic in an earlier step leaves the session as usable as before.
-        let session = self
-            .0
-            .resident
+        let session = resident
             .session
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let runs_before = session.runs();
         Ok(Step {
-            slot: &self.0.slot,
-            resident: &self.0.resident,
+            place,
+            resident,
             runs_before,
             _span: span,
             session,
@@ -88,23 +101,27 @@ impl Lease {
 
     /// The ports the graph reads.
     pub fn inputs(&self) -> &[Port] {
-        &self.0.resident.inputs
+        &self.resident().inputs
     }
 
     /// The ports the graph writes.
     pub fn outputs(&self) -> &[Port] {
-        &self.0.resident.outputs
+        &self.resident().outputs
     }
 
     /// The provider the session was made for.
     pub fn provider(&self) -> &'static str {
-        self.0.resident.provider
+        self.resident().provider
+    }
+
+    fn resident(&self) -> &Resident {
+        &self.0.held.value
     }
 }
 
 /// The exclusive use of a session for one step.
 pub struct Step<'a> {
-    slot: &'a Slot,
+    place: &'a Place,
     resident: &'a Resident,
     runs_before: u64,
     // In this order: the session is let go of before the turn is given on.
@@ -131,8 +148,8 @@ impl Drop for Step<'_> {
     fn drop(&mut self) {
         let runs = self.session.runs() - self.runs_before;
         if runs > 0 {
-            self.slot.runs.fetch_add(runs, Ordering::Relaxed);
-            self.resident.charge_arena(&self.session);
+            self.place.runs.fetch_add(runs, Ordering::Relaxed);
+            self.resident.charge_arena(&self.session, &self.place.cost);
         }
     }
 }

@@ -1,75 +1,114 @@
 //! From a module's files to a session.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use super::place::Place;
 use super::ports;
 use super::probe::Probe;
-use super::slot::Resident;
-use crate::budget::{Ledger, Owner};
+use super::resident::{Loaded, Resident};
+use super::weights::Weights;
+use crate::budget::{Charge, Events, Ledger, Owner, Patience, What};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{Environment, GraphForm, Session, SessionConfig, Threads};
 use crate::os::{memory, smaps};
 use crate::pack::{
     ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, Policy, Provider, realign,
 };
+use crate::trace;
 
 /// One load at a time in the process: peaks do not add up, and what a load costs can be told.
 static LOADING: Mutex<()> = Mutex::new(());
 
-/// Loads `spec`'s session by the fastest way there is and charges what it was measured to take.
-pub(super) fn load(
-    pack: &Pack,
-    spec: &ModuleSpec,
-    environment: &'static Environment,
-    ledger: &Ledger,
-    artifacts: &ArtifactCache,
-) -> Result<Resident> {
-    let named = |e: Error| e.context(format_args!("module {:?}", spec.id));
-    let provider = provider(spec).map_err(named)?;
-    let started = Instant::now();
-    let model = pack.checked(&spec.model).map_err(named)?;
-    let mut data = Vec::new();
-    for file in &spec.data {
-        data.push(pack.checked(file).map_err(named)?);
+/// What a load needs.
+pub(super) struct Loader<'a> {
+    pub(super) pack: &'a Pack,
+    pub(super) spec: &'a ModuleSpec,
+    pub(super) environment: &'static Environment,
+    pub(super) ledger: &'a Ledger,
+    pub(super) events: &'a Events,
+    pub(super) artifacts: &'a ArtifactCache,
+    pub(super) place: &'a Place,
+}
+
+impl Loader<'_> {
+    /// Loads the session by the fastest way there is and charges what it was measured to take. What it will take is asked
+    /// for first: others are evicted for it, or waited for with `patience`.
+    pub(super) fn load(&self, patience: &Patience<'_>) -> Result<Resident> {
+        let (pack, spec, place) = (self.pack, self.spec, self.place);
+        let named = |e: Error| e.context(format_args!("module {:?}", spec.id));
+        let provider = provider(spec).map_err(named)?;
+        let model = pack.checked(&spec.model).map_err(named)?;
+        let mut data = Vec::new();
+        for file in &spec.data {
+            data.push(pack.checked(file).map_err(named)?);
+        }
+        let owner = Owner::Module(spec.id.clone());
+        let need = self.need(provider);
+        let charge = self
+            .ledger
+            .charge_with(owner.clone(), need, 0, patience)
+            .inspect_err(|e| {
+                if e.kind() == ErrorKind::OutOfBudget {
+                    let (owner, bytes) = (owner.clone(), need);
+                    self.events.add(What::Refused { owner, bytes });
+                }
+            })?;
+        let _under_way = place.load_under_way(need);
+        let turn = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+        let span = trace::span("module", "load").what(&place.id);
+        let started = Instant::now();
+        let source = SessionConfig {
+            environment: self.environment,
+            model,
+            form: GraphForm::Source,
+            threads: match spec.kind {
+                // One token is hundreds of nodes of a few microseconds.
+                ModuleKind::LanguageDecoder => Threads::Own,
+                _ => Threads::Shared,
+            },
+            profile: None,
+        };
+        let measured = Measured {
+            ledger: self.ledger,
+            charge: &charge,
+        };
+        let loaded = match prepacked(pack, spec, &source, provider, self.artifacts, &measured) {
+            Some(loaded) => loaded,
+            None => measured.load(&source, &data).map_err(named)?,
+        };
+        drop((span, turn));
+        ports::check(spec, &loaded.session)?;
+        let ms = started.elapsed().as_secs_f64() * 1e3;
+        place.loads.fetch_add(1, Ordering::Relaxed);
+        place.cost.loaded(loaded.anon, ms);
+        log::debug!("module {}: {}", spec.id, loaded.session.placement());
+        self.events.add(What::Loaded {
+            owner,
+            ms,
+            anon_bytes: loaded.anon,
+            mapped_bytes: loaded.weights.bytes(),
+            evicted_before: place.usage.take_evicted(),
+        });
+        Ok(Resident::new(&spec.id, loaded, provider.name(), ms, charge))
     }
-    let _turn = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
-    let source = SessionConfig {
-        environment,
-        model,
-        form: GraphForm::Source,
-        threads: match spec.kind {
-            // One token is hundreds of nodes of a few microseconds.
-            ModuleKind::LanguageDecoder => Threads::Own,
-            _ => Threads::Shared,
-        },
-        profile: None,
-    };
-    let loaded = match prepacked(pack, spec, &source, provider, artifacts) {
-        Some(loaded) => loaded,
-        None => Loaded::new(&source, &data).map_err(named)?,
-    };
-    ports::check(spec, &loaded.session)?;
-    let load_ms = started.elapsed().as_secs_f64() * 1e3;
-    let Loaded {
-        session,
-        anon,
-        mapped,
-    } = loaded;
-    let charge = ledger.charge(Owner::Module(spec.id.clone()), anon, mapped)?;
-    log::info!(
-        "module {} loaded in {load_ms:.0} ms: {anon} bytes anonymous, {mapped} mapped, {}",
-        spec.id,
-        session.placement()
-    );
-    Ok(Resident::new(
-        &spec.id,
-        session,
-        provider.name(),
-        load_ms,
-        charge,
-    ))
+
+    /// Anonymous bytes to ask for: what it took before, with the arena its runs needed; before it was ever loaded, what
+    /// loads were seen to take at most.
+    fn need(&self, provider: Provider) -> u64 {
+        if let Some(anon) = self.place.cost.anon() {
+            return anon + self.place.cost.arena();
+        }
+        let key = ArtifactCache::key(self.spec, self.environment.version(), provider);
+        if self.spec.load == LoadPath::Prepacked && self.artifacts.has(&key) {
+            self.spec.bytes() / 10
+        } else {
+            // Packed anew in memory, beside the original while that is done.
+            self.spec.bytes() * 2
+        }
+    }
 }
 
 /// The session of the prepacked form, made first if need be; `None` when the module does not want one or there is no
@@ -80,6 +119,7 @@ fn prepacked(
     source: &SessionConfig,
     provider: Provider,
     artifacts: &ArtifactCache,
+    measured: &Measured<'_>,
 ) -> Option<Loaded> {
     artifacts.dir()?;
     if spec.load != LoadPath::Prepacked {
@@ -102,7 +142,7 @@ fn prepacked(
                 form: GraphForm::Prepacked,
                 ..source.clone()
             };
-            match Loaded::new(&config, &data) {
+            match measured.load(&config, &data) {
                 Ok(loaded) => return Some(loaded),
                 Err(e) => artifacts.quarantine(&key, &e),
             }
@@ -143,33 +183,34 @@ fn prepacked(
     None
 }
 
-/// A session and what it was measured to take.
-struct Loaded {
-    session: Session,
-    anon: u64,
-    mapped: u64,
+/// Measures what a session takes, for its charge.
+struct Measured<'a> {
+    ledger: &'a Ledger,
+    charge: &'a Charge,
 }
 
-impl Loaded {
+impl Measured<'_> {
     /// `data` are the files whose weights the session maps.
-    fn new(config: &SessionConfig, data: &[PathBuf]) -> Result<Self> {
-        let mapped = || -> u64 {
-            let sizes = data
-                .iter()
-                .map(|path| smaps::mapped_bytes(path).unwrap_or(0));
-            sizes.sum()
-        };
-        let mapped_before = mapped();
-        let before = smaps::process_memory().unwrap_or_default();
+    fn load(&self, config: &SessionConfig, data: &[PathBuf]) -> Result<Loaded> {
+        let mapped = Weights::of(data)?;
+        let before = self.unowned();
         let session = Session::load(config)?;
         // What the load itself needed is free by now, but still the heap's.
         memory::trim();
-        let after = smaps::process_memory().unwrap_or_default();
-        Ok(Self {
+        let anon = self.unowned().saturating_sub(before);
+        Ok(Loaded {
             session,
-            anon: after.pss_anon.saturating_sub(before.pss_anon),
-            mapped: mapped().saturating_sub(mapped_before),
+            anon,
+            weights: Weights::of(data)?.added_since(&mapped),
         })
+    }
+
+    /// The process's anonymous bytes that are not on the ledger, or only for this load.
+    fn unowned(&self) -> u64 {
+        let process = smaps::process_memory().unwrap_or_default().pss_anon;
+        let (all, _) = self.ledger.total();
+        let (own, _) = self.charge.bytes();
+        process.saturating_sub(all - own)
     }
 }
 

@@ -2,18 +2,22 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use super::cost::Cost;
 use super::lease::Lease;
-use super::load;
+use super::load::Loader;
+use super::place::Place;
 use super::probe;
-use super::slot::{Slot, View};
-use crate::budget::Ledger;
+use super::slot::View;
+use super::usage::Keep;
+use crate::budget::{Governor, Ledger, Owner, Patience, Reclaim};
 use crate::control::Control;
 use crate::error::Result;
 use crate::ort::Environment;
-use crate::os::memory;
 use crate::os::stamp::FileStamp;
 use crate::pack::{ArtifactCache, GoldenReport, ModuleKind, Pack};
 
@@ -22,21 +26,44 @@ use crate::pack::{ArtifactCache, GoldenReport, ModuleKind, Pack};
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     pack: Arc<Pack>,
     environment: &'static Environment,
-    ledger: Ledger,
+    governor: Governor,
     artifacts: ArtifactCache,
     /// In the manifest's order.
-    slots: Vec<Arc<Slot>>,
-    by_id: HashMap<String, usize>,
+    pub(super) places: Vec<Arc<Place>>,
+    pub(super) by_id: HashMap<String, usize>,
+    /// Loads ahead of need.
+    prefetches: Mutex<Vec<JoinHandle<()>>>,
 }
+
+/// The longest that anybody waits for memory that others are using.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long to wait for memory: until `check` fails, and not for ever. `holds`: see [`Patience::holds`].
+pub(crate) fn patience<'a>(
+    check: &'a (dyn Fn() -> Result<()> + Sync),
+    holds: Option<&'a Owner>,
+) -> Patience<'a> {
+    Patience {
+        check,
+        at_most: PATIENCE,
+        evict: true,
+        holds,
+    }
+}
+
+/// What is free now, or nothing: loading ahead of need must not cost others their place.
+const AHEAD: Patience<'static> = Patience {
+    evict: false,
+    ..Patience::NONE
+};
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let loaded = self.slots.iter().filter(|slot| slot.release_idle()).count();
-        if loaded > 0 {
-            memory::trim();
+        for place in &self.places {
+            place.release_idle();
         }
     }
 }
@@ -50,6 +77,8 @@ pub enum ModuleState {
     Loading,
     /// In memory.
     Resident,
+    /// In memory, but its weights were given back to the kernel; the next run reads them again.
+    Parked,
     /// The last load failed; see [`ModuleStatus::error`].
     Failed,
 }
@@ -61,6 +90,7 @@ impl ModuleState {
             Self::Cold => "cold",
             Self::Loading => "loading",
             Self::Resident => "resident",
+            Self::Parked => "parked",
             Self::Failed => "failed",
         }
     }
@@ -86,6 +116,8 @@ pub struct ModuleStatus {
     pub anon_bytes: u64,
     /// Bytes of files it maps; 0 unless resident.
     pub mapped_bytes: u64,
+    /// How dear it is to the application.
+    pub keep: Keep,
     /// The provider in use; `None` unless resident.
     pub provider: Option<String>,
     /// Which provider runs how many nodes, as ONNX Runtime recorded it; `None` unless resident.
@@ -105,11 +137,11 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// A registry of `pack`'s modules, all cold.
+    /// A registry of `pack`'s modules, all cold, whose memory `governor` governs.
     pub fn new(
         pack: Arc<Pack>,
         environment: &'static Environment,
-        ledger: Ledger,
+        governor: &Governor,
         artifacts: ArtifactCache,
     ) -> Self {
         let modules = &pack.manifest().modules;
@@ -118,19 +150,26 @@ impl Registry {
             .enumerate()
             .map(|(i, module)| (module.id.clone(), i));
         let by_id = by_id.collect();
-        let slots = modules.iter().map(|module| Arc::new(Slot::new(&module.id)));
-        let slots = slots.collect();
+        let places = modules.iter().map(|module| {
+            let cost = Cost::new(artifacts.cost_file(module, environment.version()));
+            Arc::new(Place::new(&module.id, governor.age(), cost))
+        });
+        let places = places.collect();
         if let Some(dir) = artifacts.checks_dir() {
             pack.checks().persist_in(&dir);
         }
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             pack,
             environment,
-            ledger,
+            governor: governor.clone(),
             artifacts,
-            slots,
+            places,
             by_id,
-        }))
+            prefetches: Mutex::default(),
+        });
+        let holder: Weak<dyn Reclaim> = Arc::<Inner>::downgrade(&inner);
+        governor.watch(holder);
+        Self(inner)
     }
 
     /// As [`lease_with`](Self::lease_with), unbounded.
@@ -150,6 +189,11 @@ impl Registry {
     /// and what loading gives. A failed load is tried again once the module's files change, or after
     /// [`reset`](Self::reset).
     pub fn lease_with(&self, id: &str, control: &Control) -> Result<Lease> {
+        let check = || control.check();
+        self.lease_for(id, control, &patience(&check, None))
+    }
+
+    fn lease_for(&self, id: &str, control: &Control, patience: &Patience<'_>) -> Result<Lease> {
         let index = self.index(id)?;
         let inner = &*self.0;
         let spec = &inner.pack.manifest().modules[index];
@@ -158,23 +202,85 @@ impl Registry {
                 .map(|file| FileStamp::of(&inner.pack.path(file)).ok())
                 .collect()
         };
-        let load = || {
-            load::load(
-                &inner.pack,
-                spec,
-                inner.environment,
-                &inner.ledger,
-                &inner.artifacts,
-            )
+        let place = &inner.places[index];
+        let loader = Loader {
+            pack: &inner.pack,
+            spec,
+            environment: inner.environment,
+            events: inner.governor.events(),
+            ledger: inner.governor.ledger(),
+            artifacts: &inner.artifacts,
+            place,
         };
-        let slot = &inner.slots[index];
-        let resident = slot.lease(control, &stamps, &load)?;
+        let load = || loader.load(patience);
+        let held = place.slot.lease(control, &stamps, &load)?;
+        place.usage.used();
+        held.value.unpark();
         Ok(Lease::new(
             Arc::clone(&inner.pack),
             index,
-            Arc::clone(slot),
-            resident,
+            Arc::clone(place),
+            held,
+            inner.governor.ledger().clone(),
         ))
+    }
+
+    /// Begins to load the module called `id`, or to read its weights again if they were parked, on a thread of its own: for
+    /// who will need it soon and has other work before. Does nothing where it is in memory or others would have to be evicted;
+    /// what fails is told to who leases it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown id.
+    pub fn prefetch(&self, id: &str) -> Result<()> {
+        let place = &self.0.places[self.index(id)?];
+        match place.slot.peek() {
+            Some(held) => held.value.unpark(),
+            None if matches!(place.slot.view(), View::Cold) => self.load_ahead(id),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn load_ahead(&self, id: &str) {
+        let (registry, module) = (self.clone(), id.to_owned());
+        let load = move || {
+            if let Err(e) = registry.lease_for(&module, &Control::default(), &AHEAD) {
+                log::debug!("module {module} was not loaded ahead of need: {e}");
+            }
+        };
+        let mut prefetches = self.prefetches();
+        prefetches.retain(|thread| !thread.is_finished());
+        match thread::Builder::new()
+            .name("atom-prefetch".into())
+            .spawn(load)
+        {
+            Ok(thread) => prefetches.push(thread),
+            Err(e) => log::debug!("no thread to load {id} ahead of need: {e}"),
+        }
+    }
+
+    /// Waits until nothing is loaded ahead of need any more. Whoever lets go of a registry for good calls it, so that no
+    /// load is under way when the process ends.
+    pub fn settle(&self) {
+        let threads: Vec<_> = self.prefetches().drain(..).collect();
+        for thread in threads {
+            // One that panicked has loaded nothing.
+            let _ = thread.join();
+        }
+    }
+
+    fn prefetches(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        let prefetches = self.0.prefetches.lock();
+        prefetches.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How dear module `id` is to the application when memory is short.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown id.
+    pub fn set_keep(&self, id: &str, keep: Keep) -> Result<()> {
+        self.0.places[self.index(id)?].usage.set_keep(keep);
+        Ok(())
     }
 
     /// Drops the session of a module that nobody leases, and gives its memory back; `false` if it is leased or not
@@ -183,11 +289,7 @@ impl Registry {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown id.
     pub fn release_idle(&self, id: &str) -> Result<bool> {
-        let released = self.0.slots[self.index(id)?].release_idle();
-        if released {
-            memory::trim();
-        }
-        Ok(released)
+        Ok(self.0.places[self.index(id)?].release_idle().is_some())
     }
 
     /// Forgets a failed load, so that the next lease tries again.
@@ -195,7 +297,7 @@ impl Registry {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown id.
     pub fn reset(&self, id: &str) -> Result<()> {
-        self.0.slots[self.index(id)?].reset();
+        self.0.places[self.index(id)?].slot.reset();
         Ok(())
     }
 
@@ -228,7 +330,12 @@ impl Registry {
 
     /// The ledger that sessions are charged to.
     pub fn ledger(&self) -> &Ledger {
-        &self.0.ledger
+        self.0.governor.ledger()
+    }
+
+    /// Who decides what is evicted.
+    pub fn governor(&self) -> &Governor {
+        &self.0.governor
     }
 
     /// The cache of prepacked forms.
@@ -245,33 +352,39 @@ impl Registry {
     pub fn status(&self) -> Vec<ModuleStatus> {
         let modules = self.0.pack.manifest().modules.iter();
         modules
-            .zip(&self.0.slots)
-            .map(|(spec, slot)| {
+            .zip(&self.0.places)
+            .map(|(spec, place)| {
                 let mut status = ModuleStatus {
                     id: spec.id.clone(),
                     kind: spec.kind,
                     state: ModuleState::Cold,
-                    loads: slot.loads.load(Ordering::Relaxed),
-                    runs: slot.runs.load(Ordering::Relaxed),
+                    loads: place.loads.load(Ordering::Relaxed),
+                    runs: place.runs.load(Ordering::Relaxed),
                     leases: 0,
                     anon_bytes: 0,
                     mapped_bytes: 0,
+                    keep: place.usage.keep(),
                     provider: None,
                     placement: None,
                     load_ms: None,
                     error: None,
                 };
-                match slot.view() {
+                match place.slot.view() {
                     View::Cold => {}
                     View::Loading => status.state = ModuleState::Loading,
                     View::Failed(error) => {
                         status.state = ModuleState::Failed;
                         status.error = Some(error.to_string());
                     }
-                    View::Resident(resident) => {
-                        status.state = ModuleState::Resident;
+                    View::Resident(held) => {
+                        let resident = &held.value;
+                        status.state = if resident.parked() {
+                            ModuleState::Parked
+                        } else {
+                            ModuleState::Resident
+                        };
                         (status.anon_bytes, status.mapped_bytes) = resident.charge.bytes();
-                        status.leases = resident.leased();
+                        status.leases = held.leased();
                         status.provider = Some(resident.provider.to_owned());
                         status.placement = Some(resident.placement.clone());
                         status.load_ms = Some(resident.load_ms);

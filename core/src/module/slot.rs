@@ -1,188 +1,134 @@
-//! A module's place in the registry: cold, loading, resident or failed.
+//! A module's place in the registry: cold, loading, resident or failed. Knows nothing of what it holds.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
-
-use super::permit::Gate;
-use crate::budget::Charge;
+use super::sync::{Arc, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError, Shelf};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ort::{Port, Session};
-use crate::os::stamp::FileStamp;
-use crate::trace;
 
 /// How often a waiter looks whether it was cancelled.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Set in `Resident::leases` once the session is being released: no lease can be had any more.
+/// Set in `Held::leases` once the value is being released: no lease can be had any more.
 const CLOSED: usize = 1 << (usize::BITS - 1);
+/// Set while new leases have to wait, so that those there are come to an end.
+const DRAINING: usize = 1 << (usize::BITS - 2);
+const FLAGS: usize = CLOSED | DRAINING;
 
-/// A loaded session.
-pub(super) struct Resident {
-    pub(super) session: Mutex<Session>,
-    pub(super) gate: Gate,
-    pub(super) inputs: Vec<Port>,
-    pub(super) outputs: Vec<Port>,
-    pub(super) placement: String,
-    pub(super) provider: &'static str,
-    pub(super) load_ms: f64,
-    pub(super) charge: Charge,
-    /// Anonymous bytes measured at the load, and what the arena had then.
-    loaded: (u64, u64),
-    /// What the arena had when the charge was last set.
-    arena: AtomicU64,
+/// What a slot holds, and who leases it.
+pub(super) struct Held<T> {
+    pub(super) value: T,
     leases: AtomicUsize,
 }
 
-impl Resident {
-    pub(super) fn new(
-        module: &str,
-        session: Session,
-        provider: &'static str,
-        load_ms: f64,
-        charge: Charge,
-    ) -> Self {
+impl<T> Held<T> {
+    fn new(value: T, leases: usize) -> Self {
         Self {
-            loaded: (charge.bytes().0, session.arena_bytes()),
-            arena: AtomicU64::new(session.arena_bytes()),
-            inputs: session.inputs().to_vec(),
-            outputs: session.outputs().to_vec(),
-            placement: session.placement().to_string(),
-            session: Mutex::new(session),
-            gate: Gate::new(module),
-            provider,
-            load_ms,
-            charge,
-            leases: AtomicUsize::new(0),
+            value,
+            leases: AtomicUsize::new(leases),
         }
     }
 
-    /// Charges what the arena has grown by since the load. Called by who holds the session.
-    pub(super) fn charge_arena(&self, session: &Session) {
-        let now = session.arena_bytes();
-        if self.arena.swap(now, Ordering::Relaxed) == now {
-            return;
-        }
-        let (anon, then) = self.loaded;
-        let mapped = self.charge.bytes().1;
-        if let Err(e) = self.charge.resize(anon + now.saturating_sub(then), mapped) {
-            log::warn!("a session has grown beyond the budget: {e}");
-        }
-    }
-
-    /// Counts one lease more, unless the session is being released.
+    /// Counts one lease more, unless the value is being released or drained.
     fn acquire(&self) -> bool {
-        let add = |leases: usize| (leases & CLOSED == 0).then_some(leases + 1);
+        let add = |leases: usize| (leases & FLAGS == 0).then_some(leases + 1);
         self.leases
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, add)
             .is_ok()
     }
 
-    pub(super) fn release(&self) {
-        self.leases.fetch_sub(1, Ordering::Release);
+    /// Ends a lease; whether it was the last.
+    pub(super) fn release(&self) -> bool {
+        self.leases.fetch_sub(1, Ordering::Release) & !FLAGS == 1
     }
 
-    /// Shuts the session to new leases, if nobody holds one.
+    /// Shuts the value to new leases, if nobody holds one.
     fn close(&self) -> bool {
+        let close = |leases: usize| (leases & !DRAINING == 0).then_some(CLOSED);
         self.leases
-            .compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Relaxed)
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, close)
             .is_ok()
     }
 
+    /// How many leases there are.
     pub(super) fn leased(&self) -> usize {
-        self.leases.load(Ordering::Relaxed) & !CLOSED
+        self.leases.load(Ordering::Relaxed) & !FLAGS
     }
 }
 
-enum State {
-    /// Not loaded, or resident: `Slot::resident` tells which.
+/// `S` says what the thing was loaded from, to see whether a failure may have been mended.
+enum State<S> {
+    /// Not loaded, or resident: `Slot::held` tells which.
     Idle,
     Loading,
     Failed {
         error: Error,
-        /// Of the module's files, when it failed.
-        stamps: Vec<Option<FileStamp>>,
+        /// What it was to be loaded from, when it failed.
+        source: S,
     },
 }
 
 /// What a slot shows to reports.
-pub(super) enum View {
+pub(super) enum View<T> {
     Cold,
     Loading,
-    Resident(Arc<Resident>),
+    Resident(Arc<Held<T>>),
     Failed(Error),
 }
 
-pub(super) struct Slot {
-    /// The module's, for traces.
-    pub(super) id: Arc<str>,
-    resident: ArcSwapOption<Resident>,
-    state: Mutex<State>,
+pub(super) struct Slot<T, S> {
+    held: Shelf<Held<T>>,
+    state: Mutex<State<S>>,
     changed: Condvar,
-    pub(super) loads: AtomicU64,
-    pub(super) runs: AtomicU64,
 }
 
-impl Slot {
-    pub(super) fn new(id: &str) -> Self {
+impl<T, S: PartialEq> Slot<T, S> {
+    pub(super) fn new() -> Self {
         Self {
-            id: id.into(),
-            resident: ArcSwapOption::empty(),
+            held: Shelf::empty(),
             state: Mutex::new(State::Idle),
             changed: Condvar::new(),
-            loads: AtomicU64::new(0),
-            runs: AtomicU64::new(0),
         }
     }
 
-    /// The resident session with one lease counted, if there is one. Lock-free.
-    fn resident(&self) -> Option<Arc<Resident>> {
-        self.resident
-            .load_full()
-            .filter(|resident| resident.acquire())
+    /// The resident value with one lease counted, if there is one that may be leased. Lock-free.
+    fn resident(&self) -> Option<Arc<Held<T>>> {
+        self.held.load_full().filter(|held| held.acquire())
     }
 
-    /// The resident session with one lease counted, loaded by `load` if need be. Of several callers one loads, the
-    /// others wait for it. A failure is kept, and returned without another try while `stamps` stay the same.
+    /// The resident value with one lease counted, loaded by `load` if need be. Of several callers one loads, the
+    /// others wait for it; while it is drained all wait. A failure is kept, and returned without another try while `source`
+    /// stays the same.
     pub(super) fn lease(
         &self,
         control: &Control,
-        stamps: &dyn Fn() -> Vec<Option<FileStamp>>,
-        load: &dyn Fn() -> Result<Resident>,
-    ) -> Result<Arc<Resident>> {
-        if let Some(resident) = self.resident() {
-            return Ok(resident);
+        source: &dyn Fn() -> S,
+        load: &dyn Fn() -> Result<T>,
+    ) -> Result<Arc<Held<T>>> {
+        if let Some(held) = self.resident() {
+            return Ok(held);
         }
         let mut state = self.lock();
         let mut waited = false;
         loop {
             control.check()?;
-            if let Some(resident) = self.resident() {
-                return Ok(resident);
+            if let Some(held) = self.resident() {
+                return Ok(held);
             }
             match &*state {
+                // Resident, but drained.
+                State::Idle if self.held.load_full().is_some() => state = self.wait(state, control),
                 State::Idle => break,
-                State::Failed { error, stamps: old } => {
+                State::Failed { error, source: old } => {
                     // Who waited for the load that failed shares its failure.
-                    if waited || *old == stamps() {
+                    if waited || *old == source() {
                         return Err(error.clone());
                     }
                     break;
                 }
                 State::Loading => {
                     waited = true;
-                    let left = control
-                        .deadline
-                        .map(|at| at.saturating_duration_since(Instant::now()));
-                    let wait = left.map_or(POLL, |left| left.min(POLL));
-                    state = self
-                        .changed
-                        .wait_timeout(state, wait)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
+                    state = self.wait(state, control);
                 }
             }
         }
@@ -191,26 +137,22 @@ impl Slot {
         let mut flight = Flight {
             slot: self,
             end: None,
+            source,
         };
         // Before the load, so that a file changed during it counts as changed.
-        let stamps = stamps();
-        let span = trace::span("module", "load").what(&self.id);
-        let loaded = load();
-        drop(span);
-        match loaded {
-            Ok(resident) => {
-                let resident = Arc::new(resident);
-                resident.acquire();
-                self.resident.store(Some(Arc::clone(&resident)));
-                self.loads.fetch_add(1, Ordering::Relaxed);
+        let source = source();
+        match load() {
+            Ok(value) => {
+                let held = Arc::new(Held::new(value, 1));
+                self.held.store(Some(Arc::clone(&held)));
                 flight.end = Some(State::Idle);
-                Ok(resident)
+                Ok(held)
             }
             Err(error) => {
                 flight.end = Some(if lasting(error.kind()) {
                     State::Failed {
                         error: error.clone(),
-                        stamps,
+                        source,
                     }
                 } else {
                     State::Idle
@@ -220,20 +162,42 @@ impl Slot {
         }
     }
 
-    /// Drops the session if nobody leases it; whether it did.
-    pub(super) fn release_idle(&self) -> bool {
-        // Holding the lock keeps a load from starting before the old session is gone.
+    /// Drops the value if nobody leases it, after `last` has had it; whether it did. Whoever wants it meanwhile waits, so
+    /// that a load never begins before the old value is gone.
+    pub(super) fn release_idle(&self, last: &dyn Fn(&T)) -> bool {
         let state = self.lock();
-        let Some(resident) = self.resident.load_full() else {
+        let Some(held) = self.held.load_full() else {
             return false;
         };
-        if !resident.close() {
+        if !held.close() {
             return false;
         }
-        self.resident.store(None);
-        drop(resident);
+        self.held.store(None);
+        last(&held.value);
+        drop(held);
         drop(state);
+        self.changed.notify_all();
         true
+    }
+
+    /// The value, if it is resident, without a lease: it may be shut to leases meanwhile, but lives while it is held.
+    pub(super) fn peek(&self) -> Option<Arc<Held<T>>> {
+        self.held.load_full()
+    }
+
+    /// Makes new leases wait, so that those there are come to an end; until [`relent`](Self::relent) or a release.
+    pub(super) fn drain(&self) {
+        if let Some(held) = self.held.load_full() {
+            held.leases.fetch_or(DRAINING, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends [`drain`](Self::drain).
+    pub(super) fn relent(&self) {
+        if let Some(held) = self.held.load_full() {
+            held.leases.fetch_and(!DRAINING, Ordering::Relaxed);
+            self.changed.notify_all();
+        }
     }
 
     /// Forgets a failure, so that the next lease tries again.
@@ -244,10 +208,10 @@ impl Slot {
         }
     }
 
-    pub(super) fn view(&self) -> View {
+    pub(super) fn view(&self) -> View<T> {
         let state = self.lock();
-        if let Some(resident) = self.resident.load_full() {
-            return View::Resident(resident);
+        if let Some(held) = self.held.load_full() {
+            return View::Resident(held);
         }
         match &*state {
             State::Idle => View::Cold,
@@ -256,7 +220,22 @@ impl Slot {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State<S>>,
+        control: &Control,
+    ) -> MutexGuard<'a, State<S>> {
+        let left = control
+            .deadline
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        let wait = left.map_or(POLL, |left| left.min(POLL));
+        self.changed
+            .wait_timeout(state, wait)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -274,16 +253,17 @@ fn lasting(kind: ErrorKind) -> bool {
 }
 
 /// Ends the loading state whatever happens, a panic included.
-struct Flight<'a> {
-    slot: &'a Slot,
-    end: Option<State>,
+struct Flight<'a, T, S: PartialEq> {
+    slot: &'a Slot<T, S>,
+    end: Option<State<S>>,
+    source: &'a dyn Fn() -> S,
 }
 
-impl Drop for Flight<'_> {
+impl<T, S: PartialEq> Drop for Flight<'_, T, S> {
     fn drop(&mut self) {
         let end = self.end.take().unwrap_or_else(|| State::Failed {
             error: Error::new(ErrorKind::Internal, "loading panicked"),
-            stamps: Vec::new(),
+            source: (self.source)(),
         });
         *self.slot.lock() = end;
         self.slot.changed.notify_all();

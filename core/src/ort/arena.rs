@@ -7,7 +7,33 @@ use ::ort::sys;
 
 use super::{api, check};
 
-/// A session's allocator, asked for its statistics only.
+/// The API version that gave allocators a way to shrink.
+const SHRINKS_SINCE: u32 = 25;
+
+/// An allocator as libraries of [`SHRINKS_SINCE`] or newer have it; the crate's type ends where the API asked for does.
+#[repr(C)]
+struct Shrinkable {
+    known: sys::OrtAllocator,
+    shrink: Option<unsafe extern "system" fn(*mut sys::OrtAllocator) -> sys::OrtStatusPtr>,
+}
+
+/// Bytes of an arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ArenaUse {
+    /// What it holds of the heap, in use or not: what runs needed at most so far, and weights that are not mapped.
+    pub bytes: u64,
+    /// Of these, in use by weights and tensors.
+    pub in_use: u64,
+}
+
+impl ArenaUse {
+    /// Bytes that nothing is in.
+    pub fn free(&self) -> u64 {
+        self.bytes.saturating_sub(self.in_use)
+    }
+}
+
+/// A session's allocator, for its statistics and for shrinking only.
 pub(super) struct Arena(NonNull<sys::OrtAllocator>);
 
 impl Drop for Arena {
@@ -44,28 +70,48 @@ impl Arena {
         NonNull::new(allocator).map(Self)
     }
 
-    /// Bytes the arena holds of the heap, in use or not; 0 when it does not tell.
-    pub(super) fn bytes(&self) -> u64 {
-        self.total().unwrap_or(0)
+    /// What it holds; zeros when it does not tell.
+    pub(super) fn usage(&self) -> ArenaUse {
+        self.stats().unwrap_or_default()
     }
 
-    fn total(&self) -> Option<u64> {
+    /// Gives whole regions that nothing is in back to the heap. Does nothing where the library cannot.
+    pub(super) fn shrink(&self) {
+        let allocator = self.0.as_ptr();
+        // SAFETY: the allocator is valid; its version says which entries it has, and with this one it is a `Shrinkable`.
+        let done = unsafe {
+            if (*allocator).version < SHRINKS_SINCE {
+                return;
+            }
+            match (*allocator.cast::<Shrinkable>()).shrink {
+                Some(shrink) => check(shrink(allocator)),
+                None => return,
+            }
+        };
+        if let Err(e) = done {
+            log::debug!("an arena does not shrink: {}", e.message());
+        }
+    }
+
+    fn stats(&self) -> Option<ArenaUse> {
         let api = api().ok()?;
         let mut stats = ptr::null_mut();
-        // SAFETY: the allocator is valid; `stats` receives an owned list, released after the value was copied.
+        // SAFETY: the allocator is valid; `stats` receives an owned list, released after the values were copied.
         unsafe {
             check((api.AllocatorGetStats)(self.0.as_ptr(), &mut stats)).ok()?;
-            let value = (api.GetKeyValue)(stats, c"TotalAllocated".as_ptr());
-            let total = if value.is_null() {
-                None
-            } else {
-                CStr::from_ptr(value)
-                    .to_str()
-                    .ok()
-                    .and_then(|text| text.parse().ok())
+            let number = |name: &CStr| -> Option<u64> {
+                let value = (api.GetKeyValue)(stats, name.as_ptr());
+                if value.is_null() {
+                    return None;
+                }
+                CStr::from_ptr(value).to_str().ok()?.parse().ok()
             };
+            let (bytes, in_use) = (number(c"TotalAllocated"), number(c"InUse"));
             (api.ReleaseKeyValuePairs)(stats);
-            total
+            let bytes = bytes?;
+            // Where it does not tell, all may be in use.
+            let in_use = in_use.unwrap_or(bytes);
+            Some(ArenaUse { bytes, in_use })
         }
     }
 }

@@ -11,6 +11,7 @@ mod session;
 mod tensor;
 mod watch;
 
+pub use arena::ArenaUse;
 pub use describe::Placement;
 pub use env::{Environment, EnvironmentOptions};
 pub use session::{GraphForm, RunArgs, Session, SessionConfig, Threads};

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use ::ort::sys;
 
-use super::arena::Arena;
+use super::arena::{Arena, ArenaUse};
 use super::describe::{self, Placement, Side};
 use super::options::SessionOptions;
 use super::tensor::{Port, Tensor};
@@ -182,9 +182,18 @@ impl Session {
         &self.placement
     }
 
-    /// Bytes its arena holds of the heap: what runs needed at most so far, and weights that are not mapped.
-    pub fn arena_bytes(&self) -> u64 {
-        self.arena.as_ref().map_or(0, Arena::bytes)
+    /// What its arena holds of the heap.
+    pub fn arena(&self) -> ArenaUse {
+        self.arena
+            .as_ref()
+            .map_or_else(ArenaUse::default, Arena::usage)
+    }
+
+    /// Gives what the arena holds without need back to the heap; needs ONNX Runtime 1.25, does nothing before.
+    pub fn shrink_arena(&self) {
+        if let Some(arena) = &self.arena {
+            arena.shrink();
+        }
     }
 
     /// Runs finished without error.

@@ -25,6 +25,7 @@ const MODEL: &str = "model.onnx";
 const RECORD: &str = "entry.json";
 const QUARANTINE: &str = "quarantine";
 const CHECKS: &str = "checks";
+const COSTS: &str = "costs";
 /// An unfinished entry this old has no maker any more.
 const ABANDONED: Duration = Duration::from_secs(3600);
 /// An entry not used for this long is of a pack, a library or a processor that is gone.
@@ -84,6 +85,18 @@ impl ArtifactCache {
     /// Where checks of a pack's files are remembered too.
     pub(crate) fn checks_dir(&self) -> Option<PathBuf> {
         self.dir().map(|dir| dir.join(CHECKS))
+    }
+
+    /// Where it is written down what `spec` was measured to cost under ONNX Runtime `version` on this processor.
+    pub(crate) fn cost_file(&self, spec: &ModuleSpec, version: &str) -> Option<PathBuf> {
+        let provider = spec.providers.first().copied().unwrap_or(Provider::Cpu);
+        let key = Self::key(spec, version, provider);
+        Some(self.dir()?.join(COSTS).join(key.0).with_extension("json"))
+    }
+
+    /// Whether there is an entry; it may turn out to be damaged.
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        self.dir().is_some_and(|dir| dir.join(&key.0).is_dir())
     }
 
     /// Bytes on disk, quarantined entries included; 0 when disabled or unreadable.

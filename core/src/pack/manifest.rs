@@ -43,6 +43,21 @@ pub struct FileRef {
     pub bytes: u64,
 }
 
+/// What a pack may be able to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Task {
+    /// Frames to stored segments.
+    Index,
+    /// Words to time ranges.
+    Search,
+    /// A picture to a sentence.
+    Caption,
+    /// A picture and a question to an answer.
+    Ask,
+    /// A script to a storyboard.
+    Assemble,
+}
+
 /// Tasks and the modules they go through; an absent one cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +73,30 @@ pub struct TasksSpec {
 }
 
 impl TasksSpec {
+    /// The modules that `task` goes through, in that order; none if the pack does not serve it.
+    pub fn modules(&self, task: Task) -> Vec<&str> {
+        fn language(task: &Option<LanguageTask>) -> Vec<&str> {
+            let Some(task) = task else { return Vec::new() };
+            let optional = [&task.connector, &task.token_embedding];
+            let optional = optional.into_iter().flatten();
+            let all = optional.chain(std::iter::once(&task.language_decoder));
+            all.map(String::as_str).collect()
+        }
+        match task {
+            Task::Index => self.index.as_ref().map_or_else(Vec::new, |task| {
+                let all = std::iter::once(&task.visual_encoder).chain(&task.detector);
+                all.map(String::as_str).collect()
+            }),
+            Task::Search | Task::Assemble => self
+                .search
+                .iter()
+                .map(|task| task.text_encoder.as_str())
+                .collect(),
+            Task::Caption => language(&self.caption),
+            Task::Ask => language(&self.ask),
+        }
+    }
+
     /// The names of the tasks the pack serves.
     pub fn served(&self) -> Vec<&'static str> {
         [

@@ -16,7 +16,8 @@ pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
 pub use manifest::{
-    CaptionMode, FileRef, GroundingSpec, IndexTask, LanguageTask, Manifest, SearchTask, TasksSpec,
+    CaptionMode, FileRef, GroundingSpec, IndexTask, LanguageTask, Manifest, SearchTask, Task,
+    TasksSpec,
 };
 pub(crate) use realign::realign;
 pub use spec::{

@@ -8,6 +8,7 @@ pub mod search;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::budget::{Charge, Owner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ground::{Ground, Grounding, Taxonomy};
 use crate::language::{Generated, LanguageModel, PrefixCache, StopReason};
@@ -48,8 +49,8 @@ pub struct Speech {
     registry: Registry,
     prefixes: PrefixCache,
     /// By decoder and token embedding.
-    models: Mutex<Vec<(ModelKey, LanguageModel)>>,
-    grounding: Mutex<Option<Arc<Grounding>>>,
+    models: Mutex<Vec<(ModelKey, LanguageModel, Charge)>>,
+    grounding: Mutex<Option<(Arc<Grounding>, Charge)>>,
 }
 
 type ModelKey = (String, Option<String>);
@@ -59,7 +60,7 @@ impl Speech {
     pub fn new(registry: &Registry, prefix_bytes: u64) -> Self {
         Self {
             registry: registry.clone(),
-            prefixes: PrefixCache::new(prefix_bytes, registry.ledger()),
+            prefixes: PrefixCache::new(prefix_bytes, registry.governor()),
             models: Mutex::default(),
             grounding: Mutex::default(),
         }
@@ -79,12 +80,15 @@ impl Speech {
     fn model(&self, task: &LanguageTask) -> Result<LanguageModel> {
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (task.language_decoder.clone(), task.token_embedding.clone());
-        if let Some((_, model)) = models.iter().find(|(have, _)| *have == key) {
+        if let Some((_, model, _)) = models.iter().find(|(have, ..)| *have == key) {
             return Ok(model.clone());
         }
         let (decoder, embedding) = (&key.0, key.1.as_deref());
-        let model = LanguageModel::sharing(&self.registry, decoder, embedding, &self.prefixes)?;
-        models.push((key, model.clone()));
+        let owner = Owner::Tables(decoder.clone());
+        let (model, charge) = self.registry.ledger().measure(owner, || {
+            LanguageModel::sharing(&self.registry, decoder, embedding, &self.prefixes)
+        })?;
+        models.push((key, model.clone(), charge));
         Ok(model)
     }
 
@@ -92,11 +96,13 @@ impl Speech {
     fn grounding(&self) -> Result<Arc<Grounding>> {
         let slot = self.grounding.lock();
         let mut slot = slot.unwrap_or_else(PoisonError::into_inner);
-        if let Some(grounding) = &*slot {
+        if let Some((grounding, _)) = &*slot {
             return Ok(grounding.clone());
         }
-        let made = Arc::new(grounding(self.registry.pack())?);
-        Ok(slot.insert(made).clone())
+        let owner = Owner::Tables("grounding".into());
+        let ledger = self.registry.ledger();
+        let (made, charge) = ledger.measure(owner, || grounding(self.registry.pack()))?;
+        Ok(slot.insert((Arc::new(made), charge)).0.clone())
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use atom_core::budget::ledger::Ledger;
+use atom_core::budget::Governor;
 use atom_core::cache;
 use atom_core::control::Control;
 use atom_core::language::{GenerateOptions, Generated, Generation, LanguageModel};
@@ -41,7 +41,12 @@ pub fn registry_of(pack: &Path) -> Registry {
 
 pub fn registry_with(pack: &Path, artifacts: ArtifactCache) -> Registry {
     let pack = Pack::open(pack).expect("pack");
-    Registry::new(Arc::new(pack), environment(), Ledger::new(), artifacts)
+    Registry::new(
+        Arc::new(pack),
+        environment(),
+        &Governor::default(),
+        artifacts,
+    )
 }
 
 /// One registry for the tests of this process, as in the product.

@@ -44,7 +44,7 @@ fn sharing(registry: &Registry, cache: &PrefixCache) -> LanguageModel {
 #[test]
 fn logits_and_texts_are_the_same_with_and_without_the_cache() {
     let registry = registry_of(&cached("packs/reference"));
-    let cache = PrefixCache::new(64 << 20, registry.ledger());
+    let cache = PrefixCache::new(64 << 20, registry.governor());
     let (plain, shared) = (model(), sharing(&registry, &cache));
     let long = SEEN.repeat(20);
     let prompts: &[&[&str]] = &[
@@ -96,7 +96,7 @@ fn logits_and_texts_are_the_same_with_and_without_the_cache() {
 #[test]
 fn the_cache_stays_within_its_bytes_and_forgets_the_oldest() {
     let registry = registry_of(&cached("packs/reference"));
-    let cache = PrefixCache::new(40 * POSITION, registry.ledger());
+    let cache = PrefixCache::new(40 * POSITION, registry.governor());
     let model = sharing(&registry, &cache);
     let begin = |first: u32, length: usize| {
         let parts = [Part::Ids(&[first; 40][..length]), Part::Ids(&[9, 9])];
@@ -126,7 +126,7 @@ fn the_cache_stays_within_its_bytes_and_forgets_the_oldest() {
     assert_eq!(cache.clear(), 0);
     assert!(prefixes(&registry).is_empty());
 
-    let none = PrefixCache::new(0, registry.ledger());
+    let none = PrefixCache::new(0, registry.governor());
     let model = sharing(&registry, &none);
     for _ in 0..2 {
         let parts = [Part::Ids(&[1; 20]), Part::Ids(&[9])];
@@ -138,7 +138,7 @@ fn the_cache_stays_within_its_bytes_and_forgets_the_oldest() {
 #[test]
 fn what_does_not_fit_or_is_cancelled_is_an_error_and_keeps_nothing_wrong() {
     let registry = registry_of(&cached("packs/reference"));
-    let cache = PrefixCache::new(64 << 20, registry.ledger());
+    let cache = PrefixCache::new(64 << 20, registry.governor());
     let model = sharing(&registry, &cache);
     let begin = |parts: &[Part<'_>], control: &Control| {
         let begun = model.begin(parts, 0, control);
@@ -179,7 +179,7 @@ fn a_decoder_of_embeddings_shares_pictures_and_makes_their_rows_once() {
     let dir = dir.path().join("pack");
     foreign(&dir);
     let registry = registry_with(&dir, ArtifactCache::disabled());
-    let cache = PrefixCache::new(64 << 20, registry.ledger());
+    let cache = PrefixCache::new(64 << 20, registry.governor());
     let plain = LanguageModel::new(&registry, "mouth", Some("words")).expect("model");
     let shared = LanguageModel::sharing(&registry, "mouth", Some("words"), &cache).expect("model");
     let picture = |seed: usize| FeatureMap {

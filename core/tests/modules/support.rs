@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use atom_core::budget::Ledger;
+use atom_core::budget::Governor;
 use atom_core::module::{Lease, ModuleStatus, Registry};
 use atom_core::ort::{Environment, EnvironmentOptions, RunArgs, Tensor};
 use atom_core::pack::{ArtifactCache, Pack};
@@ -83,7 +83,7 @@ pub fn registry(dir: &Path, artifacts: ArtifactCache) -> Result<Registry> {
     Ok(Registry::new(
         pack,
         environment()?,
-        Ledger::new(),
+        &Governor::default(),
         artifacts,
     ))
 }

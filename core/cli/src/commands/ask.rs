@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use atom_core::runtime::Task;
 use atom_core::{Error, ErrorKind, Result};
 
 use crate::args::AskArgs;
@@ -21,7 +22,7 @@ pub fn run(session: &mut Session, args: &AskArgs) -> Result<ExitCode> {
         }
     };
     let control = generate::control(&args.generate)?;
-    let features = generate::features(session, file, &args.at, &control)?;
+    let features = generate::features(session, file, &args.at, Task::Ask, &control)?;
     let runtime = session.runtime()?;
     generate::show(session, |on_text| {
         runtime.ask(

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use atom_core::control::Control;
 use atom_core::features::Features;
 use atom_core::index::Access;
+use atom_core::runtime::Task;
 use atom_core::{Error, ErrorKind, Result};
 use atom_media::VideoReader;
 
@@ -26,6 +27,7 @@ pub fn run(session: &mut Session, args: &CaptionArgs) -> Result<ExitCode> {
                 session,
                 args.file.as_deref(),
                 &args.at,
+                Task::Caption,
                 &control,
             )?],
         };
@@ -90,6 +92,8 @@ fn span(
             let mut reader = VideoReader::open(file)?;
             let end = end.min(reader.info().duration_ns);
             let runtime = session.runtime()?;
+            runtime.prefetch(Task::Index);
+            runtime.prefetch(Task::Caption);
             let (steps, length) = (MOST_KEYFRAMES as i64, (end - from).max(0));
             let times = (0..steps).map(|step| from + length * (2 * step + 1) / (2 * steps));
             times

@@ -4,83 +4,10 @@ use std::process::ExitCode;
 
 use atom_core::Result;
 use atom_core::control::Control;
-use serde::Serialize;
+use atom_core::runtime::Status;
 
 use crate::output::{bytes, print_json, print_line, table};
 use crate::session::Session;
-
-#[derive(Serialize)]
-struct Report {
-    version: &'static str,
-    onnxruntime: Library,
-    pack: Pack,
-    modules: Vec<Module>,
-    ledger: Vec<Entry>,
-    prefixes: Prefixes,
-    memory: Memory,
-}
-
-#[derive(Serialize)]
-struct Library {
-    version: String,
-    path: String,
-    threads: usize,
-}
-
-#[derive(Serialize)]
-struct Pack {
-    id: String,
-    version: String,
-    path: String,
-    tasks: Vec<&'static str>,
-}
-
-#[derive(Serialize)]
-struct Module {
-    id: String,
-    kind: &'static str,
-    state: &'static str,
-    loads: u64,
-    runs: u64,
-    /// Anonymous and mapped bytes together.
-    bytes: u64,
-    anon_bytes: u64,
-    mapped_bytes: u64,
-    provider: Option<String>,
-    placement: Option<String>,
-    load_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Entry {
-    owner: String,
-    anon_bytes: u64,
-    mapped_bytes: u64,
-}
-
-/// Beginnings of prompts kept for the next.
-#[derive(Serialize)]
-struct Prefixes {
-    hits: u64,
-    misses: u64,
-    reused_tokens: u64,
-    fed_tokens: u64,
-    evicted: u64,
-    entries: usize,
-    bytes: u64,
-    limit_bytes: u64,
-}
-
-#[derive(Serialize)]
-struct Memory {
-    pss_bytes: u64,
-    pss_anon_bytes: u64,
-    rss_bytes: u64,
-    machine_total_bytes: u64,
-    machine_available_bytes: u64,
-}
 
 pub fn run(session: &mut Session) -> Result<ExitCode> {
     // In a script the runtime has worked already: report it as it is. On its own, load everything first.
@@ -97,75 +24,13 @@ pub fn run(session: &mut Session) -> Result<ExitCode> {
             }
         }
     }
-    let memory = atom_core::os::smaps::process_memory()?;
-    let machine = atom_core::os::memory::machine();
-    let environment = runtime.environment();
-    let prefixes = runtime.prefixes().stats();
-    let report = Report {
-        version: env!("CARGO_PKG_VERSION"),
-        onnxruntime: Library {
-            version: environment.version().to_owned(),
-            path: environment.library().display().to_string(),
-            threads: environment.threads(),
-        },
-        pack: Pack {
-            id: runtime.pack().manifest().id.clone(),
-            version: runtime.pack().manifest().version.clone(),
-            path: runtime.pack().dir().display().to_string(),
-            tasks: runtime.pack().manifest().tasks.served(),
-        },
-        modules: runtime
-            .modules()
-            .into_iter()
-            .map(|status| Module {
-                bytes: status.anon_bytes + status.mapped_bytes,
-                id: status.id,
-                kind: status.kind.name(),
-                state: status.state.name(),
-                loads: status.loads,
-                runs: status.runs,
-                anon_bytes: status.anon_bytes,
-                mapped_bytes: status.mapped_bytes,
-                provider: status.provider,
-                placement: status.placement,
-                load_ms: status.load_ms,
-                error: status.error,
-            })
-            .collect(),
-        ledger: runtime
-            .ledger()
-            .snapshot()
-            .into_iter()
-            .map(|entry| Entry {
-                owner: entry.owner.to_string(),
-                anon_bytes: entry.anon_bytes,
-                mapped_bytes: entry.mapped_bytes,
-            })
-            .collect(),
-        prefixes: Prefixes {
-            hits: prefixes.hits,
-            misses: prefixes.misses,
-            reused_tokens: prefixes.reused_tokens,
-            fed_tokens: prefixes.fed_tokens,
-            evicted: prefixes.evicted,
-            entries: prefixes.entries,
-            bytes: prefixes.bytes,
-            limit_bytes: prefixes.limit_bytes,
-        },
-        memory: Memory {
-            pss_bytes: memory.pss,
-            pss_anon_bytes: memory.pss_anon,
-            rss_bytes: memory.rss,
-            machine_total_bytes: machine.total,
-            machine_available_bytes: machine.available,
-        },
-    };
-    let failed = report.modules.iter().any(|module| module.error.is_some());
+    let status = runtime.status()?;
     if session.global.json {
-        print_json(&report)?;
+        print_json(&status)?;
     } else {
-        print_text(&report)?;
+        print_line(&text(&status))?;
     }
+    let failed = status.modules.iter().any(|module| module.error.is_some());
     Ok(if failed {
         ExitCode::from(4)
     } else {
@@ -173,28 +38,48 @@ pub fn run(session: &mut Session) -> Result<ExitCode> {
     })
 }
 
-fn print_text(report: &Report) -> Result<()> {
-    print_line(&format!(
-        "  atom {} · ONNX Runtime {} ({}, {} threads)",
-        report.version,
-        report.onnxruntime.version,
-        report.onnxruntime.path,
-        report.onnxruntime.threads
-    ))?;
-    print_line(&format!(
-        "  pack {} {} serves {} ({})",
-        report.pack.id,
-        report.pack.version,
-        report.pack.tasks.join(", "),
-        report.pack.path
-    ))?;
-    let rows: Vec<_> = report
+/// The report for people; `atom top` shows the same.
+pub fn text(status: &Status) -> String {
+    let mut lines = vec![
+        format!(
+            "  atom {} · ONNX Runtime {} ({}, {} threads)",
+            status.version,
+            status.onnxruntime.version,
+            status.onnxruntime.path,
+            status.onnxruntime.threads
+        ),
+        format!(
+            "  pack {} {} serves {} ({})",
+            status.pack.id,
+            status.pack.version,
+            status.pack.tasks.join(", "),
+            status.pack.path
+        ),
+        modules(status),
+    ];
+    for module in &status.modules {
+        if let Some(error) = &module.error {
+            lines.push(format!("  {}: {error}", module.id));
+        }
+    }
+    lines.extend(memory(status));
+    for source in &status.pressure.sources {
+        lines.push(format!(
+            "  pressure {:<12} {:<9} {}",
+            source.name, source.level, source.why
+        ));
+    }
+    lines.join("\n")
+}
+
+fn modules(status: &Status) -> String {
+    let rows: Vec<_> = status
         .modules
         .iter()
         .map(|module| {
             vec![
                 module.id.clone(),
-                module.state.to_owned(),
+                module.state.clone(),
                 module.loads.to_string(),
                 module.runs.to_string(),
                 bytes(module.anon_bytes),
@@ -216,17 +101,64 @@ fn print_text(report: &Report) -> Result<()> {
         "load",
         "placement",
     ];
-    print_line(&table(&head, &rows, &[2, 3, 4, 5, 6]))?;
-    for module in &report.modules {
-        if let Some(error) = &module.error {
-            print_line(&format!("  {}: {error}", module.id))?;
+    table(&head, &rows, &[2, 3, 4, 5, 6])
+}
+
+/// The ledger's figures beside the kernel's.
+fn memory(status: &Status) -> Vec<String> {
+    let memory = &status.memory;
+    let mut lines = Vec::new();
+    for entry in &status.ledger {
+        let of_module = entry.owner.starts_with("module ");
+        if !of_module && entry.anon_bytes + entry.mapped_bytes > 0 {
+            lines.push(format!(
+                "  {:<28} {} anonymous, {} mapped",
+                entry.owner,
+                bytes(entry.anon_bytes),
+                bytes(entry.mapped_bytes)
+            ));
         }
     }
-    print_line(&format!(
+    let budget = memory.budget_bytes.map_or_else(
+        || "no budget".to_owned(),
+        |budget| format!("of {}", bytes(budget)),
+    );
+    lines.push(format!(
+        "  ledger: {} anonymous {budget}, {} mapped · the program's own {}",
+        bytes(memory.ledger_anon_bytes),
+        bytes(memory.ledger_mapped_bytes),
+        bytes(memory.program_anon_bytes)
+    ));
+    lines.push(format!(
         "  process: {} PSS, {} of it anonymous · machine: {} of {} available",
-        bytes(report.memory.pss_bytes),
-        bytes(report.memory.pss_anon_bytes),
-        bytes(report.memory.machine_available_bytes),
-        bytes(report.memory.machine_total_bytes)
-    ))
+        bytes(memory.pss_bytes),
+        bytes(memory.pss_anon_bytes),
+        bytes(memory.machine_available_bytes),
+        bytes(memory.machine_total_bytes)
+    ));
+    if let Some(group) = &memory.cgroup {
+        let limit = group.limit_bytes.map_or_else(
+            || "no limit".to_owned(),
+            |limit| format!("limit {}", bytes(limit)),
+        );
+        lines.push(format!(
+            "  cgroup: {} charged, {} of it anonymous, {limit} ({})",
+            bytes(group.charge_bytes),
+            bytes(group.anon_bytes),
+            group.name
+        ));
+    }
+    let counters = &status.counters;
+    lines.push(format!(
+        "  pressure {} · loaded {} (again {}, at once {}) · shrunk {} · parked {} · released {} · refused {}",
+        status.pressure.level,
+        counters.loaded,
+        counters.reloaded,
+        counters.thrashed,
+        counters.shrunk,
+        counters.parked,
+        counters.released,
+        counters.refused
+    ));
+    lines
 }

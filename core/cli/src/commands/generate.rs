@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use atom_core::control::{Control, Priority};
 use atom_core::features::Features;
 use atom_core::index::{SegmentId, Store};
+use atom_core::runtime::Task;
 use atom_core::task::Statement;
 use atom_core::{Error, ErrorKind, Result};
 use atom_media::VideoReader;
@@ -41,6 +42,7 @@ pub fn features(
     session: &mut Session,
     file: Option<&Path>,
     at: &At,
+    task: Task,
     control: &Control,
 ) -> Result<Features> {
     let ns = nanoseconds("--at", at.at)?;
@@ -51,8 +53,12 @@ pub fn features(
         }
         (Some(file), None) => {
             let mut reader = VideoReader::open(file)?;
+            let runtime = session.runtime()?;
+            // Loaded while the video is read and the encoders run.
+            runtime.prefetch(Task::Index);
+            runtime.prefetch(task);
             let frame = reader.frame_at(ns)?;
-            session.runtime()?.observe(&frame.as_frame()?, control)
+            runtime.observe(&frame.as_frame()?, control)
         }
         _ => Err(which()),
     }

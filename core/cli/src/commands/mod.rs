@@ -11,6 +11,7 @@ mod index;
 mod pack;
 mod run;
 mod search;
+mod top;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ pub fn dispatch(session: &mut Session, command: Command) -> Result<ExitCode> {
         Command::Assemble(args) => assemble::run(session, &args),
         Command::Frames(args) => frames::run(session, &args),
         Command::Doctor => doctor::run(session),
+        Command::Top(args) => top::run(session, &args),
         Command::Run(args) => run::run(session, &args),
         Command::Bench { command } => bench::run(session, &command),
     }

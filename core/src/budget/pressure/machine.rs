@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn what_is_left_decides() {
         let mut source = MachineSource::new(MachineShares::default());
-        let mut judge = |available| {
+        let judge = |available| {
             source.judge(MachineMemory {
                 total: 2_000_000_000,
                 available,

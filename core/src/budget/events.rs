@@ -1,0 +1,258 @@
+//! What the governor and the registry did: counted, logged, and the latest kept.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::ledger::{Owner, megabytes};
+use super::reclaim::Action;
+
+/// Events that are kept for who asks later.
+const KEPT: usize = 256;
+
+/// After being evicted for so short a time a reload counts as thrash.
+pub const THRASH_WITHIN: Duration = Duration::from_secs(2);
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// A module was loaded.
+    Loaded {
+        /// Which.
+        owner: Owner,
+        /// How long it took, in milliseconds.
+        ms: f64,
+        /// Anonymous bytes it took.
+        anon_bytes: u64,
+        /// Bytes of files it has mapped.
+        mapped_bytes: u64,
+        /// How long before it had been evicted, if it had been.
+        evicted_before: Option<Duration>,
+    },
+    /// Something was given up.
+    Evicted {
+        /// Whose.
+        owner: Owner,
+        /// How.
+        action: Action,
+        /// Anonymous and mapped bytes it was thought to give back.
+        asked: (u64, u64),
+        /// What came back: anonymous bytes by the ledger, mapped ones by the kernel's count.
+        returned: (u64, u64),
+    },
+    /// The level of memory pressure changed.
+    Pressure {
+        /// "none", "low" or "critical".
+        level: &'static str,
+        /// Which source says so, and why.
+        reason: String,
+    },
+    /// Something did not fit the budget.
+    Refused {
+        /// Who asked.
+        owner: Owner,
+        /// For how many anonymous bytes.
+        bytes: u64,
+    },
+}
+
+impl What {
+    /// The name in reports: loaded, parked, released, shrunk, pressure, refused.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Loaded { .. } => "loaded",
+            Self::Evicted { action, .. } => match action {
+                Action::Shrink => "shrunk",
+                Action::Park => "parked",
+                Action::Release => "released",
+            },
+            Self::Pressure { .. } => "pressure",
+            Self::Refused { .. } => "refused",
+        }
+    }
+
+    /// What it is about: a module's id, another owner's name; empty for pressure.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::Loaded { owner, .. }
+            | Self::Evicted { owner, .. }
+            | Self::Refused { owner, .. } => match owner {
+                Owner::Module(id) => id.clone(),
+                other => other.to_string(),
+            },
+            Self::Pressure { .. } => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loaded {
+                owner,
+                ms,
+                anon_bytes,
+                mapped_bytes,
+                evicted_before,
+            } => {
+                let (anon, mapped) = (megabytes(*anon_bytes), megabytes(*mapped_bytes));
+                write!(
+                    f,
+                    "{owner} loaded in {ms:.0} ms: {anon} anonymous, {mapped} mapped"
+                )?;
+                match evicted_before {
+                    Some(before) => write!(f, "; evicted {} ms before", before.as_millis()),
+                    None => Ok(()),
+                }
+            }
+            Self::Evicted {
+                owner,
+                asked,
+                returned,
+                ..
+            } => write!(
+                f,
+                "{owner} {}: {} of {} anonymous and {} of {} mapped came back",
+                self.name(),
+                megabytes(returned.0),
+                megabytes(asked.0),
+                megabytes(returned.1),
+                megabytes(asked.1)
+            ),
+            Self::Pressure { level, reason } => write!(f, "memory pressure {level}: {reason}"),
+            Self::Refused { owner, bytes } => {
+                write!(f, "{owner} was refused {}", megabytes(*bytes))
+            }
+        }
+    }
+}
+
+/// An event and its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// 1 for the first; without gaps.
+    pub number: u64,
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub what: What,
+}
+
+/// How often what happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Loads of modules.
+    pub loaded: u64,
+    /// Of these, of what had been evicted before.
+    pub reloaded: u64,
+    /// Of these, within [`THRASH_WITHIN`] of the eviction.
+    pub thrashed: u64,
+    /// Arenas and caches shrunk.
+    pub shrunk: u64,
+    /// Modules parked.
+    pub parked: u64,
+    /// Modules released to make room, or because they were idle.
+    pub released: u64,
+    /// Changes of the pressure level.
+    pub pressure: u64,
+    /// Requests that did not fit the budget.
+    pub refused: u64,
+    /// Anonymous bytes that evictions gave back, by the ledger.
+    pub anon_returned_bytes: u64,
+    /// Mapped bytes that evictions gave back, by the kernel's count.
+    pub mapped_returned_bytes: u64,
+}
+
+type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
+
+#[derive(Default)]
+struct State {
+    last: u64,
+    kept: VecDeque<Event>,
+    counters: Counters,
+    listener: Option<Listener>,
+}
+
+/// The events of one runtime. Clones share them; thread-safe.
+#[derive(Clone, Default)]
+pub struct Events(Arc<Mutex<State>>);
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Events").field(&self.counters()).finish()
+    }
+}
+
+impl Events {
+    /// Adds one: counted, kept, logged, and told to the listener on this thread.
+    pub fn add(&self, what: What) {
+        match &what {
+            What::Refused { .. } | What::Pressure { .. } => log::warn!("{what}"),
+            _ => log::info!("{what}"),
+        }
+        let mut state = self.lock();
+        state.last += 1;
+        let event = Event {
+            number: state.last,
+            at: Instant::now(),
+            what,
+        };
+        count(&mut state.counters, &event.what);
+        if state.kept.len() == KEPT {
+            state.kept.pop_front();
+        }
+        state.kept.push_back(event.clone());
+        let listener = state.listener.clone();
+        drop(state);
+        if let Some(listener) = listener {
+            listener(&event);
+        }
+    }
+
+    /// Events after number `after`, oldest first; those longer ago than the last 256 are gone.
+    pub fn since(&self, after: u64) -> Vec<Event> {
+        let state = self.lock();
+        let kept = state.kept.iter();
+        kept.filter(|event| event.number > after).cloned().collect()
+    }
+
+    /// How often what happened so far.
+    pub fn counters(&self) -> Counters {
+        self.lock().counters
+    }
+
+    /// Has `listener` called with every event from now on, on the thread where it happens; it must be quick and must not
+    /// use the runtime. `None` ends it.
+    pub fn listen(&self, listener: Option<Listener>) {
+        self.lock().listener = listener;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count(counters: &mut Counters, what: &What) {
+    match what {
+        What::Loaded { evicted_before, .. } => {
+            counters.loaded += 1;
+            counters.reloaded += u64::from(evicted_before.is_some());
+            let soon = evicted_before.is_some_and(|before| before < THRASH_WITHIN);
+            counters.thrashed += u64::from(soon);
+        }
+        What::Evicted {
+            action, returned, ..
+        } => {
+            match action {
+                Action::Shrink => counters.shrunk += 1,
+                Action::Park => counters.parked += 1,
+                Action::Release => counters.released += 1,
+            }
+            counters.anon_returned_bytes += returned.0;
+            counters.mapped_returned_bytes += returned.1;
+        }
+        What::Pressure { .. } => counters.pressure += 1,
+        What::Refused { .. } => counters.refused += 1,
+    }
+}

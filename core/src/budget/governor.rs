@@ -1,0 +1,241 @@
+//! The governor: decides what goes when memory is short.
+//!
+//! It is asked in two ways. The ledger asks for anonymous bytes before somebody allocates them ([`MakeRoom`]); the kernel, or
+//! the application, says that the machine is short ([`Governor::relieve`]). Either way it collects offers from whoever holds
+//! memory, and takes the least worth first.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::events::{Events, What};
+use super::ledger::Ledger;
+use super::policy::{Age, worth};
+use super::pressure::Level;
+use super::reclaim::{Action, MakeRoom, Need, Offer, Reclaim, Room};
+
+/// What was used within this time is not parked at low pressure.
+const IN_USE: Duration = Duration::from_secs(1);
+
+/// When unused modules are given up without any pressure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Idle {
+    /// Parked after so long without use; `None`: never.
+    pub park_after: Option<Duration>,
+    /// Released after so long without use; `None`: never.
+    pub release_after: Option<Duration>,
+}
+
+struct Inner {
+    ledger: Ledger,
+    events: Events,
+    age: Age,
+    holders: Mutex<Vec<Weak<dyn Reclaim>>>,
+    /// One eviction at a time: two that need room would each evict for both.
+    turn: Mutex<()>,
+}
+
+/// Decides what goes when memory is short. Clones share it; thread-safe. Holds those it evicts from only weakly.
+#[derive(Clone)]
+pub struct Governor(Arc<Inner>);
+
+impl fmt::Debug for Governor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Governor")
+            .field("ledger", &self.0.ledger)
+            .field("events", &self.0.events)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Governor {
+    /// With a ledger of its own, without a budget.
+    fn default() -> Self {
+        Self::new(&Ledger::new())
+    }
+}
+
+impl Governor {
+    /// A governor that `ledger` asks for room as long as it exists.
+    pub fn new(ledger: &Ledger) -> Self {
+        let inner = Arc::new(Inner {
+            ledger: ledger.clone(),
+            events: Events::default(),
+            age: Age::default(),
+            holders: Mutex::default(),
+            turn: Mutex::default(),
+        });
+        let asked: Weak<dyn MakeRoom> = Arc::<Inner>::downgrade(&inner);
+        ledger.set_make_room(asked);
+        Self(inner)
+    }
+
+    /// Adds somebody who can give memory back, until it is dropped.
+    pub fn watch(&self, holder: Weak<dyn Reclaim>) {
+        lock(&self.0.holders).push(holder);
+    }
+
+    /// What it did.
+    pub fn events(&self) -> &Events {
+        &self.0.events
+    }
+
+    /// How far eviction has come; holders note it at each use.
+    pub fn age(&self) -> &Age {
+        &self.0.age
+    }
+
+    /// The ledger it keeps within the budget.
+    pub fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
+    /// Gives memory back to the machine. At [`Level::Low`] caches and arenas are shrunk and what has not just been used is
+    /// parked; at [`Level::Critical`] everything idle is released and what is in use is parked. `at_most`: stop after so many
+    /// bytes; `None`: all that the level allows. The bytes that came back.
+    pub fn relieve(&self, level: Level, at_most: Option<u64>) -> u64 {
+        self.relieve_unused(level, at_most, Duration::ZERO)
+    }
+
+    /// As [`relieve`](Self::relieve), while pressure goes on: what has just been used again stays, or it would be loaded for
+    /// every use.
+    pub fn relieve_again(&self, level: Level) -> u64 {
+        self.relieve_unused(level, None, IN_USE)
+    }
+
+    fn relieve_unused(&self, level: Level, at_most: Option<u64>, unused: Duration) -> u64 {
+        if level == Level::None {
+            return 0;
+        }
+        let _turn = lock(&self.0.turn);
+        let now = Instant::now();
+        let mut offers = self.0.offers();
+        offers.retain(|offer| match (level, offer.action) {
+            _ if now.duration_since(offer.last_used) < unused => false,
+            (_, Action::Shrink) => true,
+            (Level::Critical, Action::Park) => true,
+            (Level::Critical, Action::Release) => !offer.held,
+            (_, Action::Park) => !offer.held && now.duration_since(offer.last_used) >= IN_USE,
+            (_, Action::Release) => false,
+        });
+        let bytes = |offer: &Offer| offer.anon_bytes + offer.mapped_bytes;
+        self.0.rank(&mut offers, bytes);
+        let mut given = 0;
+        for offer in &offers {
+            if at_most.is_some_and(|at_most| given >= at_most) {
+                break;
+            }
+            given += self.0.take(offer, bytes(offer)).map_or(0, |(a, m)| a + m);
+        }
+        given
+    }
+
+    /// Gives up what has not been used for longer than `idle` says.
+    pub fn tidy(&self, idle: &Idle) {
+        let _turn = lock(&self.0.turn);
+        let now = Instant::now();
+        for offer in self.0.offers() {
+            let after = match offer.action {
+                Action::Shrink => continue,
+                Action::Park => idle.park_after,
+                Action::Release => idle.release_after,
+            };
+            let unused = now.duration_since(offer.last_used);
+            if !offer.held && after.is_some_and(|after| unused >= after) {
+                self.0.take(&offer, 0);
+            }
+        }
+    }
+
+    /// Releases everything that is idle; the anonymous bytes that came back by the ledger.
+    pub fn release_all(&self) -> u64 {
+        self.relieve(Level::Critical, None)
+    }
+}
+
+impl Inner {
+    fn offers(&self) -> Vec<Offer> {
+        self.holders()
+            .iter()
+            .flat_map(|holder| holder.offers())
+            .collect()
+    }
+
+    fn holders(&self) -> Vec<Arc<dyn Reclaim>> {
+        let mut holders = lock(&self.holders);
+        holders.retain(|holder| holder.strong_count() > 0);
+        holders.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The least worth first.
+    fn rank(&self, offers: &mut [Offer], bytes: impl Fn(&Offer) -> u64) {
+        offers.sort_by(|a, b| worth(a, bytes(a)).total_cmp(&worth(b, bytes(b))));
+    }
+
+    /// Gives up `offer`; the (anonymous, mapped) bytes that came back.
+    fn take(&self, offer: &Offer, bytes: u64) -> Option<(u64, u64)> {
+        let holders = self.holders();
+        let given = holders.iter().find_map(|holder| holder.give_up(offer))?;
+        if bytes > 0 {
+            self.age.reach(worth(offer, bytes));
+        }
+        let returned = (given.anon_bytes, given.mapped_bytes);
+        self.events.add(What::Evicted {
+            owner: offer.owner.clone(),
+            action: offer.action,
+            asked: (offer.anon_bytes, offer.mapped_bytes),
+            returned,
+        });
+        Some(returned)
+    }
+}
+
+impl MakeRoom for Inner {
+    fn make_room(&self, need: &Need) -> Room {
+        let _turn = lock(&self.turn);
+        let mut offers = self.offers();
+        offers.retain(|offer| offer.anon_bytes > 0);
+        self.rank(&mut offers, |offer| offer.anon_bytes);
+        let mut room = Room {
+            loading: self.holders().iter().map(|holder| holder.loading()).sum(),
+            ..Room::default()
+        };
+        for offer in offers.iter().filter(|offer| !offer.held) {
+            if room.given >= need.anon_bytes {
+                return room;
+            }
+            if let Some((anon, _)) = self.take(offer, offer.anon_bytes) {
+                room.given += anon;
+            }
+        }
+        let held = offers
+            .iter()
+            .filter(|offer| offer.held && offer.action == Action::Release);
+        room.held = held
+            .map(|offer| (offer.owner.clone(), offer.anon_bytes))
+            .collect();
+        if need.drain {
+            let mut wanted = need.anon_bytes.saturating_sub(room.given);
+            for (owner, bytes) in &room.held {
+                if wanted == 0 {
+                    break;
+                }
+                for holder in self.holders() {
+                    holder.drain(owner);
+                }
+                wanted = wanted.saturating_sub(*bytes);
+            }
+        }
+        room
+    }
+
+    fn relent(&self) {
+        for holder in self.holders() {
+            holder.relent();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,104 @@
+//! What a module was measured to cost: remembered between processes, so that the first load of a process can be admitted.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::os::file;
+
+/// Growth of the arena below this is not worth writing down.
+const NOTABLE: u64 = 1 << 20;
+
+/// Thread-safe.
+#[derive(Debug, Default)]
+pub(super) struct Cost {
+    /// Anonymous bytes of the session before it runs; `u64::MAX`: not known.
+    anon: AtomicU64,
+    /// The most its arena had after a run.
+    arena: AtomicU64,
+    /// Microseconds of the last load.
+    load_us: AtomicU64,
+    /// Where it is written down, and the arena as it was then.
+    file: Mutex<Option<(PathBuf, u64)>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    anon_bytes: u64,
+    arena_bytes: u64,
+    load_us: u64,
+}
+
+impl Cost {
+    /// What is known from earlier processes is in `file`. A tenth of an arena is forgotten each time, so that what was once
+    /// needed (by another build, a larger input) is not asked for for ever.
+    pub(super) fn new(file: Option<PathBuf>) -> Self {
+        let record = file
+            .as_ref()
+            .and_then(|file| fs::read(file).ok())
+            // Unreadable is unknown.
+            .and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+        let known = record.as_ref();
+        let arena = known.map_or(0, |known| known.arena_bytes / 10 * 9);
+        Self {
+            anon: AtomicU64::new(known.map_or(u64::MAX, |known| known.anon_bytes)),
+            arena: AtomicU64::new(arena),
+            load_us: AtomicU64::new(known.map_or(0, |known| known.load_us)),
+            file: Mutex::new(file.map(|file| (file, arena))),
+        }
+    }
+
+    /// Anonymous bytes of the session before it runs, if it was ever loaded.
+    pub(super) fn anon(&self) -> Option<u64> {
+        Some(self.anon.load(Ordering::Relaxed)).filter(|&anon| anon != u64::MAX)
+    }
+
+    /// The most its arena had after a run; 0 before the first.
+    pub(super) fn arena(&self) -> u64 {
+        self.arena.load(Ordering::Relaxed)
+    }
+
+    /// A load took `ms` and left `anon` anonymous bytes.
+    pub(super) fn loaded(&self, anon: u64, ms: f64) {
+        let first = self.anon.swap(anon, Ordering::Relaxed) == u64::MAX;
+        self.load_us.store((ms * 1e3) as u64, Ordering::Relaxed);
+        if first {
+            self.write();
+        }
+    }
+
+    /// After a run the arena had `arena` bytes.
+    pub(super) fn ran(&self, arena: u64) {
+        let before = self.arena.fetch_max(arena, Ordering::Relaxed);
+        if arena > before {
+            self.write();
+        }
+    }
+
+    fn write(&self) {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((path, written)) = &mut *file else {
+            return;
+        };
+        let arena = self.arena();
+        if path.exists() && arena < *written + NOTABLE {
+            return;
+        }
+        let record = Record {
+            anon_bytes: self.anon().unwrap_or(0),
+            arena_bytes: arena,
+            load_us: self.load_us.load(Ordering::Relaxed),
+        };
+        let text = serde_json::to_vec(&record).unwrap_or_default();
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+        let made = made.map_err(|e| crate::Error::io(path.display(), &e));
+        if let Err(e) = made.and_then(|()| file::atomic_write(path, &text)) {
+            // Costs the next process one guess.
+            log::debug!("what a module costs cannot be written down: {e}");
+        }
+        *written = arena;
+    }
+}

@@ -1,0 +1,111 @@
+//! What the registry can give back when memory is short.
+
+use super::registry::Inner;
+use super::usage::Keep;
+use crate::budget::{Action, Given, Offer, Owner, Reclaim};
+use crate::os::memory;
+
+/// Arenas with less to spare are not worth a look.
+const NOTABLE: u64 = 1 << 20;
+
+/// Milliseconds to have a megabyte of an arena again: the kernel zeroes its pages.
+const SHRUNK_MS_PER_MB: f64 = 0.25;
+
+/// Milliseconds to have a megabyte of weights again: a read from flash, or a fault where it is still cached.
+const PARKED_MS_PER_MB: f64 = 1.0;
+
+impl Reclaim for Inner {
+    fn offers(&self) -> Vec<Offer> {
+        let mut offers = Vec::new();
+        for place in &self.places {
+            let Some(held) = place.slot.peek() else {
+                continue;
+            };
+            if place.usage.keep() == Keep::Pinned {
+                continue;
+            }
+            let resident = &held.value;
+            let (anon, _) = resident.charge.bytes();
+            let offer = Offer {
+                owner: Owner::Module(place.id.to_string()),
+                action: Action::Release,
+                anon_bytes: anon,
+                // The session's files stay cached by the kernel; parking gives those up.
+                mapped_bytes: 0,
+                cost_ms: resident.load_ms,
+                uses: place.usage.uses(),
+                credit: place.usage.credit(),
+                last_used: place.usage.last_used(),
+                weight: place.usage.weight(),
+                held: held.leased() > 0,
+            };
+            let slack = resident.slack();
+            if slack >= NOTABLE {
+                offers.push(Offer {
+                    action: Action::Shrink,
+                    anon_bytes: slack,
+                    cost_ms: slack as f64 / 1e6 * SHRUNK_MS_PER_MB,
+                    // Free blocks are nobody's, also while the session is leased.
+                    held: false,
+                    ..offer.clone()
+                });
+            }
+            let parkable = resident.parkable();
+            if parkable > 0 {
+                offers.push(Offer {
+                    action: Action::Park,
+                    anon_bytes: 0,
+                    mapped_bytes: parkable,
+                    cost_ms: parkable as f64 / 1e6 * PARKED_MS_PER_MB,
+                    ..offer.clone()
+                });
+            }
+            offers.push(offer);
+        }
+        offers
+    }
+
+    fn give_up(&self, offer: &Offer) -> Option<Given> {
+        let Owner::Module(id) = &offer.owner else {
+            return None;
+        };
+        let place = &self.places[*self.by_id.get(id)?];
+        let mut given = Given::default();
+        match offer.action {
+            Action::Shrink => {
+                given.anon_bytes = place.slot.peek()?.value.shrink()?;
+                memory::trim();
+            }
+            Action::Park => {
+                let held = place.slot.peek()?;
+                match held.value.park() {
+                    Ok(bytes) => given.mapped_bytes = bytes,
+                    Err(e) => {
+                        log::warn!("module {id} cannot be parked: {e}");
+                        return None;
+                    }
+                }
+            }
+            Action::Release => given.anon_bytes = place.release_idle()?,
+        }
+        Some(given)
+    }
+
+    fn loading(&self) -> u64 {
+        self.places.iter().map(|place| place.loading()).sum()
+    }
+
+    fn drain(&self, owner: &Owner) {
+        if let Owner::Module(id) = owner
+            && let Some(&index) = self.by_id.get(id)
+        {
+            self.places[index].slot.drain();
+        }
+    }
+
+    fn relent(&self) {
+        for place in &self.places {
+            place.slot.relent();
+        }
+    }
+}

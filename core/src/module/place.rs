@@ -1,0 +1,74 @@
+//! A module's place: its slot, and what is known of it whether it is loaded or not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::cost::Cost;
+use super::resident::Resident;
+use super::slot::Slot;
+use super::usage::Usage;
+use crate::budget::policy::Age;
+use crate::os::memory;
+use crate::os::stamp::FileStamp;
+
+/// Of a module's files: whether they are what they were.
+pub(super) type Stamps = Vec<Option<FileStamp>>;
+
+pub(super) struct Place {
+    pub(super) id: Arc<str>,
+    pub(super) slot: Slot<Resident, Stamps>,
+    pub(super) usage: Usage,
+    pub(super) cost: Cost,
+    pub(super) loads: AtomicU64,
+    pub(super) runs: AtomicU64,
+    /// Anonymous bytes a load under way was admitted for.
+    loading: AtomicU64,
+}
+
+impl Place {
+    pub(super) fn new(id: &str, age: &Age, cost: Cost) -> Self {
+        Self {
+            id: id.into(),
+            slot: Slot::new(),
+            usage: Usage::new(age),
+            cost,
+            loads: AtomicU64::new(0),
+            runs: AtomicU64::new(0),
+            loading: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn loading(&self) -> u64 {
+        self.loading.load(Ordering::Relaxed)
+    }
+
+    /// Says, until the guard is dropped, that a load admitted for `bytes` is under way.
+    pub(super) fn load_under_way(&self, bytes: u64) -> Underway<'_> {
+        self.loading.store(bytes, Ordering::Relaxed);
+        Underway(self)
+    }
+
+    /// Drops the session if nobody leases it, and gives its memory back to the kernel; the anonymous bytes it was charged
+    /// with.
+    pub(super) fn release_idle(&self) -> Option<u64> {
+        let charged = AtomicU64::new(0);
+        let last = |resident: &Resident| {
+            charged.store(resident.charge.bytes().0, Ordering::Relaxed);
+        };
+        if !self.slot.release_idle(&last) {
+            return None;
+        }
+        self.usage.evicted();
+        memory::trim();
+        Some(charged.into_inner())
+    }
+}
+
+/// Ends what [`Place::load_under_way`] said.
+pub(super) struct Underway<'a>(&'a Place);
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.0.loading.store(0, Ordering::Relaxed);
+    }
+}

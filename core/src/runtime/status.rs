@@ -1,0 +1,385 @@
+//! The state of a runtime as one document: what `atom doctor --json`, `atom top` and `atom_runtime_status_json` show.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::Runtime;
+use crate::budget::pressure::Reading;
+use crate::error::{Error, ErrorKind, Result};
+use crate::os::cgroup::CgroupFs;
+use crate::os::{file, memory, smaps};
+
+/// Events that are shown.
+const SHOWN: usize = 32;
+
+/// All of it, as of one moment. The names are stable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Atom's.
+    pub version: String,
+    /// ONNX Runtime as the process loaded it.
+    pub onnxruntime: Library,
+    /// The pack.
+    pub pack: Pack,
+    /// Its modules, in the manifest's order.
+    pub modules: Vec<Module>,
+    /// Who owns which bytes.
+    pub ledger: Vec<Entry>,
+    /// Beginnings of prompts kept for the next.
+    pub prefixes: Prefixes,
+    /// The kernel's figures beside the ledger's.
+    pub memory: Memory,
+    /// How short memory is.
+    pub pressure: Pressure,
+    /// How often what happened.
+    pub counters: Counters,
+    /// What happened last, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// A native library.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Library {
+    /// What it calls itself.
+    pub version: String,
+    /// Its file.
+    pub path: String,
+    /// Threads that sessions share.
+    pub threads: usize,
+}
+
+/// An opened pack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pack {
+    /// Its id.
+    pub id: String,
+    /// Its version.
+    pub version: String,
+    /// Its folder.
+    pub path: String,
+    /// The tasks it serves.
+    pub tasks: Vec<String>,
+}
+
+/// A module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Module {
+    /// Its id.
+    pub id: String,
+    /// What it is.
+    pub kind: String,
+    /// cold, loading, resident, parked or failed.
+    pub state: String,
+    /// Times it was loaded.
+    pub loads: u64,
+    /// Times it ran.
+    pub runs: u64,
+    /// Leases now.
+    pub leases: usize,
+    /// Anonymous and mapped bytes together.
+    pub bytes: u64,
+    /// Anonymous bytes.
+    pub anon_bytes: u64,
+    /// Bytes of files it maps.
+    pub mapped_bytes: u64,
+    /// The provider asked for.
+    pub provider: Option<String>,
+    /// Where its nodes run.
+    pub placement: Option<String>,
+    /// Milliseconds of the last load.
+    pub load_ms: Option<f64>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+}
+
+/// A charge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What for.
+    pub owner: String,
+    /// Anonymous bytes.
+    pub anon_bytes: u64,
+    /// Bytes of files mapped.
+    pub mapped_bytes: u64,
+}
+
+/// The cache of beginnings of prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prefixes {
+    /// Prompts that began with a kept one.
+    pub hits: u64,
+    /// Prompts that did not.
+    pub misses: u64,
+    /// Positions that were taken over.
+    pub reused_tokens: u64,
+    /// Positions that went through the decoder.
+    pub fed_tokens: u64,
+    /// Beginnings given up.
+    pub evicted: u64,
+    /// Beginnings held.
+    pub entries: usize,
+    /// Bytes they take.
+    pub bytes: u64,
+    /// Bytes they may take.
+    pub limit_bytes: u64,
+}
+
+/// Memory, in bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Proportional set size of the process.
+    pub pss_bytes: u64,
+    /// Its anonymous part.
+    pub pss_anon_bytes: u64,
+    /// Resident set size.
+    pub rss_bytes: u64,
+    /// Of the machine.
+    pub machine_total_bytes: u64,
+    /// What new work can have.
+    pub machine_available_bytes: u64,
+    /// Anonymous bytes on the ledger.
+    pub ledger_anon_bytes: u64,
+    /// Mapped bytes on the ledger.
+    pub ledger_mapped_bytes: u64,
+    /// Anonymous bytes the process had when the runtime was opened: the program's own.
+    pub program_anon_bytes: u64,
+    /// The most anonymous bytes the ledger may come to; absent: no bound.
+    pub budget_bytes: Option<u64>,
+    /// The process's memory cgroup, if it is in one that can be read.
+    pub cgroup: Option<Cgroup>,
+}
+
+/// A memory cgroup, in bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// Its name.
+    pub name: String,
+    /// The tightest limit of it and what is above it.
+    pub limit_bytes: Option<u64>,
+    /// Its charge.
+    pub charge_bytes: u64,
+    /// Anonymous memory in it.
+    pub anon_bytes: u64,
+    /// Page cache in it.
+    pub file_bytes: u64,
+}
+
+/// Memory pressure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// none, low or critical.
+    pub level: String,
+    /// Who is asked.
+    pub sources: Vec<Source>,
+}
+
+/// One who sees pressure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// none, low, critical or absent.
+    pub level: String,
+    /// The figures behind it, or why it sees nothing.
+    pub why: String,
+}
+
+/// How often what happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Loads.
+    pub loaded: u64,
+    /// Of these, after an eviction.
+    pub reloaded: u64,
+    /// Of these, within two seconds of it.
+    pub thrashed: u64,
+    /// Arenas and caches shrunk.
+    pub shrunk: u64,
+    /// Modules parked.
+    pub parked: u64,
+    /// Modules released.
+    pub released: u64,
+    /// Changes of pressure.
+    pub pressure: u64,
+    /// Requests refused.
+    pub refused: u64,
+    /// Anonymous bytes that evictions gave back.
+    pub anon_returned_bytes: u64,
+    /// Mapped bytes that evictions gave back.
+    pub mapped_returned_bytes: u64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number.
+    pub number: u64,
+    /// How long ago, in seconds.
+    pub ago_s: f64,
+    /// loaded, parked, released, shrunk, pressure or refused.
+    pub event: String,
+    /// The module or other owner; empty for pressure.
+    pub subject: String,
+    /// All of it, for people.
+    pub text: String,
+}
+
+impl Status {
+    pub(super) fn of(runtime: &Runtime) -> Result<Self> {
+        let environment = runtime.environment();
+        let manifest = runtime.pack().manifest();
+        let modules = runtime.modules().into_iter().map(|module| Module {
+            id: module.id,
+            kind: module.kind.name().to_owned(),
+            state: module.state.name().to_owned(),
+            loads: module.loads,
+            runs: module.runs,
+            leases: module.leases,
+            bytes: module.anon_bytes + module.mapped_bytes,
+            anon_bytes: module.anon_bytes,
+            mapped_bytes: module.mapped_bytes,
+            provider: module.provider,
+            placement: module.placement,
+            load_ms: module.load_ms,
+            error: module.error,
+        });
+        let ledger = runtime.ledger().snapshot().into_iter();
+        let ledger = ledger.map(|entry| Entry {
+            owner: entry.owner.to_string(),
+            anon_bytes: entry.anon_bytes,
+            mapped_bytes: entry.mapped_bytes,
+        });
+        let prefixes = runtime.prefixes().stats();
+        let pressure = runtime.pressure();
+        Ok(Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            onnxruntime: Library {
+                version: environment.version().to_owned(),
+                path: environment.library().display().to_string(),
+                threads: environment.threads(),
+            },
+            pack: Pack {
+                id: manifest.id.clone(),
+                version: manifest.version.clone(),
+                path: runtime.pack().dir().display().to_string(),
+                tasks: manifest
+                    .tasks
+                    .served()
+                    .into_iter()
+                    .map(Into::into)
+                    .collect(),
+            },
+            modules: modules.collect(),
+            ledger: ledger.collect(),
+            prefixes: Prefixes {
+                hits: prefixes.hits,
+                misses: prefixes.misses,
+                reused_tokens: prefixes.reused_tokens,
+                fed_tokens: prefixes.fed_tokens,
+                evicted: prefixes.evicted,
+                entries: prefixes.entries,
+                bytes: prefixes.bytes,
+                limit_bytes: prefixes.limit_bytes,
+            },
+            memory: Memory::of(runtime)?,
+            pressure: Pressure {
+                level: pressure.level.name().to_owned(),
+                sources: pressure
+                    .sources
+                    .iter()
+                    .map(|status| Source {
+                        name: status.source.clone(),
+                        level: match &status.reading {
+                            Reading::Seen { level, .. } => level.name().to_owned(),
+                            Reading::Absent { .. } => "absent".to_owned(),
+                        },
+                        why: status.reading.why().to_owned(),
+                    })
+                    .collect(),
+            },
+            counters: Counters::of(runtime),
+            events: events(runtime),
+        })
+    }
+}
+
+impl Memory {
+    fn of(runtime: &Runtime) -> Result<Self> {
+        let process = smaps::process_memory()?;
+        let machine = memory::machine();
+        let (ledger_anon_bytes, ledger_mapped_bytes) = runtime.ledger().total();
+        Ok(Self {
+            pss_bytes: process.pss,
+            pss_anon_bytes: process.pss_anon,
+            rss_bytes: process.rss,
+            machine_total_bytes: machine.total,
+            machine_available_bytes: machine.available,
+            ledger_anon_bytes,
+            ledger_mapped_bytes,
+            program_anon_bytes: runtime.program_anon_bytes(),
+            budget_bytes: runtime.ledger().budget(),
+            cgroup: cgroup(),
+        })
+    }
+}
+
+/// Puts the status into `path`; what hinders is logged, since nobody waits for it.
+pub(super) fn write(runtime: &Runtime, path: &Path) {
+    let text = Status::of(runtime).and_then(|status| {
+        serde_json::to_vec(&status).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))
+    });
+    if let Err(e) = text.and_then(|text| file::atomic_write(path, &text)) {
+        log::warn!("status file: {e}");
+    }
+}
+
+/// `None` where the process is in no group that counts.
+fn cgroup() -> Option<Cgroup> {
+    let group = CgroupFs::default().memory().ok()?;
+    let levels = group.read().ok()?;
+    let own = levels.first()?;
+    Some(Cgroup {
+        name: own.name.clone(),
+        limit_bytes: levels.iter().filter_map(|level| level.bound()).min(),
+        charge_bytes: own.usage,
+        anon_bytes: own.anon,
+        file_bytes: own.file,
+    })
+}
+
+impl Counters {
+    fn of(runtime: &Runtime) -> Self {
+        let counters = runtime.events().counters();
+        Self {
+            loaded: counters.loaded,
+            reloaded: counters.reloaded,
+            thrashed: counters.thrashed,
+            shrunk: counters.shrunk,
+            parked: counters.parked,
+            released: counters.released,
+            pressure: counters.pressure,
+            refused: counters.refused,
+            anon_returned_bytes: counters.anon_returned_bytes,
+            mapped_returned_bytes: counters.mapped_returned_bytes,
+        }
+    }
+}
+
+fn events(runtime: &Runtime) -> Vec<Event> {
+    let now = Instant::now();
+    let events = runtime.events().since(0);
+    let skipped = events.len().saturating_sub(SHOWN);
+    let shown = events.into_iter().skip(skipped);
+    shown
+        .map(|event| Event {
+            number: event.number,
+            ago_s: now.duration_since(event.at).as_secs_f64(),
+            event: event.what.name().to_owned(),
+            subject: event.what.subject(),
+            text: event.what.to_string(),
+        })
+        .collect()
+}
