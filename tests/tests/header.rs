@@ -8,13 +8,14 @@ use std::sync::OnceLock;
 use atom_tests::root;
 
 /// In the order of the header.
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "version",
     "status",
     "log",
     "control",
     "frame",
     "runtime",
+    "memory",
     "store",
     "ingest",
     "search",
@@ -308,6 +309,16 @@ const FROZEN: &str = "
     ATOM_PRESSURE_NONE 0
     ATOM_PRESSURE_LOW 1
     ATOM_PRESSURE_CRITICAL 2
+    ATOM_KEEP_USUAL 0
+    ATOM_KEEP_LESS 1
+    ATOM_KEEP_MORE 2
+    ATOM_KEEP_PINNED 3
+    ATOM_MEMORY_EVENT_KIND_LOADED 1
+    ATOM_MEMORY_EVENT_KIND_SHRUNK 2
+    ATOM_MEMORY_EVENT_KIND_PARKED 3
+    ATOM_MEMORY_EVENT_KIND_RELEASED 4
+    ATOM_MEMORY_EVENT_KIND_PRESSURE 5
+    ATOM_MEMORY_EVENT_KIND_REFUSED 6
     ATOM_ACCESS_READ_WRITE 0
     ATOM_ACCESS_READ_ONLY 1
     ATOM_STOP_OTHER 0

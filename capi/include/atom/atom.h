@@ -453,6 +453,109 @@ typedef uint32_t atom_task;
 #endif // __cplusplus
 
 /**
+ * How short the machine is of memory.
+ */
+enum atom_pressure
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Not short.
+   */
+  ATOM_PRESSURE_NONE = 0,
+  /**
+   * Getting short: what costs little to have again goes.
+   */
+  ATOM_PRESSURE_LOW = 1,
+  /**
+   * Give back all that can be given back.
+   */
+  ATOM_PRESSURE_CRITICAL = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum atom_pressure atom_pressure;
+#else
+typedef uint32_t atom_pressure;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How dear a module is to the application.
+ */
+enum atom_keep
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * As it is used. The default.
+   */
+  ATOM_KEEP_USUAL = 0,
+  /**
+   * Goes before others.
+   */
+  ATOM_KEEP_LESS = 1,
+  /**
+   * Goes after others.
+   */
+  ATOM_KEEP_MORE = 2,
+  /**
+   * Is never evicted.
+   */
+  ATOM_KEEP_PINNED = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum atom_keep atom_keep;
+#else
+typedef uint32_t atom_keep;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What happened to memory.
+ */
+enum atom_memory_event_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * A module was loaded: anon_bytes and mapped_bytes are what it takes.
+   */
+  ATOM_MEMORY_EVENT_KIND_LOADED = 1,
+  /**
+   * An arena or a cache was shrunk: the bytes are what came back, as with the next two.
+   */
+  ATOM_MEMORY_EVENT_KIND_SHRUNK = 2,
+  /**
+   * A module's weights were given back to the kernel; it stays usable.
+   */
+  ATOM_MEMORY_EVENT_KIND_PARKED = 3,
+  /**
+   * A module was released; the next use loads it again.
+   */
+  ATOM_MEMORY_EVENT_KIND_RELEASED = 4,
+  /**
+   * The level of memory pressure changed; `text` says to which and why.
+   */
+  ATOM_MEMORY_EVENT_KIND_PRESSURE = 5,
+  /**
+   * The budget could not hold something; anon_bytes is what was asked for.
+   */
+  ATOM_MEMORY_EVENT_KIND_REFUSED = 6,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum atom_memory_event_kind atom_memory_event_kind;
+#else
+typedef uint32_t atom_memory_event_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * Whether a store is opened to be changed (atom_store_options.access).
  */
 enum atom_access
@@ -574,6 +677,11 @@ typedef struct atom_generated atom_generated;
  * A stream being indexed. Close it with atom_ingest_close().
  */
 typedef struct atom_ingest atom_ingest;
+
+/**
+ * Events of memory. Close it with atom_memory_events_close().
+ */
+typedef struct atom_memory_events atom_memory_events;
 
 /**
  * The modules of a pack as they were at one moment. Close it with atom_modules_close().
@@ -699,6 +807,41 @@ typedef struct atom_module {
    */
   double load_ms;
 } atom_module;
+
+/**
+ * One event of memory.
+ */
+typedef struct atom_memory_event {
+  /**
+   * sizeof(atom_memory_event), set by the caller.
+   */
+  size_t struct_size;
+  /**
+   * 1 for the first since the runtime was opened; without gaps.
+   */
+  uint64_t number;
+  /**
+   * An atom_memory_event_kind number.
+   */
+  uint32_t kind;
+  /**
+   * The module's id or another owner's name; "" with PRESSURE. This and `text` are valid until the atom_memory_events is
+   * closed.
+   */
+  const char *subject;
+  /**
+   * Anonymous bytes.
+   */
+  uint64_t anon_bytes;
+  /**
+   * Bytes of mapped files.
+   */
+  uint64_t mapped_bytes;
+  /**
+   * All of it in a sentence.
+   */
+  const char *text;
+} atom_memory_event;
 
 /**
  * Options of a store; NULL or zeros are the defaults.
@@ -1298,6 +1441,85 @@ atom_status atom_runtime_status_json(const struct atom_runtime *runtime,
  * Frees a string Atom gave out. NULL is fine. Any thread, also in a callback.
  */
 void atom_string_free(char *string);
+
+/**
+ * Says how short the machine is of memory, `level` being an atom_pressure number, until another level is set. Atom watches
+ * the kernel's own signs as well; the worst counts. What the level leads to is done on return: LOW shrinks arenas and caches
+ * and parks idle modules, CRITICAL releases every module that no task holds, and parks the others. Each is loaded again when
+ * it is next needed.
+ */
+atom_status atom_runtime_set_pressure(const struct atom_runtime *runtime,
+                                      uint32_t level);
+
+/**
+ * As atom_runtime_set_pressure(), but nobody will say when it is over, as with Android's onTrimMemory(). `returned_bytes`,
+ * unless NULL, gets the bytes that came back, anonymous and mapped.
+ */
+atom_status atom_runtime_trim(const struct atom_runtime *runtime,
+                              uint32_t level,
+                              uint64_t *returned_bytes);
+
+/**
+ * Sets the most anonymous bytes that modules, generations and caches may hold together; 0: no bound. What is held beyond it
+ * is evicted as far as no task holds it. What does not fit later waits for others to finish, and is else
+ * ATOM_STATUS_OUT_OF_BUDGET with budget, need and holders in atom_last_error().
+ */
+atom_status atom_runtime_set_budget(const struct atom_runtime *runtime,
+                                    uint64_t anon_bytes);
+
+/**
+ * Sets the budget to what keeps memory below `share` (over 0, at most 1) of the memory cgroup's limit and of the machine's
+ * memory, the tighter of the two; followed once a second as others take and give back. A runtime starts with 0.8.
+ */
+atom_status atom_runtime_set_budget_share(const struct atom_runtime *runtime,
+                                          double share);
+
+/**
+ * Sets when modules that nobody uses are given up without any pressure: parked after `park_ms`, released after `release_ms`
+ * milliseconds without use; 0: never. A runtime starts with a minute and ten minutes.
+ */
+atom_status atom_runtime_set_idle(const struct atom_runtime *runtime,
+                                  uint32_t park_ms,
+                                  uint32_t release_ms);
+
+/**
+ * Says how dear the module called `module` is, `keep` being an atom_keep number. ATOM_STATUS_NOT_FOUND if the pack has no
+ * such module.
+ */
+atom_status atom_runtime_set_keep(const struct atom_runtime *runtime,
+                                  const char *module,
+                                  uint32_t keep);
+
+/**
+ * Begins to load the module called `module`, or to read its weights again if they were parked, and returns at once: for who
+ * will need it soon. ATOM_STATUS_NOT_FOUND if the pack has no such module; a load that fails is told to who uses it.
+ */
+atom_status atom_runtime_prefetch(const struct atom_runtime *runtime,
+                                  const char *module);
+
+/**
+ * The events of memory after number `after` (0: all that are kept), oldest first. The newest 256 are kept.
+ */
+atom_status atom_runtime_memory_events(const struct atom_runtime *runtime,
+                                       uint64_t after,
+                                       struct atom_memory_events **out);
+
+/**
+ * Number of events; 0 if `events` is not an open handle.
+ */
+size_t atom_memory_events_count(const struct atom_memory_events *events);
+
+/**
+ * Copies event `index` to `event`; set event->struct_size first.
+ */
+atom_status atom_memory_events_get(const struct atom_memory_events *events,
+                                   size_t index,
+                                   struct atom_memory_event *event);
+
+/**
+ * Frees a list of events and its strings. NULL is fine.
+ */
+atom_status atom_memory_events_close(struct atom_memory_events *events);
 
 /**
  * Opens the store in folder `path` for vectors of `runtime`'s pack. `options` may be NULL.
