@@ -62,9 +62,21 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// What opening the file gives, or a file system that cannot.
 pub fn uncache(path: &Path) -> Result<()> {
+    advise(path, libc::POSIX_FADV_DONTNEED)
+}
+
+/// Asks the kernel to read the file into its cache, without waiting for it.
+///
+/// # Errors
+/// As [`uncache`].
+pub fn precache(path: &Path) -> Result<()> {
+    advise(path, libc::POSIX_FADV_WILLNEED)
+}
+
+fn advise(path: &Path, advice: libc::c_int) -> Result<()> {
     let file = File::open(path).map_err(|e| Error::io(path.display(), &e))?;
     // SAFETY: the descriptor is open for the call; the advice touches no memory of this process.
-    let code = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    let code = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, advice) };
     match code {
         0 => Ok(()),
         code => Err(Error::io(

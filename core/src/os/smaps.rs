@@ -63,7 +63,8 @@ pub struct Mapping {
     pub pss: u64,
     /// What of it is no longer the file's: pages copied by a write. They are lost when they are dropped.
     pub anonymous: u64,
-    /// Pages only this process has, written to and not written out.
+    /// Pages only this process has that were written to: by it ([`Self::anonymous`]), or to the file itself and not yet
+    /// written out.
     pub private_dirty: u64,
     /// What of it is in swap.
     pub swap: u64,
@@ -248,5 +249,76 @@ mod tests {
         drop(map);
         assert_eq!(mapped_bytes(&path).ok(), Some(0));
         Ok(())
+    }
+
+    const SMAPS: &str = "\
+7f10a0000000-7f10a0400000 rw-p 00001000 fe:00 77                         /data/weights of x.bin
+Size:               4096 kB
+Rss:                4000 kB
+Pss:                2000 kB
+Private_Dirty:         8 kB
+Anonymous:             8 kB
+Swap:                  4 kB
+VmFlags: rd wr mr mw me
+7f10a0400000-7f10a0500000 r--s 00000000 00:2f 77                         /data/weights of x.bin
+Rss:                 100 kB
+7f10a0500000-7f10a0600000 r--p 00000000 00:2f 77                         /data/other.bin
+Rss:                 999 kB
+7f10a0600000-7f10a0700000 rw-p 00000000 00:00 0
+Rss:                 999 kB
+7f10a0700000-7f10a0800000 r--p 00000000 fe:00 77                         /renamed (deleted)
+Rss:                   4 kB
+";
+
+    fn weights() -> Identity {
+        Identity {
+            device: (0xfe, 0),
+            inode: 77,
+            name: "/data/weights of x.bin".into(),
+        }
+    }
+
+    #[test]
+    fn mappings_are_told_by_device_or_name() {
+        let found = parse_smaps(SMAPS, &weights());
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(
+            found[0],
+            Mapping {
+                addresses: 0x7f10_a000_0000..0x7f10_a040_0000,
+                offset: 0x1000,
+                private: true,
+                writable: true,
+                rss: 4000 << 10,
+                pss: 2000 << 10,
+                anonymous: 8 << 10,
+                private_dirty: 8 << 10,
+                swap: 4 << 10,
+            }
+        );
+        // Another device number, as overlay and btrfs give, but the same name.
+        assert!(!found[1].private && !found[1].writable);
+        assert_eq!(found[1].rss, 100 << 10);
+        // Another name, but the same device.
+        assert_eq!(found[2].rss, 4 << 10);
+        let same_inode_elsewhere = Identity {
+            name: "/data/third.bin".into(),
+            ..weights()
+        };
+        assert_eq!(parse_smaps(SMAPS, &same_inode_elsewhere).len(), 2);
+    }
+
+    #[test]
+    fn spoilt_smaps_never_panic() {
+        for at in 0..SMAPS.len() {
+            assert!(parse_smaps(&SMAPS[..at], &weights()).len() <= 3);
+            assert!(parse_smaps(&SMAPS[at..], &weights()).len() <= 3);
+            for odd in ["-", ":", " ", "\n", "ffffffffffffffffffff"] {
+                let spoilt = format!("{}{odd}{}", &SMAPS[..at], &SMAPS[at..]);
+                for mapping in parse_smaps(&spoilt, &weights()) {
+                    assert!(mapping.addresses.start <= mapping.addresses.end);
+                }
+            }
+        }
     }
 }

@@ -197,3 +197,138 @@ impl Source for CgroupSource {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// A version 2 tree with the groups `/a` and `/a/b`, this process in the latter.
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new() -> std::io::Result<Self> {
+            let tree = Self(tempfile::tempdir()?);
+            tree.write("proc/self/cgroup", "0::/a/b\n")?;
+            tree.write(
+                "proc/self/mountinfo",
+                "30 24 0:26 / /cg rw - cgroup2 none rw\n",
+            )?;
+            for group in ["a", "a/b"] {
+                tree.write(&format!("cg/{group}/memory.max"), "max\n")?;
+                tree.write(&format!("cg/{group}/memory.high"), "max\n")?;
+                tree.write(&format!("cg/{group}/memory.events"), "oom 0\noom_kill 0\n")?;
+                tree.charge(group, 100, 0)?;
+            }
+            Ok(tree)
+        }
+
+        fn write(&self, path: &str, text: &str) -> std::io::Result<()> {
+            let path: PathBuf = self.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+            fs::write(path, text)
+        }
+
+        /// In MB: what is charged, and what of it is clean page cache.
+        fn charge(&self, group: &str, charge: u64, cache: u64) -> std::io::Result<()> {
+            let bytes = |mb: u64| mb * 1_000_000;
+            self.write(
+                &format!("cg/{group}/memory.current"),
+                &bytes(charge).to_string(),
+            )?;
+            self.write(
+                &format!("cg/{group}/memory.stat"),
+                &format!(
+                    "anon {}\nfile {}\nactive_file {}\n",
+                    bytes(charge - cache),
+                    bytes(cache),
+                    bytes(cache)
+                ),
+            )
+        }
+
+        fn source(&self) -> CgroupSource {
+            let fs = CgroupFs::at(self.0.path().join("proc"), self.0.path());
+            CgroupSource::new(&fs, CgroupShares::default())
+        }
+    }
+
+    #[test]
+    fn the_level_closest_to_its_limit_counts() -> std::io::Result<()> {
+        let tree = Tree::new()?;
+        let mut source = tree.source();
+        let mut read = || {
+            let reading = source.read();
+            (reading.level(), reading.why().to_owned())
+        };
+        assert_eq!(
+            read(),
+            (Level::None, "/a/b: no limit, 100 MB charged".into())
+        );
+        tree.write("cg/a/b/memory.max", "200000000\n")?;
+        let (level, why) = read();
+        assert_eq!(level, Level::None);
+        // A recorded file cannot be polled for changes, but it is read.
+        assert!(
+            why.starts_with("/a/b: 100 MB of 200 MB (limit) cannot be reclaimed"),
+            "{why}"
+        );
+        tree.charge("a/b", 171, 0)?;
+        assert_eq!(read().0, Level::Low);
+        // Page cache fills the limit: no pressure.
+        tree.charge("a/b", 199, 90)?;
+        assert_eq!(read().0, Level::None);
+        tree.charge("a/b", 199, 5)?;
+        assert_eq!(read().0, Level::Critical);
+        tree.charge("a/b", 100, 0)?;
+        assert_eq!(read().0, Level::None);
+        // The group above is closer to its own limit, that of memory.high.
+        tree.charge("a", 800, 10)?;
+        tree.write("cg/a/memory.high", "900000000\n")?;
+        let (level, why) = read();
+        assert_eq!(level, Level::Low);
+        assert!(
+            why.starts_with("/a: 790 MB of 900 MB (memory.high)"),
+            "{why}"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_kill_is_critical_once() -> std::io::Result<()> {
+        let tree = Tree::new()?;
+        // Before the source was there: no news.
+        tree.write("cg/a/memory.events", "oom 3\noom_kill 3\n")?;
+        let mut source = tree.source();
+        assert_eq!(source.read().level(), Level::None);
+        tree.write("cg/a/memory.events", "oom 4\noom_kill 4\n")?;
+        let kill = source.read();
+        assert_eq!(kill.level(), Level::Critical);
+        assert!(kill.why().starts_with("/a: "), "{kill:?}");
+        assert_eq!(source.read().level(), Level::None);
+        Ok(())
+    }
+
+    #[test]
+    fn without_a_group_it_is_absent_with_the_reason() -> std::io::Result<()> {
+        let tree = Tree::new()?;
+        let mut source = tree.source();
+        tree.write("cg/a/memory.max", "none of your business\n")?;
+        let odd = source.read();
+        assert!(
+            matches!(&odd, Reading::Absent { why } if why.contains("memory.max")),
+            "{odd:?}"
+        );
+        tree.write("proc/self/mountinfo", "")?;
+        let mut absent = tree.source();
+        let why = absent.read();
+        assert!(
+            matches!(&why, Reading::Absent { why } if why.contains("not mounted")),
+            "{why:?}"
+        );
+        assert!(absent.events().is_empty());
+        Ok(())
+    }
+}

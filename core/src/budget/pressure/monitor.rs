@@ -249,3 +249,167 @@ impl Hysteresis {
             .map(|(since, _)| (since + self.hold).saturating_duration_since(now))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ApplicationPressure;
+    use super::*;
+
+    const HOLD: Duration = Duration::from_secs(5);
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// Two applications: sources whose level a test sets.
+    fn two() -> Result<(Monitor, [ApplicationPressure; 2])> {
+        let applications = [ApplicationPressure::new()?, ApplicationPressure::new()?];
+        let sources = applications
+            .each_ref()
+            .map(|own| Box::new(own.source()) as Box<dyn Source>);
+        let monitor = Monitor::of(sources.into(), HOLD, Duration::ZERO)?;
+        Ok((monitor, applications))
+    }
+
+    #[test]
+    fn it_rises_at_once_and_falls_after_the_hold() -> Result<()> {
+        let (mut monitor, [a, b]) = two()?;
+        let start = Instant::now();
+        let mut at = |seconds: u64| monitor.check(start + Duration::from_secs(seconds));
+        let levels = |change: &Option<Transition>| change.as_ref().map(|own| (own.from, own.to));
+        assert_eq!(at(0)?, None);
+        a.set(Level::Low);
+        let rise = at(1)?.expect("low");
+        assert_eq!((rise.from, rise.to), (Level::None, Level::Low));
+        assert_eq!(rise.source, "application");
+        assert_eq!(rise.why, "the application says low");
+        b.set(Level::Critical);
+        assert_eq!(levels(&at(1)?), Some((Level::Low, Level::Critical)));
+        b.set(Level::None);
+        // The hold begins with the first lower reading.
+        assert_eq!(at(10)?, None);
+        assert_eq!(at(14)?, None);
+        // Back meanwhile: it begins anew.
+        b.set(Level::Critical);
+        assert_eq!(at(14)?, None);
+        b.set(Level::None);
+        assert_eq!(at(16)?, None);
+        assert_eq!(at(20)?, None);
+        assert_eq!(levels(&at(21)?), Some((Level::Critical, Level::Low)));
+        a.set(Level::None);
+        assert_eq!(at(22)?, None);
+        assert_eq!(levels(&at(27)?), Some((Level::Low, Level::None)));
+        assert_eq!(at(100)?, None);
+        Ok(())
+    }
+
+    #[test]
+    fn it_falls_to_the_highest_level_of_the_hold() -> Result<()> {
+        let (mut monitor, [a, _]) = two()?;
+        let start = Instant::now();
+        let mut to = |level, seconds: u64| -> Result<Option<Level>> {
+            a.set(level);
+            let change = monitor.check(start + Duration::from_secs(seconds))?;
+            Ok(change.map(|own| own.to))
+        };
+        assert_eq!(to(Level::Critical, 0)?, Some(Level::Critical));
+        assert_eq!(to(Level::None, 1)?, None);
+        assert_eq!(to(Level::Low, 3)?, None);
+        assert_eq!(to(Level::None, 4)?, None);
+        assert_eq!(to(Level::None, 6)?, Some(Level::Low));
+        assert_eq!(to(Level::None, 10)?, None);
+        assert_eq!(to(Level::None, 11)?, Some(Level::None));
+        Ok(())
+    }
+
+    #[test]
+    fn a_call_lasts_for_the_hold() -> Result<()> {
+        let (mut monitor, [a, _]) = two()?;
+        let start = Instant::now();
+        a.trim(Level::from_android_trim(15));
+        let rise = monitor.check(start)?.map(|own| own.to);
+        assert_eq!(rise, Some(Level::Critical));
+        assert_eq!(monitor.check(start + seconds(1))?, None);
+        assert_eq!(monitor.level(), Level::Critical);
+        let fall = monitor.check(start + seconds(6))?.map(|own| own.to);
+        assert_eq!(fall, Some(Level::None));
+        Ok(())
+    }
+
+    /// Longer than any test takes.
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn events_end_the_wait_and_so_does_the_waker() -> Result<()> {
+        let (mut monitor, [a, _]) = two()?;
+        let change = std::thread::scope(|scope| {
+            scope.spawn(|| a.set(Level::Low));
+            monitor.wait(LONG)
+        })?;
+        assert_eq!(change.map(|own| own.to), Some(Level::Low));
+        let waker = monitor.waker();
+        let nothing = std::thread::scope(|scope| {
+            scope.spawn(|| waker.wake());
+            monitor.wait(LONG)
+        })?;
+        assert_eq!(nothing, None);
+        // Taken: nothing is left to wake the next wait.
+        assert_eq!(monitor.wait(Duration::ZERO)?, None);
+        assert_eq!(monitor.status().len(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_level_may_fall() -> Result<()> {
+        let application = ApplicationPressure::new()?;
+        let source: Box<dyn Source> = Box::new(application.source());
+        let mut monitor = Monitor::of(vec![source], Duration::from_millis(20), Duration::ZERO)?;
+        application.trim(Level::Low);
+        assert!(monitor.wait(LONG)?.is_some());
+        // Not a word from anybody: the first reading begins the hold, the second ends it.
+        monitor.waker().wake();
+        assert_eq!(monitor.wait(LONG)?, None);
+        let fall = monitor.wait(LONG)?.map(|own| own.to);
+        assert_eq!(fall, Some(Level::None));
+        Ok(())
+    }
+
+    #[test]
+    fn rest_keeps_events_back_but_not_the_waker() -> Result<()> {
+        let application = ApplicationPressure::new()?;
+        let source: Box<dyn Source> = Box::new(application.source());
+        let mut monitor = Monitor::of(vec![source], HOLD, LONG)?;
+        assert_eq!(monitor.wait(Duration::ZERO)?, None);
+        application.set(Level::Low);
+        monitor.waker().wake();
+        assert_eq!(monitor.wait(LONG)?.map(|own| own.to), Some(Level::Low));
+        Ok(())
+    }
+
+    #[test]
+    fn every_source_of_this_machine_sees_or_says_why_not() -> Result<()> {
+        let mut monitor = Monitor::new(&Config::default(), Vec::new())?;
+        monitor.check(Instant::now())?;
+        let status = monitor.status();
+        let names: Vec<&str> = status.iter().map(|own| own.source.as_str()).collect();
+        assert_eq!(
+            names,
+            ["cgroup", "machine", "psi-cgroup", "psi", "service-manager"]
+        );
+        for Status { source, reading } in status {
+            println!("{source}: {reading:?}");
+            assert!(!reading.why().is_empty());
+        }
+        let none = Config {
+            psi: None,
+            cgroup: None,
+            machine: None,
+            service_manager: false,
+            ..Config::default()
+        };
+        let mut nobody = Monitor::new(&none, Vec::new())?;
+        assert_eq!(nobody.wait(Duration::ZERO)?, None);
+        assert_eq!(nobody.level(), Level::None);
+        Ok(())
+    }
+}

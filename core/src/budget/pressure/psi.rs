@@ -157,3 +157,83 @@ impl Source for PsiSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(dir: &Path, some: f64, full: f64) -> std::io::Result<PathBuf> {
+        let path = dir.join("memory.pressure");
+        std::fs::write(
+            &path,
+            format!(
+                "some avg10={some:.2} avg60=0.00 avg300=0.00 total=1\n\
+                 full avg10={full:.2} avg60=0.00 avg300=0.00 total=1\n"
+            ),
+        )?;
+        Ok(path)
+    }
+
+    #[test]
+    fn averages_and_triggers_count() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = file(dir.path(), 0.0, 0.0)?;
+        let thresholds = PsiThresholds::default();
+        let mut source = PsiSource::watch("psi", Ok(path), thresholds);
+        // An ordinary file takes what is written to it, and is spoilt by it.
+        assert_eq!(source.events().len(), 2);
+        let mut read = |some, full, fired: &[usize]| -> std::io::Result<Reading> {
+            file(dir.path(), some, full)?;
+            let mut ready = [Ready::default(); 2];
+            for at in fired {
+                ready[*at].event = true;
+            }
+            source.acknowledge(&ready);
+            Ok(source.read())
+        };
+        assert_eq!(read(9.99, 9.0, &[])?.level(), Level::None);
+        let low = read(10.0, 9.0, &[])?;
+        assert_eq!(low.level(), Level::Low);
+        assert_eq!(
+            low.why(),
+            "in the last 10 s some tasks waited for memory 10 % of the time, all at once 9 %"
+        );
+        assert_eq!(read(30.0, 20.0, &[])?.level(), Level::Critical);
+        let fired = read(0.0, 0.0, &[0])?;
+        assert_eq!(fired.level(), Level::Low);
+        assert_eq!(
+            fired.why(),
+            "some tasks waited for memory more than 10 % of 2s"
+        );
+        assert_eq!(read(50.0, 0.0, &[0, 1])?.level(), Level::Critical);
+        assert_eq!(read(0.0, 0.0, &[])?.level(), Level::None);
+        // The kernel takes one back: the averages are left.
+        source.acknowledge(&[
+            Ready {
+                event: true,
+                broken: true,
+            },
+            Ready::default(),
+        ]);
+        assert_eq!(source.events().len(), 1);
+        let after = source.read();
+        assert_eq!(after.level(), Level::None);
+        assert!(
+            after.why().contains("no trigger: the kernel took it back"),
+            "{after:?}"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn without_the_file_it_is_absent_with_the_reason() {
+        let nowhere = PathBuf::from("/nowhere/memory.pressure");
+        let mut source = PsiSource::watch("psi", Ok(nowhere), PsiThresholds::default());
+        let reading = source.read();
+        assert!(
+            matches!(&reading, Reading::Absent { why } if why.contains("CONFIG_PSI")),
+            "{reading:?}"
+        );
+        assert!(source.events().is_empty());
+    }
+}

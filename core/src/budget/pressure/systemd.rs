@@ -229,3 +229,119 @@ impl Source for ServiceManagerSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::process::Command;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::os::poll;
+
+    /// What systemd gives with its default threshold: "some 200000 2000000" and a NUL.
+    const PAYLOAD: &str = "c29tZSAyMDAwMDAgMjAwMDAwMAA=";
+    const DECODED: &[u8] = b"some 200000 2000000\0";
+
+    fn open(path: &Path, write: Option<&str>) -> ServiceManagerSource {
+        ServiceManagerSource::open(path.as_os_str(), write.map(OsStr::new))
+    }
+
+    /// Polls, hands over what it found, reads.
+    fn turn(source: &mut ServiceManagerSource) -> Reading {
+        let ready = poll::wait(&source.events(), Duration::ZERO).expect("poll");
+        if ready.iter().any(|ready| ready.event || ready.broken) {
+            source.acknowledge(&ready);
+        }
+        source.read()
+    }
+
+    fn why(reading: &Reading) -> &str {
+        match reading {
+            Reading::Absent { why } => why,
+            Reading::Seen { .. } => panic!("not absent: {reading:?}"),
+        }
+    }
+
+    #[test]
+    fn a_socket_gets_the_payload_and_reports_pressure() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("socket");
+        let listener = UnixListener::bind(&path)?;
+        let mut source = open(&path, Some(PAYLOAD));
+        let (mut manager, _) = listener.accept()?;
+        let mut payload = [0u8; DECODED.len()];
+        manager.read_exact(&mut payload)?;
+        assert_eq!(payload, DECODED);
+        assert_eq!(turn(&mut source).level(), Level::None);
+        manager.write_all(b"xyz")?;
+        assert_eq!(turn(&mut source).level(), Level::Low);
+        assert_eq!(turn(&mut source).level(), Level::None);
+        // A last word, then the end.
+        manager.write_all(b"x")?;
+        drop(manager);
+        assert_eq!(turn(&mut source).level(), Level::Low);
+        let end = turn(&mut source);
+        assert!(why(&end).contains("closed"), "{end:?}");
+        assert!(source.events().is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn a_fifo_reports_pressure_and_the_payload_is_none() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("fifo");
+        let made = Command::new("mkfifo").arg(&path).status()?;
+        assert!(made.success());
+        let mut source = open(&path, Some(PAYLOAD));
+        // Nobody read the payload; it comes back.
+        assert_eq!(turn(&mut source).level(), Level::None);
+        for _ in 0..2 {
+            // Each writer leaves: that is no end.
+            std::fs::write(&path, "x")?;
+            assert_eq!(turn(&mut source).level(), Level::Low);
+            assert_eq!(turn(&mut source).level(), Level::None);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_kernel_file_gets_the_payload() -> io::Result<()> {
+        let path = Path::new(crate::os::psi::SYSTEM);
+        let mut source = open(path, Some(PAYLOAD));
+        match turn(&mut source) {
+            Reading::Seen { .. } => assert_eq!(source.events()[0].1, Interest::Priority),
+            Reading::Absent { why } => eprintln!("SKIPPED: {why}"),
+        }
+        // Without a trigger the kernel's file is always ready; it is left alone.
+        let mut bare = open(path, None);
+        if !bare.events().is_empty() {
+            let reading = turn(&mut bare);
+            assert!(why(&reading).contains("no trigger"), "{reading:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_cannot_be_watched_is_absent_with_the_reason() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join("file");
+        std::fs::write(&file, "")?;
+        let missing = dir.path().join("missing");
+        for (path, write, reason) in [
+            (Path::new("/dev/null"), None, "switched off"),
+            (Path::new("relative"), None, "not an absolute path"),
+            (
+                Path::new("/dev/zero"),
+                None,
+                "neither a file, a FIFO nor a socket",
+            ),
+            (missing.as_path(), None, "No such file"),
+            (file.as_path(), Some("not base64!"), "not Base64"),
+        ] {
+            let reading = open(path, write).read();
+            assert!(why(&reading).contains(reason), "{reading:?}");
+        }
+        Ok(())
+    }
+}

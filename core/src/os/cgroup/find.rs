@@ -20,7 +20,11 @@ pub(super) struct Found {
 impl Found {
     /// The group's own folder under `root`.
     pub fn dir(&self, root: &Path) -> PathBuf {
-        under(root, &self.mount).join(&self.below)
+        let mount = under(root, &self.mount);
+        match self.below.as_os_str().is_empty() {
+            true => mount,
+            false => mount.join(&self.below),
+        }
     }
 
     /// The group's PSI file.
@@ -95,7 +99,7 @@ fn mounts(version: Version, mountinfo: &str) -> Vec<Mount> {
         .filter_map(|line| {
             // `36 35 98:0 /root /point rw,… [optional fields] - type source options`
             let (left, right) = line.split_once(" - ")?;
-            let mut left = left.split(' ').skip(3);
+            let mut left = left.split(' ').skip(3).filter(|path| path.starts_with('/'));
             let (root, point) = (left.next()?, left.next()?);
             let mut right = right.split(' ');
             let kind = right.next()?;

@@ -128,6 +128,11 @@ impl MemoryCgroup {
         &self.levels[0].name
     }
 
+    /// The folder of its files.
+    pub fn path(&self) -> &Path {
+        &self.levels[0].dir
+    }
+
     /// The folder of level `index`, 0 being the group's own.
     pub(super) fn dir(&self, index: usize) -> Result<&Path> {
         self.levels
@@ -168,12 +173,12 @@ impl MemoryCgroup {
         if self.version == Version::V1 {
             // What binds the group from above the mount is not to be seen there, but known.
             let stat = Stat::read(&self.levels[0].dir)?;
-            if let (Some(limit), Some(top)) = (
-                stat.get("hierarchical_memory_limit")
-                    .filter(|limit| *limit < UNLIMITED),
-                levels.last_mut(),
-            ) {
-                top.limit = Some(top.limit.map_or(limit, |own| own.min(limit)));
+            let tightest = levels.iter().filter_map(|level| level.limit).min();
+            let hidden = stat
+                .get("hierarchical_memory_limit")
+                .filter(|limit| *limit < tightest.unwrap_or(UNLIMITED));
+            if let (Some(_), Some(top)) = (hidden, levels.last_mut()) {
+                top.limit = hidden;
             }
         }
         Ok(levels)
@@ -194,9 +199,10 @@ fn read_v2(level: &Level) -> Result<LevelMemory> {
         usage: number(&file("memory.current"))?,
         anon: stat.need("anon")?,
         file: stat.need("file")?,
-        reclaimable: (part("active_file") + part("inactive_file"))
-            .saturating_sub(part("file_dirty") + part("file_writeback"))
-            + part("slab_reclaimable"),
+        reclaimable: part("active_file")
+            .saturating_add(part("inactive_file"))
+            .saturating_sub(part("file_dirty").saturating_add(part("file_writeback")))
+            .saturating_add(part("slab_reclaimable")),
         events: Events {
             high: count("high"),
             max: count("max"),
@@ -224,8 +230,9 @@ fn read_v1(level: &Level) -> Result<LevelMemory> {
         usage: number(&file("memory.usage_in_bytes"))?,
         anon: whole("rss").map_or_else(|| stat.need("total_rss"), Ok)?,
         file: whole("cache").map_or_else(|| stat.need("total_cache"), Ok)?,
-        reclaimable: (part("active_file") + part("inactive_file"))
-            .saturating_sub(part("dirty") + part("writeback")),
+        reclaimable: part("active_file")
+            .saturating_add(part("inactive_file"))
+            .saturating_sub(part("dirty").saturating_add(part("writeback"))),
         events: Events {
             max: optional(&file("memory.failcnt"))?
                 .map_or(Ok(0), |text| parse_number(&file("memory.failcnt"), &text))?,

@@ -79,5 +79,4 @@ fn read(path: &Path) -> Result<String> {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
