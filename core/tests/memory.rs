@@ -2,19 +2,26 @@
 //! test runs itself again as a child in that group. Where no such group can be made (it takes version 1 of the memory
 //! controller, and the right to make groups) it says so, and what needs none is tested without.
 
+use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, BufRead, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use atom_core::budget::Ledger;
 use atom_core::budget::pressure::{CgroupShares, CgroupSource, Level, Monitor, Source};
+use atom_core::cache;
+use atom_core::module::Registry;
+use atom_core::ort::{Environment, EnvironmentOptions};
 use atom_core::os::cgroup::{CgroupFs, MemoryCgroup, Version};
 use atom_core::os::file::uncache;
 use atom_core::os::madvise::FileMappings;
 use atom_core::os::poll::{self, Ready};
+use atom_core::pack::{ArtifactCache, Pack};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 /// Set in the child: it is in its group.
@@ -341,6 +348,61 @@ fn pages_mapped_twice_go_when_both_are_dropped() {
     uncache(&path).expect("advice");
     assert!(both.resident_bytes().expect("mincore") < 8 << 20);
     assert_eq!((sum(&one), sum(&two)), (before, before));
+}
+
+#[test]
+fn weights_of_a_loaded_pack_are_parked_and_its_outputs_stay() -> Result<(), Box<dyn Error>> {
+    let folder = folder();
+    if in_memory(folder.path()) {
+        return Ok(());
+    }
+    let registry = Registry::new(
+        Arc::new(Pack::open(&cache::dir().join("packs/reference"))?),
+        Environment::open(&EnvironmentOptions::default())?,
+        Ledger::new(),
+        ArtifactCache::new(folder.path()),
+    );
+    for module in registry.status() {
+        registry.lease(&module.id)?;
+    }
+    let golden = || -> atom_core::Result<Vec<u64>> {
+        let reports = registry.golden()?;
+        Ok(reports.iter().map(|own| own.cosine.to_bits()).collect())
+    };
+    let before = golden()?;
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder.path())? {
+        for file in fs::read_dir(entry?.path())? {
+            files.push(file?.path());
+        }
+    }
+    let mut freed = 0;
+    for file in files {
+        let weights = FileMappings::of(&file)?;
+        if weights.bytes() == 0 {
+            continue;
+        }
+        let size = fs::metadata(&file)?.len();
+        let started = Instant::now();
+        let parked = weights.park()?;
+        println!(
+            "{} MB in a file, {} MB mapped, {} MB with pages of their own: {} of {} MB parked in {:.0} ms",
+            size / MB,
+            weights.bytes() / MB,
+            weights.excluded_bytes() / MB,
+            parked.freed() / MB,
+            parked.before / MB,
+            started.elapsed().as_secs_f64() * 1e3
+        );
+        // ONNX Runtime writes to none of its maps, and maps next to nothing twice.
+        assert_eq!(weights.excluded_bytes(), 0);
+        assert!(parked.after <= parked.before / 20, "{parked:?}");
+        freed += parked.freed();
+    }
+    let mapped: u64 = registry.status().iter().map(|own| own.mapped_bytes).sum();
+    assert!(freed > mapped / 2, "{freed} of {mapped} bytes mapped");
+    assert_eq!(golden()?, before);
+    Ok(())
 }
 
 /// Names the file, in the child that is somebody else.

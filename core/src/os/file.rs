@@ -62,7 +62,7 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// What opening the file gives, or a file system that cannot.
 pub fn uncache(path: &Path) -> Result<()> {
-    advise(path, libc::POSIX_FADV_DONTNEED)
+    advise_all(path, libc::POSIX_FADV_DONTNEED)
 }
 
 /// Asks the kernel to read the file into its cache, without waiting for it.
@@ -70,19 +70,27 @@ pub fn uncache(path: &Path) -> Result<()> {
 /// # Errors
 /// As [`uncache`].
 pub fn precache(path: &Path) -> Result<()> {
-    advise(path, libc::POSIX_FADV_WILLNEED)
+    advise_all(path, libc::POSIX_FADV_WILLNEED)
 }
 
-fn advise(path: &Path, advice: libc::c_int) -> Result<()> {
-    let file = File::open(path).map_err(|e| Error::io(path.display(), &e))?;
+fn advise_all(path: &Path, advice: libc::c_int) -> Result<()> {
+    File::open(path)
+        .and_then(|file| advise(&file, 0, 0, advice))
+        .map_err(|e| Error::io(path.display(), &e))
+}
+
+/// posix_fadvise(2) on `length` bytes from `offset` on; 0: to the end.
+pub(super) fn advise(
+    file: &File,
+    offset: libc::off64_t,
+    length: libc::off64_t,
+    advice: libc::c_int,
+) -> std::io::Result<()> {
     // SAFETY: the descriptor is open for the call; the advice touches no memory of this process.
-    let code = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, advice) };
+    let code = unsafe { libc::posix_fadvise64(file.as_raw_fd(), offset, length, advice) };
     match code {
         0 => Ok(()),
-        code => Err(Error::io(
-            path.display(),
-            &std::io::Error::from_raw_os_error(code),
-        )),
+        code => Err(std::io::Error::from_raw_os_error(code)),
     }
 }
 
@@ -100,6 +108,11 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).map(|d| d.count()).ok(), Some(1));
         let missing = atomic_write(&dir.path().join("no/such/file"), b"x");
         assert_eq!(missing.map_err(|e| e.kind()), Err(ErrorKind::NotFound));
+        for advise in [uncache, precache] {
+            assert!(advise(&path).is_ok());
+            let missing = advise(&dir.path().join("no")).map_err(|e| e.kind());
+            assert_eq!(missing, Err(ErrorKind::NotFound));
+        }
         Ok(())
     }
 }

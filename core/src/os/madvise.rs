@@ -6,12 +6,15 @@
 //! * what is charged to the memory cgroup: [`MemoryCgroup::charge`](super::cgroup::MemoryCgroup::charge). Page cache is
 //!   charged, to the group whose process read it first.
 //!
-//! [`FileMappings::park`] (`MADV_PAGEOUT`) lowers all three, [`FileMappings::drop_pages`] (`MADV_DONTNEED`) the first.
+//! [`FileMappings::park`] (`MADV_PAGEOUT` and `POSIX_FADV_DONTNEED`) lowers all three, [`FileMappings::drop_pages`] (`MADV_DONTNEED`) the first.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::file;
 use super::memory::page_size;
 use super::smaps::{Mapping, file_mappings};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,9 +26,10 @@ use crate::error::{Error, ErrorKind, Result};
 /// [`Self::drop_pages`] are then slow or fail, and change no content.
 ///
 /// Thread-safe; calls may overlap with reads of the mapped memory, which see the same bytes, some of them later.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct FileMappings {
     path: PathBuf,
+    file: Arc<File>,
     pieces: Vec<Piece>,
     excluded: u64,
 }
@@ -69,8 +73,10 @@ impl FileMappings {
     /// # Errors
     /// As [`file_mappings`].
     pub fn of(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path.display(), &e))?;
         let mut mappings = Self {
             path: path.to_owned(),
+            file: Arc::new(file),
             pieces: Vec::new(),
             excluded: 0,
         };
@@ -119,10 +125,11 @@ impl FileMappings {
         self.excluded
     }
 
-    /// Sends the pages out of memory (`MADV_PAGEOUT`, since Linux 5.4). Takes some tens of milliseconds for 100 MB. The
-    /// next read fetches them from the file, bit-equal.
+    /// Sends the pages out of memory: those in the page tables (`MADV_PAGEOUT`, since Linux 5.4), then those that were
+    /// only read ahead or never used (`POSIX_FADV_DONTNEED`). Takes some tens of milliseconds for 100 MB. The next use
+    /// fetches them from the file, bit-equal.
     ///
-    /// The kernel does it for files that this user owns or may write, and leaves pages that another mapping, of this or
+    /// The kernel pages out files that this user owns or may write, and leaves pages that another mapping, of this or
     /// another process, has as well; both silently, so look at the result. What stays is marked as the first to go
     /// (`MADV_COLD`) when the kernel needs memory.
     ///
@@ -131,6 +138,7 @@ impl FileMappings {
     pub fn park(&self) -> Result<Parked> {
         let before = self.resident_bytes()?;
         self.advise(libc::MADV_PAGEOUT, "MADV_PAGEOUT")?;
+        self.uncache()?;
         let after = self.resident_bytes()?;
         if after > 0 {
             self.advise(libc::MADV_COLD, "MADV_COLD")?;
@@ -223,6 +231,21 @@ impl FileMappings {
         }))
     }
 
+    /// Drops the pages of the ranges that no page table has from the page cache.
+    fn uncache(&self) -> Result<()> {
+        for piece in &self.pieces {
+            let (Ok(offset), Ok(length)) = (
+                libc::off64_t::try_from(piece.offset),
+                libc::off64_t::try_from(piece.addresses.len()),
+            ) else {
+                continue;
+            };
+            file::advise(&self.file, offset, length, libc::POSIX_FADV_DONTNEED)
+                .map_err(|e| Error::io(self.path.display(), &e))?;
+        }
+        Ok(())
+    }
+
     /// Gives `advice` on every range; all but `MADV_DONTNEED` leave contents as they are, whatever is mapped there.
     fn advise(&self, advice: libc::c_int, name: &str) -> Result<()> {
         for piece in &self.pieces {
@@ -310,8 +333,6 @@ fn without(piece: Piece, hole: &Range<usize>) -> Vec<Piece> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use memmap2::{Mmap, MmapOptions};
 
     use super::*;
@@ -371,7 +392,7 @@ mod tests {
     }
 
     /// A file of `pages` pages, each of its own bytes.
-    fn file(dir: &Path, pages: usize) -> io::Result<PathBuf> {
+    fn written(dir: &Path, pages: usize) -> io::Result<PathBuf> {
         let path = dir.join("weights");
         let page = page_size();
         let bytes: Vec<u8> = (0..pages * page)
@@ -390,13 +411,13 @@ mod tests {
     #[test]
     fn dropped_pages_come_back_and_pages_written_to_are_never_dropped() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
-        let path = file(dir.path(), 64)?;
+        let path = written(dir.path(), 64)?;
         let bytes = std::fs::read(&path)?;
         let early = map(&path)?;
         let earlier = FileMappings::of(&path).expect("one");
         // SAFETY: the file is this test's own; nobody truncates it while it is mapped.
-        let mut written = unsafe { MmapOptions::new().map_copy(&File::open(&path)?)? };
-        written[5 * page_size()] ^= 1;
+        let mut changed = unsafe { MmapOptions::new().map_copy(&File::open(&path)?)? };
+        changed[5 * page_size()] ^= 1;
         let late = map(&path)?;
         let all = FileMappings::of(&path).expect("two clean ones");
         let size = bytes.len() as u64;
@@ -416,7 +437,7 @@ mod tests {
             Ok(()) => assert_eq!(own.mapped().expect("smaps").rss, size),
             Err(why) => eprintln!("SKIPPED: {why}"),
         }
-        assert_eq!(written[5 * page_size()], bytes[5 * page_size()] ^ 1);
+        assert_eq!(changed[5 * page_size()], bytes[5 * page_size()] ^ 1);
         // The ranges outlive the mapping: nothing is done then.
         drop(late);
         // SAFETY: the check before refuses; this thread unmaps nothing meanwhile.
@@ -428,7 +449,7 @@ mod tests {
     #[test]
     fn a_file_nobody_maps_has_no_ranges() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
-        let path = file(dir.path(), 1)?;
+        let path = written(dir.path(), 1)?;
         let none = FileMappings::of(&path).expect("none");
         assert_eq!(
             (none.bytes(), none.park().expect("nothing").freed()),
