@@ -5,6 +5,7 @@ pub mod refusal;
 pub mod shim;
 pub mod source;
 pub mod texts;
+pub mod workload;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

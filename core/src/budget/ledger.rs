@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::reclaim::{MakeRoom, Need, Room};
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::smaps;
+use crate::os::{memory, smaps};
 
 /// How often who waits for room looks again.
 const POLL: Duration = Duration::from_millis(5);
@@ -188,6 +188,8 @@ impl Ledger {
     ) -> Result<(T, Charge)> {
         let before = self.unowned();
         let made = make()?;
+        // What making it needed is free by now, but still the heap's.
+        memory::trim();
         let charge = self.enter(owner);
         charge.state(self.unowned().saturating_sub(before), 0);
         Ok((made, charge))

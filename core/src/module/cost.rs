@@ -17,8 +17,10 @@ const NOTABLE: u64 = 1 << 20;
 pub(super) struct Cost {
     /// Anonymous bytes of the session before it runs; `u64::MAX`: not known.
     anon: AtomicU64,
-    /// The most its arena had after a run.
+    /// The most its arena had in use during a run.
     arena: AtomicU64,
+    /// The most its arena had in use during a load, over what stays.
+    load: AtomicU64,
     /// Microseconds of the last load.
     load_us: AtomicU64,
     /// Where it is written down, and the arena as it was then.
@@ -29,6 +31,7 @@ pub(super) struct Cost {
 struct Record {
     anon_bytes: u64,
     arena_bytes: u64,
+    load_bytes: u64,
     load_us: u64,
 }
 
@@ -46,6 +49,7 @@ impl Cost {
         Self {
             anon: AtomicU64::new(known.map_or(u64::MAX, |known| known.anon_bytes)),
             arena: AtomicU64::new(arena),
+            load: AtomicU64::new(known.map_or(0, |known| known.load_bytes)),
             load_us: AtomicU64::new(known.map_or(0, |known| known.load_us)),
             file: Mutex::new(file.map(|file| (file, arena))),
         }
@@ -56,13 +60,20 @@ impl Cost {
         Some(self.anon.load(Ordering::Relaxed)).filter(|&anon| anon != u64::MAX)
     }
 
-    /// The most its arena had after a run; 0 before the first.
+    /// What a load and the runs after it take at most, if it was ever loaded.
+    pub(super) fn most(&self) -> Option<u64> {
+        let more = self.arena().max(self.load.load(Ordering::Relaxed));
+        self.anon().map(|anon| anon + more)
+    }
+
+    /// The most its arena had during a run; 0 before the first.
     pub(super) fn arena(&self) -> u64 {
         self.arena.load(Ordering::Relaxed)
     }
 
-    /// A load took `ms` and left `anon` anonymous bytes.
-    pub(super) fn loaded(&self, anon: u64, ms: f64) {
+    /// A load took `ms`, left `anon` anonymous bytes and needed `more` meanwhile.
+    pub(super) fn loaded(&self, anon: u64, more: u64, ms: f64) {
+        self.load.store(more, Ordering::Relaxed);
         let first = self.anon.swap(anon, Ordering::Relaxed) == u64::MAX;
         self.load_us.store((ms * 1e3) as u64, Ordering::Relaxed);
         if first {
@@ -90,6 +101,7 @@ impl Cost {
         let record = Record {
             anon_bytes: self.anon().unwrap_or(0),
             arena_bytes: arena,
+            load_bytes: self.load.load(Ordering::Relaxed),
             load_us: self.load_us.load(Ordering::Relaxed),
         };
         let text = serde_json::to_vec(&record).unwrap_or_default();

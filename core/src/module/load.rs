@@ -83,7 +83,9 @@ impl Loader<'_> {
         ports::check(spec, &loaded.session)?;
         let ms = started.elapsed().as_secs_f64() * 1e3;
         place.loads.fetch_add(1, Ordering::Relaxed);
-        place.cost.loaded(loaded.anon, ms);
+        let arena = loaded.session.arena();
+        let meanwhile = arena.most_in_use.saturating_sub(arena.in_use);
+        place.cost.loaded(loaded.anon, meanwhile, ms);
         log::debug!("module {}: {}", spec.id, loaded.session.placement());
         self.events.add(What::Loaded {
             owner,
@@ -98,8 +100,8 @@ impl Loader<'_> {
     /// Anonymous bytes to ask for: what it took before, with the arena its runs needed; before it was ever loaded, what
     /// loads were seen to take at most.
     fn need(&self, provider: Provider) -> u64 {
-        if let Some(anon) = self.place.cost.anon() {
-            return anon + self.place.cost.arena();
+        if let Some(most) = self.place.cost.most() {
+            return most;
         }
         let key = ArtifactCache::key(self.spec, self.environment.version(), provider);
         if self.spec.load == LoadPath::Prepacked && self.artifacts.has(&key) {

@@ -51,7 +51,7 @@ impl Resident {
             anon,
         } = loaded;
         charge.state(anon, weights.bytes());
-        let arena = session.arena().bytes;
+        let arena = session.arena().touched();
         Self {
             loaded: (anon, arena),
             arena: AtomicU64::new(arena),
@@ -81,7 +81,7 @@ impl Resident {
 
     /// Has the ledger say what the arena has now. Called by who holds the session, after a run.
     pub(super) fn charge_arena(&self, session: &Session, cost: &Cost) {
-        let now = session.arena().bytes;
+        let now = session.arena().touched();
         let reserved = cost.arena() > now;
         cost.ran(now);
         if self.arena.swap(now, Ordering::Relaxed) != now || reserved {
@@ -112,9 +112,9 @@ impl Resident {
             Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let before = session.arena().bytes;
+        let before = session.arena().touched();
         session.shrink_arena();
-        let after = session.arena().bytes;
+        let after = session.arena().touched();
         self.arena.store(after, Ordering::Relaxed);
         let (anon, mapped) = self.charge.bytes();
         // Less than before, so that nothing is evicted for it: this may be an eviction.

@@ -24,12 +24,19 @@ pub struct ArenaUse {
     pub bytes: u64,
     /// Of these, in use by weights and tensors.
     pub in_use: u64,
+    /// The most that was in use at once.
+    pub most_in_use: u64,
 }
 
 impl ArenaUse {
     /// Bytes that nothing is in.
     pub fn free(&self) -> u64 {
         self.bytes.saturating_sub(self.in_use)
+    }
+
+    /// What the process has of it in memory: an arena grows by doubling, and pages that were never in use are not there.
+    pub fn touched(&self) -> u64 {
+        self.bytes.min(self.most_in_use)
     }
 }
 
@@ -106,12 +113,16 @@ impl Arena {
                 }
                 CStr::from_ptr(value).to_str().ok()?.parse().ok()
             };
-            let (bytes, in_use) = (number(c"TotalAllocated"), number(c"InUse"));
+            let bytes = number(c"TotalAllocated");
+            let (in_use, most) = (number(c"InUse"), number(c"MaxInUse"));
             (api.ReleaseKeyValuePairs)(stats);
             let bytes = bytes?;
-            // Where it does not tell, all may be in use.
-            let in_use = in_use.unwrap_or(bytes);
-            Some(ArenaUse { bytes, in_use })
+            Some(ArenaUse {
+                bytes,
+                // Where it does not tell, all may be in use.
+                in_use: in_use.unwrap_or(bytes),
+                most_in_use: most.unwrap_or(bytes),
+            })
         }
     }
 }

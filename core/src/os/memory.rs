@@ -31,6 +31,29 @@ pub fn page_size() -> usize {
         .unwrap_or(4096)
 }
 
+/// Blocks of this size and more are mapped by themselves.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MAPPED_FROM: libc::c_int = 128 << 10;
+
+/// Has the heap give large blocks back to the kernel when they are freed, for good. Left to itself glibc raises the size
+/// from which it does so to up to 32 MB, and keeps twice that at the end of the heap of every thread that ever freed such a
+/// block, where [`trim`] does not reach. Nothing is changed where the environment sets the allocator up
+/// (`GLIBC_TUNABLES`, `MALLOC_MMAP_THRESHOLD_`), or with another allocator.
+pub fn return_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        if set("GLIBC_TUNABLES") || set("MALLOC_MMAP_THRESHOLD_") || set("MALLOC_TRIM_THRESHOLD_") {
+            return;
+        }
+        // SAFETY: mallopt takes plain numbers and locks the allocator itself.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, MAPPED_FROM);
+        }
+    }
+}
+
 /// Gives free heap pages back to the kernel. Costs some milliseconds on a large heap; safe at any time, from any thread.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
