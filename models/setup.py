@@ -406,7 +406,7 @@ def step_embedded():
     return str(target)
 
 
-PACK_SOURCES = ["efficientnet-lite0", "minilm", "minilm-tokenizer", "smollm2", "centernet"]
+PACK_SOURCES = ["efficientnet-lite0", "minilm", "minilm-tokenizer", "smollm2", "centernet", "objectron", "hands"]
 STEPS = {
     "ort": step_ort,
     "videos": step_videos,

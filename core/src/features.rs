@@ -3,7 +3,7 @@
 /// One thing the detector found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Detection {
-    /// Index into the detector's `labels`.
+    /// Index into the labels of the pack's detectors, one detector's after another's ([`Pack::labels`](crate::pack::Pack::labels)).
     pub label: u32,
     /// Confidence, 0..=1.
     pub score: f32,

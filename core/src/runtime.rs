@@ -433,7 +433,7 @@ impl Runtime {
         })?;
         let visual = self.pack().module(&index.visual_encoder)?;
         let mut hash = Sha256::new();
-        for id in std::iter::once(&index.visual_encoder).chain(&index.detector) {
+        for id in index.modules() {
             self.pack().module(id)?.hash_identity(&mut hash);
         }
         let dim = visual.embedding_dim().ok_or_else(|| {

@@ -4,6 +4,7 @@
 import argparse
 import io
 import json
+import re
 import shutil
 import sys
 import tarfile
@@ -15,8 +16,10 @@ import numpy as np
 
 import detector
 import graph as g
+import hands
 import language_decoder
 import manifest
+import objects
 import text_encoder
 import visual_encoder
 
@@ -173,26 +176,53 @@ def decoder_module(downloads, out, work):
     return entry
 
 
-def detector_module(downloads, out, work):
-    files = detector.build(download(downloads, "centernet"), out / "detector.onnx")
-    size, best = detector.SIZE, detector.BEST
+def packed_asset(archive, name):
+    """The file NAME out of what MediaPipe's npm packages hold: one file of many, and a script that says where each begins."""
+    with tarfile.open(archive) as package:
+        loaders = [member for member in package.getnames() if member.endswith("_packed_assets_loader.js")]
+        script = package.extractfile(loaders[0]).read().decode()
+        place = re.search(r'\{"filename": "[^"]*/' + re.escape(name) + r'", "start": (\d+), "end": (\d+)', script)
+        return package.extractfile(loaders[0].replace("_loader.js", ".data")).read()[int(place[1]) : int(place[2])]
+
+
+def detector_entry(out, identifier, files, network, mean, std, labels, min_score):
+    """The module of one detector; MEAN and STD of values of 0..1."""
+    size, best = network.SIZE, network.BEST
     entry = module(
-        out, "detector", "detector", files, "fp32",
+        out, identifier, "detector", files, "fp32",
         [port("pixel_values", "f32", ["batch", 3, size, size])],
         [port("boxes", "f32", ["batch", best, 4]), port("scores", "f32", ["batch", best]), port("classes", "i64", ["batch", best])],
-        # Small, and the odd sizes of its tensors would leave a prepacked form unaligned (see graph.ALIGN).
+        # Small, and the odd sizes of their tensors would leave a prepacked form unaligned (see graph.ALIGN).
         load="plain",
     )
     entry["preprocess"] = {
         "width": size, "height": size, "resample": "bilinear", "views": [{"fit": "pad", "fraction": 1.0}],
-        # The network takes 0..255 as it is.
-        "mean": [0.0] * 3, "std": [1.0 / 255.0] * 3, "layout": "nchw", "order": "rgb",
+        "mean": [mean] * 3, "std": [std] * 3, "layout": "nchw", "order": "rgb",
     }
     # The taxonomy asserts from a higher score on; what lies between is neither asserted nor denied.
-    entry["detector"] = {"labels": detector.LABELS, "min_score": 0.3, "nms_iou": 0.5}
+    entry["detector"] = {"labels": labels, "min_score": min_score, "nms_iou": 0.5}
     # Only the scores: which of two nearly equal peaks comes first may differ between instruction sets.
-    entry["golden"] = g.golden(out, g.session(files[0]), "detector", 0.999, {"pixel_values": detector.golden_input()}, ["scores"])
+    inputs = {"pixel_values": ((detector.golden_input(size) / 255.0 - mean) / std).astype(np.float32)}
+    entry["golden"] = g.golden(out, g.session(files[0]), identifier, 0.999, inputs, ["scores"])
     return entry
+
+
+def detector_module(downloads, out, work):
+    files = detector.build(download(downloads, "centernet"), out / "detector.onnx")
+    # The network takes 0..255 as it is.
+    return detector_entry(out, "detector", files, detector, 0.0, 1.0 / 255.0, detector.LABELS, 0.3)
+
+
+def objects_module(downloads, out, work):
+    content = packed_asset(download(downloads, "objectron"), "object_detection_ssd_mobilenetv2_oidv4_fp16.tflite")
+    files = objects.build(content, out / "object_detector.onnx")
+    return detector_entry(out, "object-detector", files, objects, 0.5, 0.5, objects.LABELS, 0.3)
+
+
+def hands_module(downloads, out, work):
+    content = packed_asset(download(downloads, "hands"), "palm_detection_full.tflite")
+    files = hands.build(content, out / "hand_detector.onnx")
+    return detector_entry(out, "hand-detector", files, hands, 0.0, 1.0, hands.LABELS, 0.3)
 
 
 def licences(downloads, out):
@@ -206,10 +236,11 @@ def licences(downloads, out):
         unpack(download(downloads, key), member, folder / f"{key}.txt")
     with tarfile.open(download(downloads, "centernet")) as package:
         (folder / "centernet.txt").write_bytes(package.extractfile("package/LICENSE").read())
+    # The two packages name their licence (Apache-2.0) and carry no text of it; efficientnet-lite0.txt is that licence too.
     shutil.copyfile(HERE / "wordnet-licence.txt", folder / "wordnet.txt")
     sources = json.loads((HERE.parent / "sources.json").read_text())
     lines = ["| part | package | licence |", "|---|---|---|"]
-    for key in ("efficientnet-lite0", "minilm", "minilm-tokenizer", "smollm2", "centernet"):
+    for key in ("efficientnet-lite0", "minilm", "minilm-tokenizer", "smollm2", "centernet", "objectron", "hands"):
         source = sources[key]
         lines.append(f"| {key} | {source['registry']} {source['package']} {source['version']} | {source['licence']} |")
     lines.append("| taxonomy | WordNet 3.0 | WordNet (wordnet.txt) |")
@@ -234,12 +265,14 @@ def build(downloads, out):
     parts["decoder"] = timed("language decoder", decoder_module, downloads, out, work)
 
     parts["detector"] = timed("detector", detector_module, downloads, out, work)
+    parts["objects"] = timed("object detector", objects_module, downloads, out, work)
+    parts["hands"] = timed("hand detector", hands_module, downloads, out, work)
 
     licences(downloads, out)
     taxonomy = out / "taxonomy.json"
     shutil.copyfile(HERE / "taxonomy.json", taxonomy)
     tasks = {
-        "index": {"visual_encoder": "visual-encoder", "detector": "detector"},
+        "index": {"visual_encoder": "visual-encoder", "detectors": [parts[name]["id"] for name in ("detector", "objects", "hands")]},
         "search": {"text_encoder": "text-encoder", "query_template": TEMPLATE, "min_score": MIN_SCORE},
     }
     for task in ("caption", "ask"):
@@ -249,10 +282,10 @@ def build(downloads, out):
         "id": "reference",
         "version": "1.0.0",
         "licence": "Apache-2.0 AND MIT",
-        "description": "EfficientNet-Lite0 with a ConSE search head, MiniLM, SmolLM2-135M, CenterNet; see models/README.md for what it can and cannot do.",
+        "description": "EfficientNet-Lite0 with a ConSE search head, MiniLM, SmolLM2-135M, CenterNet, SSD on Open Images, palm detection; see models/README.md for what it can and cannot do.",
         "tasks": tasks,
         "grounding": {"taxonomy": g.file_ref(out, taxonomy)},
-        "modules": [parts["visual"], parts["text"], parts["decoder"], parts["detector"]],
+        "modules": [parts[name] for name in ("visual", "text", "decoder", "detector", "objects", "hands")],
     }
     (out / "pack.toml").write_text(manifest.render(pack), encoding="utf-8")
     shutil.rmtree(work)

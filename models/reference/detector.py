@@ -159,8 +159,8 @@ def build(archive, path):
     return graph.save(path)
 
 
-def golden_input():
-    """A smooth, deterministic picture in the detector's range, 0..255."""
-    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+def golden_input(size=SIZE):
+    """A smooth, deterministic picture, 0..255."""
+    y, x = np.mgrid[0:size, 0:size] / size
     planes = [127.5 + 127.5 * np.sin(5.0 * x + c) * np.cos(4.0 * y - c) for c in range(3)]
     return np.stack(planes)[None].astype(np.float32)

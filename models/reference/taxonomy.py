@@ -15,9 +15,10 @@ The format, version 1. One JSON object:
     mass        [[most classes, mass], …]: a node of at most that many classes is certain from this posterior mass on
     broad       a node of more classes than `classes` counts only if the best single class reaches `top`
     possible    a node of at most `classes` classes is worth a "possibly" from `share` of its mass on
-    detection   the least score of a detection that counts by itself, where its node has no `score` of its own
-    backed      a detection at most `less` below that, and of `score` at least, counts if the posteriors of its node's classes and of those in `near`
-                add up to `mass`; a detected animal whose kind is not so backed is just "an animal"
+    detection   the least score of a detection that counts by itself, where its label is not in `scores`
+    backed      a detection of `score` at least, where its label is not in `scores`, counts if the posteriors of its node's classes and of
+                those in `near` add up to `mass`, or another detector has the same in the same place; a detected animal whose kind
+                the posteriors do not so back is just "an animal"
     count       with the best detection of a label counted, the least score of the others
     alike       mass that a kind of something flagged "alike" needs to be named; below it the broader noun is
     animal      a detected animal (birds excepted) counts only if the classifier's mass of all animals reaches this
@@ -34,11 +35,12 @@ The format, version 1. One JSON object:
     flags       "animal", "bird": so is what is below; "partial": the classes know only some of what the word means, so
                 their silence does not mean it is absent
                 "alike": its kinds are easily mistaken for one another; "last": named only when nothing else is
-    score       of a detector's label: the score that counts by itself, whatever the rules say
+    part_of     index of what it is a part of: it is said only if that is not
     near        of a detector's label: classes seen along with it, which back a weak detection
     floor       of a class that pictures unlike anything else fall into: mass it needs at least; it adds nothing to broader nodes and is
                 never only possible
-  labels      {detector label: node index}
+  labels      {detector label: node index}; labels of several detectors may mean one node
+  scores      {detector label: [the score that counts by itself, the score that counts if backed]}, whatever the rules say
   finer       {word: node index}: words for things below that node which no number can tell apart ("woman")
 
 A node's mass is the sum of the posteriors of the distinct classes at or below it, those with a floor left out.
@@ -55,7 +57,7 @@ RULES = {
     "broad": {"classes": 12, "top": 0.15},
     "possible": {"classes": 12, "share": 0.95},
     "detection": 0.65,
-    "backed": {"score": 0.3, "less": 0.15, "mass": 0.15},
+    "backed": {"score": 0.5, "mass": 0.15},
     "count": 0.45,
     "alike": 0.95,
     "animal": 0.5,
@@ -89,7 +91,7 @@ SAY = """
 07695965 sandwich|sandwiches; 07881800 drink; 02691156 airplane; 03948459 pistol; 02933112 cabinet; 04451818 tool; 02672831 -; 04235860 sleeping bag
 02773838 suitcase; 04468005 train; 03614007 keyboard; 04453156 toothbrush|toothbrushes; 02726681 -; 03453443 -; 03269401 -
 02128385 leopard; 02418465 -; 02411705 sheep|sheep; 03791235 -; 04451318 -; 03219135 doll; 03540267 sock or stocking|socks or stockings
-04341686 -; 04105068 roof; 03100490 -; 02116738 -; 03770679 -; 02766320 child's bed; 02818832 bed; 03002711 -; 04330267 stove; 03484083 cart; 02970849 cart
+04341686 -; 04105068 roof; 03100490 -; 02116738 -; 03770679 -; 02766320 child's bed; 02818832 bed; 03002711 -; 04330267 stove; 03484083 cart; 02970849 cart; 05564590 hand
 """
 
 # Leaves whose first WordNet lemma is not what one says, by class index. "=" repeats another class's noun on purpose.
@@ -197,10 +199,21 @@ for _name in LAST:
 # Labels by the score from which the detector is right by itself, on the pictures the rules were made with.
 SCORES = {
     0.4: "chair potted_plant",
-    0.45: "person car boat bicycle tie cup cell_phone",
-    0.5: """motorcycle airplane bus train truck cat dog horse sheep cow elephant bear zebra giraffe skis snowboard skateboard surfboard bottle
+    0.45: "car boat bicycle tie cup cell_phone",
+    0.5: """person motorcycle airplane bus train truck cat dog horse sheep cow elephant bear zebra giraffe skis snowboard skateboard surfboard bottle
             wine_glass couch dining_table toilet tv laptop keyboard pizza oven refrigerator microwave tennis_racket""",
 }
+# How much lower a backed detection may be, and how low.
+LESS, WEAK = 0.15, 0.3
+# The other detectors' labels (Open Images, hands): the node of each and its two scores; what is left out is never said.
+THINGS = {
+    "Person": ("n00007846", 0.45, 0.4), "Table": ("n04379243", 0.45, 0.4), "Desk": ("n04379243", 0.45, 0.4), "Chair": ("n03001627", 0.45, 0.4),
+    "Book": ("n02870092", 0.6, 0.45), "Laptop": ("n03642806", 0.6, 0.4), "Computer monitor": ("x-screen", 0.6, 0.5),
+    "Computer mouse": ("n03793489", 0.6, 0.5), "Mug": ("x-cup", 0.45, 0.4), "Coffee cup": ("x-cup", 0.45, 0.4), "Bottle": ("n02876657", 0.6, 0.5),
+    "Camera": ("n02942699", 0.65, 0.5), "Bicycle": ("n02834778", 0.5, 0.4), "Car": ("n02958343", 0.65, 0.5), "Footwear": ("n03380867", 0.66, 0.5),
+    "Cat": ("n02121808", 0.6, 0.5), "Dog": ("n02084071", 0.6, 0.5), "hand": ("n05564590", 0.82, 0.82),
+}
+
 # Classes that are seen where the thing is: class indices, "a-b" for ranges, or a WordNet offset for all its classes.
 NEAR = {
     "person": "03051540 461 501 502 514 524 570 629 630 678 715 770 774 796 836 837 981 982 983",
@@ -234,6 +247,9 @@ microwave=03761084 oven=03862676 toaster=04442312 sink=04223580:sink refrigerato
 scissors=04148054:pair_of_scissors|pairs_of_scissors teddy_bear=04399382 hair_drier=03483316 toothbrush=04453156:toothbrush|toothbrushes
 """
 
+# What is said only if its whole is not.
+PARTS = {"n05564590": "n00007846"}
+
 # Words of a question that WordNet's synsets do not list, by node; and words below a node that no number can tell.
 ALSO = {
     "n00007846": ["human", "human being", "anyone", "anybody", "someone", "somebody", "persons", "people"],
@@ -257,7 +273,7 @@ pirate beam bow rule bath hip ear spike groom barrow carrier lighter shades reel
 robe toy pointer setter clumber boxer killer cocker springer wire hound golf silky lab monitor mortar nail iron rocker racer nipple
 point geographic point connection attachment shape attribute medium creation product work design part portion area surface horizontal surface circle measure meter
 workplace vertical post structural member strengthener accessory case round shape barrier associate peer participant material lever key line fare concoction plate scale
-article game factory works kit ride case applicator applier signal visual signal""".split()
+article mitt paw game factory works kit ride case applicator applier signal visual signal""".split()
 NOT_WORDS = set(NOT_WORDS) - {"hound", "toy", "clumber"}
 
 
@@ -366,7 +382,8 @@ def build(nouns, classes):
 
     for index, offset in enumerate(classes):
         climb(offset, index)
-    for node, _ in coco.values():
+    things = {label: node for label, (node, *_) in THINGS.items()}
+    for node in [node for node, _ in coco.values()] + list(things.values()):
         if not node.startswith("x"):
             climb(node[1:], None)
 
@@ -383,6 +400,7 @@ def build(nouns, classes):
     parents["n02403454"].append("n02370806")
     # What the detector and the classifier call by different names.
     parents["n03790512"].append("x-motorbike")
+    parents["n02834778"].append("x-cycle")
     parents["n04468005"] += ["x-train", "x-rail"]
     parents[f"n{classes[896]}"].append("n04223580")  # washbasin: a sink
     parents[f"n{classes[748]}"].append("n02774152")  # purse: a handbag
@@ -422,7 +440,7 @@ def build(nouns, classes):
         if name in done:
             return
         done.add(name)
-        for up in parents[name]:
+        for up in parents[name] + ([PARTS[name]] if name in PARTS else []):
             if up not in TOPS and up in parents:
                 place(up)
         order.append(name)
@@ -430,7 +448,8 @@ def build(nouns, classes):
     for name in keep:
         place(name)
     at = {name: index for index, name in enumerate(order)}
-    scores = {coco[label.replace("_", " ")][0]: score for score, labels in SCORES.items() for label in labels.split()}
+    scores = {label.replace("_", " "): [score, max(WEAK, round(score - LESS, 2))] for score, labels in SCORES.items() for label in labels.split()}
+    scores |= {label: [alone, backed] for label, (_, alone, backed) in THINGS.items()}
     near = {coco[label.replace("_", " ")][0]: classes_of(items.split(), members) for label, items in NEAR.items()}
     nodes = []
     for name in order:
@@ -449,8 +468,8 @@ def build(nouns, classes):
             node["flags"] = FLAGS[name]
         if name in MASS:
             node["mass"] = MASS[name]
-        if name in scores:
-            node["score"] = scores[name]
+        if name in PARTS:
+            node["part_of"] = at[PARTS[name]]
         if near.get(name):
             node["near"] = near[name]
         if class_of.get(name) in SINKS:
@@ -461,7 +480,8 @@ def build(nouns, classes):
         "sources": "WordNet 3.0 (c) 2006 Princeton University; class order of ImageNet-1k; labels of COCO",
         "rules": RULES,
         "classes": len(classes),
-        "labels": {label: at[node] for label, (node, _) in coco.items()},
+        "labels": {label: at[node] for label, (node, _) in coco.items()} | {label: at[node] for label, node in things.items()},
+        "scores": scores,
         "finer": {word: at[name] for name, group in FINER.items() for word in group},
         "nodes": nodes,
     }

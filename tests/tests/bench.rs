@@ -12,7 +12,7 @@ use serde_json::Value;
 fn expected() -> BTreeMap<&'static str, u64> {
     let pack = Pack::open(&pack()).unwrap();
     let tasks = &pack.manifest().tasks;
-    let index = 1 + tasks.index.as_ref().unwrap().detector.iter().len() as u64;
+    let index = tasks.index.as_ref().unwrap().modules().count() as u64;
     let (search, decoder) = (1, 1);
     // A caption that shares nothing starts from the picture.
     let speak = decoder + index;

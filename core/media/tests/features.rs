@@ -96,8 +96,7 @@ fn a_keyframe_becomes_features() {
     assert!((sum - 1.0).abs() < 1e-4, "{sum}");
     assert_eq!((features.map.rows, features.map.dim), (1, 1280));
 
-    let labels = &registry.pack().module("detector").unwrap().detector;
-    let labels = &labels.as_ref().unwrap().labels;
+    let labels = registry.pack().labels().unwrap();
     let found: Vec<_> = features
         .detections
         .iter()
@@ -127,7 +126,9 @@ fn a_keyframe_becomes_features() {
     assert!(cosine < 0.95, "{cosine}");
 
     // One run for all views of a frame, one load for all frames.
-    for module in ["visual-encoder", "detector"] {
+    let index = registry.pack().manifest().tasks.index.as_ref().unwrap();
+    assert!(index.detectors.len() > 1);
+    for module in index.modules() {
         let status = status(&registry, module);
         assert_eq!((status.loads, status.runs), (1, 3), "{module}");
     }

@@ -170,8 +170,19 @@ impl Observation<'_> {
             let hints = |hint: &NodeId| taxonomy.is_a(*hint, *node);
             self.hints.iter().any(hints)
         };
+        // Of a person, hands are seen though none were found; with a hand there is somebody.
+        let belongs = |node: &NodeId| {
+            self.certain().any(|thing| {
+                let within = |part, whole| {
+                    let whole_of = taxonomy.whole(part);
+                    whole_of.is_some_and(|of| taxonomy.is_a(whole, of))
+                };
+                within(*node, thing.node) || within(thing.node, *node)
+            })
+        };
         if best >= DOUBT
             || asked.nodes.iter().any(hinted)
+            || asked.nodes.iter().any(belongs)
             || asked.nodes.iter().any(silent)
             || !self.covers(asked)
         {

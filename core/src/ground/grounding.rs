@@ -1,4 +1,4 @@
-//! A taxonomy, and what a detector's labels mean in it.
+//! A taxonomy, and what the detectors' labels mean in it.
 
 use crate::error::Result;
 use crate::features::Features;
@@ -13,7 +13,7 @@ pub struct Grounding {
 }
 
 impl Grounding {
-    /// A taxonomy and the labels of the detector, if there is one.
+    /// A taxonomy and the labels of the detectors, one after another; none without a detector.
     pub fn new(taxonomy: Taxonomy, labels: &[String]) -> Self {
         let labels = taxonomy.labels(labels);
         Self { taxonomy, labels }

@@ -4,12 +4,15 @@ use crate::features::{Detection, Features};
 
 use super::change::When;
 use super::observation::{Certainty, Count, Thing};
+use super::rules::Rules;
 use super::taxonomy::{Labels, NodeId, Taxonomy};
 
 /// A classifier that is certain of an animal this narrow overrules a detector's other animal.
 const NARROW: usize = 60;
 /// Share of the smaller of two boxes inside the other from which both are one thing: a face and its person.
 const NESTED: f32 = 0.8;
+/// Intersection over union from which two detectors mean one thing.
+const SAME: f32 = 0.5;
 /// A detector this sure of an animal's kind needs nobody's support.
 const SURE: f32 = 0.75;
 
@@ -28,13 +31,16 @@ pub(super) fn things(taxonomy: &Taxonomy, labels: &Labels, frame: &Features) -> 
         }
     }
     things = distinct(things);
+    let found: Vec<NodeId> = things.iter().map(|thing| thing.node).collect();
+    let said = |whole: NodeId| found.iter().any(|other| taxonomy.is_a(*other, whole));
+    things.retain(|thing| !taxonomy.whole(thing.node).is_some_and(said));
     if let Some(best) = classified.and_then(|classified| classified.best) {
         merge(taxonomy, &mut things, best);
     }
     things
 }
 
-/// The detector's hints of things that do not count.
+/// The detectors' hints of things that do not count.
 pub(super) fn hints<'a>(
     taxonomy: &'a Taxonomy,
     labels: &'a Labels,
@@ -42,7 +48,9 @@ pub(super) fn hints<'a>(
 ) -> impl Iterator<Item = NodeId> + 'a {
     let weak = frame.detections.iter().filter_map(|found| {
         let node = labels.node(found.label)?;
-        (found.score < taxonomy.score(node)).then_some(node)
+        // A hand that is not said for the person it belongs to is there all the same.
+        let unsaid = found.score < labels.score(found.label) || taxonomy.whole(node).is_some();
+        unsaid.then_some(node)
     });
     weak.into_iter()
 }
@@ -59,25 +67,30 @@ fn detected(
     let such = |found: &&Detection| labels.node(found.label) == Some(node);
     let mut boxes: Vec<&Detection> = frame.detections.iter().filter(such).collect();
     boxes.sort_by(|a, b| b.score.total_cmp(&a.score));
-    let best = boxes.first()?;
     let backing = taxonomy.backing(node, &frame.posteriors);
     let is_backed = rules.backed.as_ref().is_some_and(|b| backing >= b.mass);
-    let enough = match &rules.backed {
-        Some(backed) if is_backed => backed.score.max(taxonomy.score(node) - backed.less),
-        _ => taxonomy.score(node),
+    let seconded = |found: &Detection| {
+        let same = |other: &&Detection| {
+            other.label != found.label && overlap(&found.bbox, &other.bbox) >= SAME
+        };
+        rules.backed.is_some() && boxes.iter().any(same)
     };
-    if best.score < enough || classified.is_some_and(|c| c.contradicts(node)) {
+    let counts = |found: &Detection| {
+        let alone = found.score >= labels.score(found.label);
+        let backed = found.score >= labels.backed(found.label);
+        alone || backed && (is_backed || seconded(found))
+    };
+    let best = boxes.iter().find(|found| counts(found))?;
+    if classified.is_some_and(|c| c.contradicts(node)) {
         return None;
     }
-    let least = rules.count.unwrap_or(rules.detection);
-    let mut counted: Vec<&Detection> = vec![best];
-    for found in &boxes[1..] {
-        let apart = |other: &&Detection| nested(&found.bbox, &other.bbox) < NESTED;
-        if found.score >= least && counted.iter().all(apart) {
-            counted.push(found);
+    // Two detectors see one thing twice, in boxes that differ: each counts by itself.
+    let mut count = 0;
+    for (at, first) in boxes.iter().enumerate() {
+        if counts(first) {
+            count = count.max(counted(first, &boxes[at + 1..], rules));
         }
     }
-    let count = u32::try_from(counted.len()).unwrap_or(u32::MAX);
     // That it is an animal both agree on; of its kind only the detector knows, and it confuses them.
     let doubtful = rules.backed.is_some()
         && classified.is_some()
@@ -98,6 +111,19 @@ fn detected(
         confidence: best.score.min(1.0),
         when: When::Throughout,
     })
+}
+
+/// How many things `first` and those of its label among the weaker `others` are.
+fn counted(first: &Detection, others: &[&Detection], rules: &Rules) -> u32 {
+    let least = rules.count.unwrap_or(rules.detection);
+    let mut counted: Vec<&Detection> = vec![first];
+    for found in others {
+        let apart = |other: &&Detection| nested(&found.bbox, &other.bbox) < NESTED;
+        if found.label == first.label && found.score >= least && counted.iter().all(apart) {
+            counted.push(found);
+        }
+    }
+    u32::try_from(counted.len()).unwrap_or(u32::MAX)
 }
 
 /// Two labels may have become one animal in doubt: which of them is counted twice cannot be told.
@@ -122,15 +148,36 @@ fn distinct(things: Vec<Thing>) -> Vec<Thing> {
     kept
 }
 
+/// Area of a box.
+fn area(b: &[f32; 4]) -> f32 {
+    (b[2] - b[0]).max(0.0) * (b[3] - b[1]).max(0.0)
+}
+
+/// Area that two boxes share.
+fn shared(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+    area(&[
+        a[0].max(b[0]),
+        a[1].max(b[1]),
+        a[2].min(b[2]),
+        a[3].min(b[3]),
+    ])
+}
+
 /// Share of the smaller box that lies inside the other.
 fn nested(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    let area = |x: f32, y: f32| x.max(0.0) * y.max(0.0);
-    let inside = area(
-        a[2].min(b[2]) - a[0].max(b[0]),
-        a[3].min(b[3]) - a[1].max(b[1]),
-    );
-    let smaller = area(a[2] - a[0], a[3] - a[1]).min(area(b[2] - b[0], b[3] - b[1]));
-    if smaller > 0.0 { inside / smaller } else { 1.0 }
+    let smaller = area(a).min(area(b));
+    if smaller > 0.0 {
+        shared(a, b) / smaller
+    } else {
+        1.0
+    }
+}
+
+/// Intersection over union.
+fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+    let both = shared(a, b);
+    let all = area(a) + area(b) - both;
+    if all > 0.0 { both / all } else { 0.0 }
 }
 
 /// Adds what the classifier sees to what the detector found: one thing is named once, by the narrower noun. Beside what is
@@ -224,9 +271,13 @@ impl<'a> Classified<'a> {
         }
     }
 
-    /// Whether the classifier makes a detected animal incredible.
+    /// Whether the classifier makes a detected animal or part incredible.
     fn contradicts(&self, detected: NodeId) -> bool {
         let taxonomy = self.taxonomy;
+        // An animal's paw or leg passes for a hand.
+        if taxonomy.whole(detected).is_some() {
+            return self.animal >= taxonomy.rules().animal;
+        }
         if !taxonomy.is_animal(detected) {
             return false;
         }

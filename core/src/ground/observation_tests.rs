@@ -209,7 +209,7 @@ fn first(changes: &[(&str, &str)], frame: &Features) -> Option<(String, Certaint
 
 const BACKED: (&str, &str) = (
     "\"detection\":0.45",
-    "\"detection\":0.65,\"backed\":{\"score\":0.3,\"less\":0.4,\"mass\":0.15},\"count\":0.45",
+    "\"detection\":0.65,\"backed\":{\"score\":0.3,\"mass\":0.15},\"count\":0.45",
 );
 
 #[test]
@@ -235,11 +235,8 @@ fn a_weak_detection_needs_the_classifier() {
     assert_eq!(bicycle(0.6, 0.1), None);
     assert!(bicycle(0.7, 0.0).is_some());
     assert_eq!(bicycle(0.29, 0.2), None);
-    let own = (
-        "[\"a\",\"bicycle\",\"bicycles\"]",
-        "[\"a\",\"bicycle\",\"bicycles\"],\"score\":0.5",
-    );
-    let close = ("\"less\":0.4", "\"less\":0.2");
+    let own = ("\"finer\"", "\"scores\":{\"bicycle\":[0.5,0.3]},\"finer\"");
+    let close = ("\"score\":0.3", "\"score\":0.45");
     let far = seen([0.0, 0.0, 0.0, 0.2, 0.0, 0.0], &[("bicycle", 0.4)]);
     assert!(first(&[BACKED, near], &far).is_some_and(|found| found.0 == "bicycle"));
     assert!(first(&[BACKED, near, close], &far).is_none_or(|found| found.0 != "bicycle"));
@@ -304,4 +301,71 @@ fn a_face_and_its_person_are_one() {
     frame.detections[1].bbox = [0.2, 0.1, 0.4, 0.4];
     frame.detections[2].bbox = [0.6, 0.2, 0.9, 1.0];
     assert!(names(&[frame]).contains(&("person".into(), CERTAIN, counted(2, 2))));
+}
+
+/// Things of one keyframe seen by two detectors, the second of which knows persons and hands.
+fn by_two(found: &[(&str, f32, [f32; 4])]) -> Vec<(String, Count)> {
+    let labels = ["person", "Person", "hand"].map(str::to_owned);
+    let text = SMALL
+        .replacen("\"person\":8", "\"person\":8,\"Person\":8,\"hand\":14", 1)
+        .replacen("\"finer\"", "\"scores\":{\"Person\":[0.6,0.35]},\"finer\"", 1)
+        .replacen(BACKED.0, BACKED.1, 1)
+        .replacen(
+            "traffic lights\"]}",
+            "traffic lights\"]},{\"id\":\"hand\",\"noun\":[\"a\",\"hand\",\"hands\"],\"part_of\":8}",
+            1,
+        );
+    let taxonomy = Taxonomy::from_bytes(text.as_bytes()).unwrap();
+    let known = taxonomy.labels(&labels);
+    let detection = |(label, score, bbox): &(&str, f32, [f32; 4])| Detection {
+        label: labels.iter().position(|l| l == label).unwrap() as u32,
+        score: *score,
+        bbox: *bbox,
+    };
+    let frame = Features {
+        detections: found.iter().map(detection).collect(),
+        ..Features::default()
+    };
+    let observation = Observation::new(&taxonomy, &known, &[&frame]).unwrap();
+    let name = |thing: &Thing| (observation.noun(thing).one.clone(), thing.count);
+    observation.things().iter().map(name).collect()
+}
+
+const LEFT: [f32; 4] = [0.0, 0.0, 0.4, 1.0];
+const RIGHT: [f32; 4] = [0.6, 0.0, 1.0, 1.0];
+
+#[test]
+fn two_detectors_count_one_person_once() {
+    let near_left = [0.0, 0.1, 0.3, 1.0];
+    let one = [("person", counted(1, 1))].map(|(name, count)| (name.to_owned(), count));
+    assert_eq!(
+        by_two(&[("person", 0.9, LEFT), ("Person", 0.7, near_left)]),
+        one
+    );
+    let two = by_two(&[
+        ("person", 0.9, LEFT),
+        ("Person", 0.7, near_left),
+        ("Person", 0.65, RIGHT),
+    ]);
+    assert_eq!(two, [("person".to_owned(), counted(2, 2))]);
+    // Each label has its own score; one too weak does not count the other's.
+    assert_eq!(by_two(&[("person", 0.65, LEFT)]), one);
+    assert_eq!(by_two(&[("Person", 0.65, LEFT)]), one);
+    assert!(by_two(&[("person", 0.6, LEFT)]).is_empty());
+    assert_eq!(by_two(&[("Person", 0.6, LEFT)]), one);
+}
+
+#[test]
+fn a_weak_detection_counts_if_another_detector_has_it_too() {
+    assert!(by_two(&[("person", 0.4, LEFT), ("Person", 0.4, RIGHT)]).is_empty());
+    let both = by_two(&[("person", 0.4, LEFT), ("Person", 0.4, LEFT)]);
+    assert_eq!(both, [("person".to_owned(), counted(1, 1))]);
+}
+
+#[test]
+fn a_part_is_said_only_without_its_whole() {
+    let hand = by_two(&[("hand", 0.9, RIGHT)]);
+    assert_eq!(hand, [("hand".to_owned(), counted(1, 1))]);
+    let both = by_two(&[("hand", 0.9, RIGHT), ("person", 0.8, LEFT)]);
+    assert_eq!(both, [("person".to_owned(), counted(1, 1))]);
 }

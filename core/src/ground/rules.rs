@@ -18,7 +18,7 @@ pub struct Rules {
     pub possible: Possible,
     /// Least score of a detection that counts by itself, where its label has none of its own.
     pub detection: f32,
-    /// When the posteriors make up for a lower score.
+    /// When something makes up for a lower score.
     #[serde(default)]
     pub backed: Option<Backed>,
     /// Least score of a label's further detections once its best one counts; `detection` if absent.
@@ -55,15 +55,13 @@ pub struct Possible {
     pub share: f32,
 }
 
-/// A detection of `score` or more, and at most `less` below what counts by itself, counts if the posteriors of the classes
-/// that go with its label reach `mass`.
+/// A detection of `score` or more counts, where its label has no scores of its own, if the posteriors of the classes that go
+/// with its label reach `mass`, or another detector has the same thing in the same place.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backed {
     /// Least score.
     pub score: f32,
-    /// How much lower than by itself.
-    pub less: f32,
     /// Posterior mass.
     pub mass: f32,
 }
@@ -80,7 +78,6 @@ impl Rules {
             self.alike,
             self.count.unwrap_or(0.0),
             self.backed.as_ref().map_or(0.0, |backed| backed.score),
-            self.backed.as_ref().map_or(0.0, |backed| backed.less),
             self.backed.as_ref().map_or(0.0, |backed| backed.mass),
         ];
         let masses = self.mass.iter().map(|(_, mass)| *mass);

@@ -42,7 +42,7 @@ struct RawNode {
     #[serde(default)]
     flags: Vec<Flag>,
     floor: Option<f32>,
-    score: Option<f32>,
+    part_of: Option<NodeId>,
     #[serde(default)]
     near: Vec<u32>,
 }
@@ -66,6 +66,8 @@ struct Raw {
     rules: Rules,
     classes: usize,
     labels: HashMap<String, NodeId>,
+    #[serde(default)]
+    scores: HashMap<String, (f32, f32)>,
     finer: HashMap<String, NodeId>,
     nodes: Vec<RawNode>,
 }
@@ -80,27 +82,48 @@ struct Node {
     partial: bool,
     /// Its own mass of certainty, in place of the rules'.
     mass: Option<f32>,
-    /// Its own score of certainty as a detector's label, in place of the rules'.
-    score: Option<f32>,
+    /// What it is a part of: said only if that is not.
+    part_of: Option<NodeId>,
     /// Classes whose posteriors back a detection of it, ascending: its own and those seen along with it.
     backing: Vec<u32>,
     alike: bool,
     last: bool,
 }
 
-/// The detector's labels as nodes; a label the taxonomy does not know is `None` and never said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(Vec<Option<NodeId>>);
+/// The detectors' labels as nodes; a label the taxonomy does not know is `None` and never said.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Labels(Vec<Option<Label>>);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Label {
+    node: NodeId,
+    score: f32,
+    backed: f32,
+}
 
 impl Labels {
-    /// The node of the detector's label at `index`.
-    pub fn node(&self, index: u32) -> Option<NodeId> {
-        self.0.get(index as usize).copied().flatten()
+    fn at(&self, index: u32) -> Option<&Label> {
+        self.0.get(index as usize)?.as_ref()
     }
 
-    /// Whether the detector could have found a `node`.
+    /// The node of the label at `index`.
+    pub fn node(&self, index: u32) -> Option<NodeId> {
+        Some(self.at(index)?.node)
+    }
+
+    /// The score from which a detection with the label at `index` counts by itself; 1 for a label without a node.
+    pub fn score(&self, index: u32) -> f32 {
+        self.at(index).map_or(1.0, |label| label.score)
+    }
+
+    /// The score from which it counts if the posteriors or another detector back it.
+    pub fn backed(&self, index: u32) -> f32 {
+        self.at(index).map_or(1.0, |label| label.backed)
+    }
+
+    /// Whether a detector could have found a `node`.
     pub fn covers(&self, taxonomy: &Taxonomy, node: NodeId) -> bool {
-        let found = |label: &NodeId| taxonomy.is_a(*label, node);
+        let found = |label: &Label| taxonomy.is_a(label.node, node);
         self.0.iter().flatten().any(found)
     }
 }
@@ -112,6 +135,8 @@ pub struct Taxonomy {
     /// Mass a class needs at least to be certain; 0 for most.
     floors: Vec<f32>,
     labels: HashMap<String, NodeId>,
+    /// Scores of certainty of single labels, alone and backed, in place of the rules'.
+    scores: HashMap<String, (f32, f32)>,
     words: HashMap<String, Vec<NodeId>>,
     finer: HashMap<String, NodeId>,
     rules: Rules,
@@ -154,6 +179,7 @@ impl Taxonomy {
             classes: raw.classes,
             floors: vec![0.0; raw.classes],
             labels: raw.labels,
+            scores: raw.scores,
             words: HashMap::new(),
             finer: raw.finer,
             rules: raw.rules,
@@ -169,6 +195,15 @@ impl Taxonomy {
             return Err(bad(
                 "a label or a finer word names a node that is not there",
             ));
+        }
+        for (label, score) in &taxonomy.scores {
+            let (alone, backed) = *score;
+            if !(0.0..=1.0).contains(&alone) || !(0.0..=alone).contains(&backed) {
+                return Err(bad(format!("the scores of {label:?} are {score:?}")));
+            }
+            if !taxonomy.labels.contains_key(label) {
+                return Err(bad(format!("a score of {label:?}, which is no label")));
+            }
         }
         let unsaid = |node: &&NodeId| taxonomy.nodes[**node as usize].noun.is_none();
         if taxonomy.labels.values().find(unsaid).is_some() {
@@ -187,7 +222,12 @@ impl Taxonomy {
     fn add(&mut self, raw: RawNode) -> Result<()> {
         let index = self.nodes.len();
         let own = index as NodeId;
-        if let Some(up) = raw.up.iter().find(|up| **up as usize >= index) {
+        if let Some(up) = raw
+            .up
+            .iter()
+            .chain(&raw.part_of)
+            .find(|up| **up as usize >= index)
+        {
             return Err(bad(format!("{}: its parent {up} is not before it", raw.id)));
         }
         let noun = match raw.noun {
@@ -203,10 +243,8 @@ impl Taxonomy {
         }
         above.sort_unstable();
         above.dedup();
-        for (name, value) in [("mass", raw.mass), ("score", raw.score)] {
-            if value.is_some_and(|value| !(0.0..=1.0).contains(&value)) {
-                return Err(bad(format!("{}: {name} {value:?}", raw.id)));
-            }
+        if raw.mass.is_some_and(|mass| !(0.0..=1.0).contains(&mass)) {
+            return Err(bad(format!("{}: mass {:?}", raw.id, raw.mass)));
         }
         if let Some(class) = raw.near.iter().find(|near| **near as usize >= self.classes) {
             return Err(bad(format!("{}: class {class} in near", raw.id)));
@@ -247,7 +285,7 @@ impl Taxonomy {
             above,
             partial: raw.flags.contains(&Flag::Partial),
             mass: raw.mass,
-            score: raw.score,
+            part_of: raw.part_of,
             backing: raw.near,
             alike: raw.flags.contains(&Flag::Alike),
             last: raw.flags.contains(&Flag::Last),
@@ -275,10 +313,20 @@ impl Taxonomy {
         &self.rules
     }
 
-    /// The nodes of a detector's labels, in their order.
+    /// The nodes of the detectors' labels, in their order.
     pub fn labels(&self, labels: &[String]) -> Labels {
-        let node = |label: &String| self.labels.get(label).copied();
-        Labels(labels.iter().map(node).collect())
+        let alone = self.rules.detection;
+        let backed = self.rules.backed.as_ref().map_or(alone, |b| b.score);
+        let label = |label: &String| {
+            let (score, backed) = *self.scores.get(label).unwrap_or(&(alone, backed));
+            let node = *self.labels.get(label)?;
+            Some(Label {
+                node,
+                score,
+                backed,
+            })
+        };
+        Labels(labels.iter().map(label).collect())
     }
 
     /// The node with this identifier.
@@ -350,10 +398,9 @@ impl Taxonomy {
         above.into_iter().find(|kind| self.is_a(node, *kind))
     }
 
-    /// The score from which a detection of the node counts by itself.
-    pub(super) fn score(&self, node: NodeId) -> f32 {
-        let own = self.nodes[node as usize].score;
-        own.unwrap_or(self.rules.detection)
+    /// What the node is a part of.
+    pub(super) fn whole(&self, node: NodeId) -> Option<NodeId> {
+        self.nodes.get(node as usize)?.part_of
     }
 
     /// What the posteriors say for a detection of the node.

@@ -119,8 +119,16 @@ impl TasksSpec {
 pub struct IndexTask {
     /// Module that encodes keyframes.
     pub visual_encoder: String,
-    /// Module that finds things in them.
-    pub detector: Option<String>,
+    /// Modules that find things in them, each run once per keyframe.
+    #[serde(default)]
+    pub detectors: Vec<String>,
+}
+
+impl IndexTask {
+    /// The identifiers of all its modules, in the order they are run.
+    pub fn modules(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.visual_encoder).chain(&self.detectors)
+    }
 }
 
 /// The search task.

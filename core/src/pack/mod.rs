@@ -131,6 +131,26 @@ impl Pack {
             })
     }
 
+    /// The labels of the index task's detectors, one detector's after another's: what
+    /// [`Detection::label`](crate::features::Detection::label) counts in. Empty without a detector.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when a detector is no module of the pack.
+    pub fn labels(&self) -> Result<Vec<String>> {
+        let mut labels = Vec::new();
+        for id in self
+            .manifest
+            .tasks
+            .index
+            .iter()
+            .flat_map(|index| &index.detectors)
+        {
+            let spec = self.module(id)?.detector.as_ref();
+            labels.extend(spec.iter().flat_map(|spec| spec.labels.iter().cloned()));
+        }
+        Ok(labels)
+    }
+
     /// Where `file` lies. The file may have changed since the pack was opened.
     pub fn path(&self, file: &FileRef) -> PathBuf {
         self.dir.join(&file.file)

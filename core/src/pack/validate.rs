@@ -127,8 +127,14 @@ fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
             &index.visual_encoder,
             ModuleKind::VisualEncoder,
         )?;
-        if let Some(detector) = &index.detector {
-            refers("tasks.index.detector", detector, ModuleKind::Detector)?;
+        for (at, detector) in index.detectors.iter().enumerate() {
+            refers("tasks.index.detectors", detector, ModuleKind::Detector)?;
+            require(
+                !index.detectors[..at].contains(detector),
+                "tasks.index.detectors",
+                format_args!("names {detector:?} twice"),
+                "name each detector once",
+            )?;
         }
     }
     if let Some(search) = &manifest.tasks.search {

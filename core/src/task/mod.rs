@@ -116,11 +116,5 @@ fn grounding(pack: &Pack) -> Result<Grounding> {
     };
     let taxonomy = Taxonomy::from_bytes(&pack.read(&spec.taxonomy)?)
         .map_err(|error| error.context(&spec.taxonomy.file))?;
-    let index = manifest.tasks.index.as_ref();
-    let detector = match index.and_then(|index| index.detector.as_ref()) {
-        Some(id) => pack.module(id)?.detector.as_ref(),
-        None => None,
-    };
-    let labels = detector.map_or(&[][..], |spec| &spec.labels);
-    Ok(Grounding::new(taxonomy, labels))
+    Ok(Grounding::new(taxonomy, &pack.labels()?))
 }

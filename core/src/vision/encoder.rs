@@ -1,4 +1,4 @@
-//! Keyframes to features, by the pack's visual encoder and detector.
+//! Keyframes to features, by the pack's visual encoder and detectors.
 
 use half::f16;
 
@@ -6,7 +6,7 @@ use super::detector::{Raw, detections};
 use super::preprocess::Preprocessor;
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{FeatureMap, Features};
+use crate::features::{Detection, FeatureMap, Features};
 use crate::frame::Frame;
 use crate::module::Registry;
 use crate::ort::{DType, Dim, RunArgs, Tensor};
@@ -22,7 +22,7 @@ pub struct VisualEncoder {
     encoder: Module,
     /// The outputs that mean something.
     ports: Vec<(Role, String)>,
-    detector: Option<(Module, DetectorSpec)>,
+    detectors: Vec<Detector>,
 }
 
 impl VisualEncoder {
@@ -52,26 +52,31 @@ impl VisualEncoder {
         if ports.is_empty() {
             return Err(lacks(spec, "an output with a role"));
         }
-        let detector = match &task.detector {
-            None => None,
-            Some(id) => {
-                let spec = pack.module(id)?;
-                let rules = spec.detector.clone();
-                let rules = rules.ok_or_else(|| lacks(spec, "[module.detector]"))?;
+        let mut detectors = Vec::new();
+        let mut first = 0;
+        for id in &task.detectors {
+            let spec = pack.module(id)?;
+            let rules = spec.detector.clone();
+            let rules = rules.ok_or_else(|| lacks(spec, "[module.detector]"))?;
+            let labels = rules.labels.len() as u32;
+            detectors.push(Detector {
                 // Other views would find the same things again.
-                Some((Module::new(spec, 1)?, rules))
-            }
-        };
+                module: Module::new(spec, 1)?,
+                rules,
+                first,
+            });
+            first += labels;
+        }
         Ok(Self {
             encoder: Module::new(spec, usize::MAX)?,
             registry: registry.clone(),
             ports,
-            detector,
+            detectors,
         })
     }
 
-    /// Encodes one frame: one step of the encoder over all its views, whose outputs are averaged, and one step of the
-    /// detector, if the pack has one, over its first view.
+    /// Encodes one frame: one step of the encoder over all its views, whose outputs are averaged, and one step of each
+    /// detector over its first view.
     ///
     /// # Errors
     /// [`ErrorKind::Inference`], naming the module, when an output is not finite, an embedding is zero or a shape is not
@@ -100,25 +105,53 @@ impl VisualEncoder {
                 Role::None => {}
             }
         }
-        if let Some((detector, rules)) = &mut self.detector {
-            let _span = trace::span("vision", "detect");
-            let names = ["boxes", "scores", "classes"];
-            let outputs = detector.run(&self.registry, frame, &names, control)?;
-            let region = detector.preprocessor.region(0, frame);
-            let found = match &outputs[..] {
-                [boxes, scores, classes] => floats(boxes).and_then(|boxes| {
-                    let raw = Raw {
-                        boxes: &boxes,
-                        scores: &floats(scores)?,
-                        classes: classes.as_slice()?,
-                    };
-                    detections(rules, &raw, region)
-                }),
-                _ => Err(Error::new(ErrorKind::Inference, "outputs are missing")),
-            };
-            features.detections = found.map_err(|e| detector.output("boxes", e))?;
+        for detector in &mut self.detectors {
+            let found = detector.run(&self.registry, frame, control)?;
+            features.detections.extend(found);
         }
+        // Stable: equal scores keep the detectors' order.
+        let best_first = |a: &Detection, b: &Detection| b.score.total_cmp(&a.score);
+        features.detections.sort_by(best_first);
         Ok(features)
+    }
+}
+
+/// A module that finds things.
+#[derive(Debug)]
+struct Detector {
+    module: Module,
+    rules: DetectorSpec,
+    /// Number of the labels of the detectors before it.
+    first: u32,
+}
+
+impl Detector {
+    fn run(
+        &mut self,
+        registry: &Registry,
+        frame: &Frame<'_>,
+        control: &Control,
+    ) -> Result<Vec<Detection>> {
+        let _span = trace::span("vision", "detect");
+        let names = ["boxes", "scores", "classes"];
+        let outputs = self.module.run(registry, frame, &names, control)?;
+        let region = self.module.preprocessor.region(0, frame);
+        let found = match &outputs[..] {
+            [boxes, scores, classes] => floats(boxes).and_then(|boxes| {
+                let raw = Raw {
+                    boxes: &boxes,
+                    scores: &floats(scores)?,
+                    classes: classes.as_slice()?,
+                };
+                detections(&self.rules, &raw, region)
+            }),
+            _ => Err(Error::new(ErrorKind::Inference, "outputs are missing")),
+        };
+        let mut found = found.map_err(|e| self.module.output("boxes", e))?;
+        for detection in &mut found {
+            detection.label += self.first;
+        }
+        Ok(found)
     }
 }
 

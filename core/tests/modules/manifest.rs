@@ -66,6 +66,16 @@ fn what_is_wrong_is_named() -> Test {
             &["tasks.index.visual_encoder", "nobody"],
         ),
         (
+            "detectors = [\"detector\"]",
+            "detectors = [\"text\"]",
+            &["tasks.index.detectors", "text-encoder"],
+        ),
+        (
+            "detectors = [\"detector\"]",
+            "detectors = [\"detector\", \"detector\"]",
+            &["tasks.index.detectors", "twice"],
+        ),
+        (
             "visual_encoder = \"visual\"",
             "visual_encoder = \"text\"",
             &["tasks.index.visual_encoder", "text-encoder"],

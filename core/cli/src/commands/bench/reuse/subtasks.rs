@@ -364,16 +364,10 @@ impl Speaker {
             .grounding
             .as_ref()
             .ok_or_else(|| unfit("caption"))?;
-        let index = manifest.tasks.index.as_ref();
-        let detector = match index.and_then(|index| index.detector.as_ref()) {
-            Some(id) => pack.module(id)?.detector.as_ref(),
-            None => None,
-        };
-        let labels = detector.map_or(&[][..], |detector| &detector.labels);
         let taxonomy = Taxonomy::from_bytes(&pack.read(&spec.taxonomy)?)?;
         Ok(Self {
             model: LanguageModel::new(runtime.registry(), decoder, None)?,
-            grounding: Grounding::new(taxonomy, labels),
+            grounding: Grounding::new(taxonomy, &pack.labels()?),
         })
     }
 }
@@ -382,12 +376,10 @@ impl Speaker {
 fn modules(pack: &Pack, kind: Kind) -> Result<Vec<String>> {
     let tasks = &pack.manifest().tasks;
     let found = match kind {
-        Kind::Index => tasks.index.as_ref().map(|task| {
-            let detector = task.detector.iter().cloned();
-            std::iter::once(task.visual_encoder.clone())
-                .chain(detector)
-                .collect()
-        }),
+        Kind::Index => tasks
+            .index
+            .as_ref()
+            .map(|task| task.modules().cloned().collect()),
         Kind::Search => tasks
             .search
             .as_ref()
