@@ -167,7 +167,7 @@ pub unsafe extern "C" fn atom_runtime_set_budget(
 }
 
 /// Sets the budget to what keeps memory below `share` (over 0, at most 1) of the memory cgroup's limit and of the machine's
-/// memory, the tighter of the two; followed once a second as others take and give back. A runtime starts with 0.8.
+/// memory, the tighter of the two; followed once a second as others take and give back. A runtime starts with 0.9.
 ///
 /// # Safety
 /// See the rules at the top of the header.

@@ -27,7 +27,7 @@ pub struct atom_runtime_options {
     /// later is ATOM_STATUS_INVALID_ARGUMENT.
     pub threads: u32,
     /// 1: memory is not governed. No budget, no pressure is listened to but atom_runtime_set_pressure(), nothing idle is given
-    /// up. 0: it is, with a budget of 0.8 of the cgroup's or the machine's memory; see atom_runtime_set_budget_share(),
+    /// up. 0: it is, with a budget of 0.9 of the cgroup's or the machine's memory; see atom_runtime_set_budget_share(),
     /// atom_runtime_set_budget() and atom_runtime_set_idle().
     pub ungoverned: u32,
     /// A file that gets the runtime's state as JSON about once a second, for `atom top`; NULL: none. Replaced by renaming; it

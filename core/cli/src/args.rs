@@ -36,7 +36,7 @@ pub struct Global {
     pub threads: Option<usize>,
     /// The most anonymous memory models, generations and caches may hold: `300M`, a share of the cgroup's or the machine's
     /// memory such as `80%`, or `none`.
-    #[arg(long, global = true, value_name = "SIZE", default_value = "80%", value_parser = budget)]
+    #[arg(long, global = true, value_name = "SIZE", default_value = "90%", value_parser = budget)]
     pub budget: Budget,
     /// Let memory be: no budget, no watch on pressure, nothing idle is given up.
     #[arg(long, global = true, conflicts_with = "budget")]

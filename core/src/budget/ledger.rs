@@ -93,6 +93,8 @@ struct State {
     /// Sum of the entries' anonymous bytes.
     anon: u64,
     budget: Option<u64>,
+    /// How often entries changed.
+    changes: u64,
     room: Option<Weak<dyn MakeRoom>>,
     /// Who waits long enough for what stands in the way to be drained.
     draining: usize,
@@ -108,6 +110,7 @@ impl State {
 
     fn set(&mut self, id: u64, anon: u64, mapped: u64) {
         if let Some(entry) = self.entries.get_mut(&id) {
+            self.changes += 1;
             self.anon = self.anon - entry.anon_bytes + anon;
             entry.anon_bytes = anon;
             entry.mapped_bytes = mapped;
@@ -193,6 +196,11 @@ impl Ledger {
         let charge = self.enter(owner);
         charge.state(self.unowned().saturating_sub(before), 0);
         Ok((made, charge))
+    }
+
+    /// How often charges changed so far: where it stays the same, nothing else that is charged came or went.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
     }
 
     /// Anonymous bytes of the process that are not on the ledger; 0 where the kernel does not tell.

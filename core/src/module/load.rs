@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use super::cost::Cost;
 use super::place::Place;
 use super::ports;
 use super::probe::Probe;
@@ -74,6 +75,7 @@ impl Loader<'_> {
         let measured = Measured {
             ledger: self.ledger,
             charge: &charge,
+            cost: &place.cost,
         };
         let loaded = match prepacked(pack, spec, &source, provider, self.artifacts, &measured) {
             Some(loaded) => loaded,
@@ -189,17 +191,24 @@ fn prepacked(
 struct Measured<'a> {
     ledger: &'a Ledger,
     charge: &'a Charge,
+    cost: &'a Cost,
 }
 
 impl Measured<'_> {
     /// `data` are the files whose weights the session maps.
     fn load(&self, config: &SessionConfig, data: &[PathBuf]) -> Result<Loaded> {
         let mapped = Weights::of(data)?;
-        let before = self.unowned();
+        let (before, changes) = (self.unowned(), self.ledger.changes());
         let session = Session::load(config)?;
         // What the load itself needed is free by now, but still the heap's.
         memory::trim();
-        let anon = self.unowned().saturating_sub(before);
+        let seen = self.unowned().saturating_sub(before);
+        let least = session.arena().in_use;
+        // Where others took or gave back memory meanwhile, what was seen is not this load's alone.
+        let anon = match self.cost.anon() {
+            Some(known) if self.ledger.changes() != changes => known.max(least),
+            _ => seen.max(least),
+        };
         Ok(Loaded {
             session,
             anon,

@@ -26,6 +26,8 @@ pub(super) struct Resident {
     loaded: (u64, u64),
     /// What the arena had when the charge was last set.
     arena: AtomicU64,
+    /// The arena, in whole, when shrinking it last gave nothing back: something small lies in every region of it.
+    stuck: AtomicU64,
 }
 
 /// What a load gives.
@@ -55,6 +57,7 @@ impl Resident {
         Self {
             loaded: (anon, arena),
             arena: AtomicU64::new(arena),
+            stuck: AtomicU64::new(0),
             inputs: session.inputs().to_vec(),
             outputs: session.outputs().to_vec(),
             placement: session.placement().to_string(),
@@ -96,9 +99,10 @@ impl Resident {
         (anon + arena).saturating_sub(then)
     }
 
-    /// Bytes of the arena that no tensor is in; 0 while it runs.
+    /// Bytes of the arena that no tensor is in; 0 while it runs, or where shrinking is of no use.
     pub(super) fn slack(&self) -> u64 {
         match self.session.try_lock() {
+            Ok(session) if session.arena().bytes == self.stuck.load(Ordering::Relaxed) => 0,
             Ok(session) => session.arena().free(),
             Err(_) => 0,
         }
@@ -112,9 +116,12 @@ impl Resident {
             Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let before = session.arena().touched();
+        let (before, whole) = (session.arena().touched(), session.arena().bytes);
         session.shrink_arena();
         let after = session.arena().touched();
+        if session.arena().bytes == whole {
+            self.stuck.store(whole, Ordering::Relaxed);
+        }
         self.arena.store(after, Ordering::Relaxed);
         let (anon, mapped) = self.charge.bytes();
         // Less than before, so that nothing is evicted for it: this may be an eviction.

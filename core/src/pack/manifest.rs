@@ -84,7 +84,7 @@ impl TasksSpec {
         }
         match task {
             Task::Index => self.index.as_ref().map_or_else(Vec::new, |task| {
-                let all = std::iter::once(&task.visual_encoder).chain(&task.detector);
+                let all = task.modules();
                 all.map(String::as_str).collect()
             }),
             Task::Search | Task::Assemble => self

@@ -32,7 +32,7 @@ pub enum Budget {
 /// How a runtime's memory is governed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryOptions {
-    /// What may be held. Default: a share of 0.8.
+    /// What may be held. Default: a share of 0.9.
     pub budget: Budget,
     /// What counts as pressure; `None`: nothing is listened to but the application's own word.
     pub pressure: Option<Config>,
@@ -46,7 +46,7 @@ pub struct MemoryOptions {
 impl Default for MemoryOptions {
     fn default() -> Self {
         Self {
-            budget: Budget::Share(0.8),
+            budget: Budget::Share(0.9),
             pressure: Some(Config::default()),
             idle: Idle {
                 park_after: Some(Duration::from_secs(60)),
