@@ -455,8 +455,8 @@ mod tests {
             (none.bytes(), none.park().expect("nothing").freed()),
             (0, 0)
         );
-        let missing = FileMappings::of(&dir.path().join("no")).map_err(|e| e.kind());
-        assert_eq!(missing, Err(ErrorKind::NotFound));
+        let missing = FileMappings::of(&dir.path().join("no")).expect_err("no file");
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
         Ok(())
     }
 }

@@ -70,7 +70,7 @@ pub enum Reading {
     Seen {
         /// How much.
         level: Level,
-        /// The figures behind it, for people: `/x: 812 of 850 MB cannot be reclaimed (memory.high)`.
+        /// The figures behind it, for people: `/x: 812 MB of 850 MB (memory.high) cannot be reclaimed`.
         why: String,
     },
     /// It sees nothing on this machine, or no longer.

@@ -245,8 +245,10 @@ impl Hysteresis {
 
     /// How long from `now` until it may fall.
     fn due(&self, now: Instant) -> Option<Duration> {
-        self.lower
-            .map(|(since, _)| (since + self.hold).saturating_duration_since(now))
+        let (since, _) = self.lower?;
+        // A hold without end.
+        let until = since.checked_add(self.hold)?;
+        Some(until.saturating_duration_since(now))
     }
 }
 
@@ -371,6 +373,20 @@ mod tests {
         assert_eq!(monitor.wait(LONG)?, None);
         let fall = monitor.wait(LONG)?.map(|own| own.to);
         assert_eq!(fall, Some(Level::None));
+        Ok(())
+    }
+
+    #[test]
+    fn a_hold_without_end_never_falls() -> Result<()> {
+        let application = ApplicationPressure::new()?;
+        let source: Box<dyn Source> = Box::new(application.source());
+        let mut monitor = Monitor::of(vec![source], Duration::MAX, Duration::ZERO)?;
+        application.trim(Level::Low);
+        assert!(monitor.wait(Duration::ZERO)?.is_some());
+        for _ in 0..3 {
+            assert_eq!(monitor.wait(Duration::ZERO)?, None);
+        }
+        assert_eq!(monitor.level(), Level::Low);
         Ok(())
     }
 

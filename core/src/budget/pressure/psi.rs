@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::config::PsiThresholds;
 use super::{Level, Reading, Source};
@@ -67,9 +68,11 @@ impl PsiSource {
             (Stall::Some, some_low, Level::Low),
             (Stall::Full, full_critical, Level::Critical),
         ] {
+            // Odd shares are no time at all.
+            let stall = Duration::try_from_secs_f64(window.as_secs_f64() * share);
             let threshold = Threshold {
                 kind,
-                stall: window.mul_f64(share),
+                stall: stall.unwrap_or_default(),
                 window,
             };
             match Trigger::open(file, threshold) {
@@ -223,6 +226,19 @@ mod tests {
             "{after:?}"
         );
         Ok(())
+    }
+
+    #[test]
+    fn odd_shares_are_refused_by_the_kernel_not_here() {
+        for share in [f64::NAN, f64::INFINITY, -1.0, 7.0] {
+            let mut source = PsiSource::system(PsiThresholds {
+                some_low: share,
+                full_critical: share,
+                ..PsiThresholds::default()
+            });
+            assert!(source.events().is_empty(), "{share}");
+            assert!(!source.read().why().is_empty());
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct LevelMemory {
 }
 
 impl LevelMemory {
-    /// The charge that only its owners can give back.
+    /// The charge that only its owners can give back, or swap, which is not counted on.
     pub fn unreclaimable(&self) -> u64 {
         self.usage.saturating_sub(self.reclaimable)
     }
