@@ -122,11 +122,16 @@ fn the_tasks_of_a_child() {
     };
     let runtime = runtime(&job.artifacts, memory);
     if std::env::var_os("ATOM_TEST_VERBOSE").is_some() {
-        let began = Instant::now();
+        let (began, ledger) = (Instant::now(), runtime.ledger().clone());
         let show = move |event: &atom_core::budget::Event| {
             let kernel = process_memory().unwrap_or_default().pss_anon as f64 / MB;
             let at = began.elapsed().as_secs_f64();
-            eprintln!("{at:7.3} s {kernel:6.1} MB {}", event.what);
+            let owned = ledger.total().0 as f64 / MB;
+            let budget = ledger.budget().unwrap_or(0) as f64 / MB;
+            eprintln!(
+                "{at:7.3} s kernel {kernel:6.1} ledger {owned:6.1} of {budget:6.1} MB {}",
+                event.what
+            );
         };
         runtime.events().listen(Some(Arc::new(show)));
     }

@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::os::eventfd::EventFd;
 use crate::os::poll::{Interest, Ready};
 
-/// The application's own word, from any thread; clones are the same. Wakes the monitor at once. Not for signal handlers.
+/// The application's own word, from any thread; clones are the same. Wakes the monitor, at the latest when its rest is
+/// over. Not for signal handlers.
 #[derive(Debug, Clone)]
 pub struct ApplicationPressure(Arc<Shared>);
 

@@ -124,10 +124,11 @@ impl CgroupSource {
             ),
         };
         for (own, before) in levels.iter().zip(&self.events) {
-            if own.events.oom > before.oom || own.events.oom_kill > before.oom_kill {
+            let out = own.events.oom > before.oom || own.events.oom_kill > before.oom_kill;
+            if out || own.under_oom {
                 level = Level::Critical;
                 why = format!(
-                    "{}: the kernel found no memory or killed a process",
+                    "{}: the kernel found no memory, and held or killed a process",
                     own.name
                 );
             }

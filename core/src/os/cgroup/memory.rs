@@ -42,6 +42,8 @@ pub struct LevelMemory {
     /// The part of the charge that the kernel takes back without asking and without writing: clean page cache that is
     /// not locked, and slab that can be shrunk (version 2). Weights mapped from files are in here.
     pub reclaimable: u64,
+    /// Tasks of the group are held until memory is freed: the limit is reached and killing switched off. Version 1 only.
+    pub under_oom: bool,
     /// What happened so far.
     pub events: Events,
 }
@@ -165,21 +167,22 @@ impl MemoryCgroup {
     /// # Errors
     /// As [`Self::charge`].
     pub fn read(&self) -> Result<Vec<LevelMemory>> {
-        let read = |level: &Level| match self.version {
-            Version::V1 => read_v1(level),
-            Version::V2 => read_v2(level),
-        };
-        let mut levels = self.levels.iter().map(read).collect::<Result<Vec<_>>>()?;
-        if self.version == Version::V1 {
-            // What binds the group from above the mount is not to be seen there, but known.
-            let stat = Stat::read(&self.levels[0].dir)?;
-            let tightest = levels.iter().filter_map(|level| level.limit).min();
-            let hidden = stat
-                .get("hierarchical_memory_limit")
-                .filter(|limit| *limit < tightest.unwrap_or(UNLIMITED));
-            if let (Some(_), Some(top)) = (hidden, levels.last_mut()) {
-                top.limit = hidden;
-            }
+        if self.version == Version::V2 {
+            return self.levels.iter().map(read_v2).collect();
+        }
+        let mut levels = Vec::with_capacity(self.levels.len());
+        let mut effective = u64::MAX;
+        for level in &self.levels {
+            let (memory, hierarchical) = read_v1(level)?;
+            effective = effective.min(hierarchical);
+            levels.push(memory);
+        }
+        // What binds the group from above the mount is not to be seen there, but known.
+        let tightest = levels.iter().filter_map(|level| level.limit).min();
+        if effective < tightest.unwrap_or(UNLIMITED)
+            && let Some(top) = levels.last_mut()
+        {
+            top.limit = Some(effective);
         }
         Ok(levels)
     }
@@ -203,6 +206,7 @@ fn read_v2(level: &Level) -> Result<LevelMemory> {
             .saturating_add(part("inactive_file"))
             .saturating_sub(part("file_dirty").saturating_add(part("file_writeback")))
             .saturating_add(part("slab_reclaimable")),
+        under_oom: false,
         events: Events {
             high: count("high"),
             max: count("max"),
@@ -212,7 +216,8 @@ fn read_v2(level: &Level) -> Result<LevelMemory> {
     })
 }
 
-fn read_v1(level: &Level) -> Result<LevelMemory> {
+/// Also the tightest limit on the group, its ancestors' included.
+fn read_v1(level: &Level) -> Result<(LevelMemory, u64)> {
     let file = |name: &str| level.dir.join(name);
     let stat = Stat::read(&level.dir)?;
     // Without the prefix: the group alone, without those below it.
@@ -223,7 +228,8 @@ fn read_v1(level: &Level) -> Result<LevelMemory> {
     let part = |name: &str| whole(name).unwrap_or(0);
     let oom = optional(&file("memory.oom_control"))?.unwrap_or_default();
     let oom = Stat::parse(&oom);
-    Ok(LevelMemory {
+    let effective = stat.get("hierarchical_memory_limit").unwrap_or(u64::MAX);
+    let memory = LevelMemory {
         name: level.name.clone(),
         limit: Some(number(&file("memory.limit_in_bytes"))?).filter(|limit| *limit < UNLIMITED),
         high: None,
@@ -233,13 +239,15 @@ fn read_v1(level: &Level) -> Result<LevelMemory> {
         reclaimable: part("active_file")
             .saturating_add(part("inactive_file"))
             .saturating_sub(part("dirty").saturating_add(part("writeback"))),
+        under_oom: oom.get("under_oom") == Some(1),
         events: Events {
             max: optional(&file("memory.failcnt"))?
                 .map_or(Ok(0), |text| parse_number(&file("memory.failcnt"), &text))?,
             oom_kill: oom.get("oom_kill").unwrap_or(0),
             ..Events::default()
         },
-    })
+    };
+    Ok((memory, effective))
 }
 
 /// `name number` lines.

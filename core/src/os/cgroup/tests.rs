@@ -73,6 +73,8 @@ fn version_1_is_read_beside_a_unified_hierarchy_without_the_controller() -> Resu
     assert_eq!((levels[0].anon, levels[0].file), (104_857_600, 41_943_040));
     assert_eq!(levels[0].reclaimable, 16_777_216 + 20_971_520 - 1_048_576);
     assert_eq!((levels[0].events.max, levels[0].events.oom_kill), (3, 1));
+    let held: Vec<bool> = levels.iter().map(|level| level.under_oom).collect();
+    assert_eq!(held, [false, true, false]);
     let limits: Vec<Option<u64>> = levels.iter().map(LevelMemory::bound).collect();
     // Nothing is hidden: the tightest limit is one of those seen, and the top stays without.
     assert_eq!(limits, [Some(209_715_200), Some(134_217_728), None]);
