@@ -59,9 +59,26 @@ pub struct Entry {
     pub owner: Owner,
     /// Anonymous bytes: the kernel cannot drop them.
     pub anon_bytes: u64,
+    /// Of these, what is only promised so far: it was asked for and is not in memory yet.
+    pub pending_bytes: u64,
     /// Clean bytes mapped from files: the kernel can.
     pub mapped_bytes: u64,
 }
+
+/// What a budget goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Anonymous bytes of all charges.
+    pub anon_bytes: u64,
+    /// Of these, what is only promised so far.
+    pub pending_bytes: u64,
+}
+
+/// Says what the budget is when the charges come to that; `None`: no bound.
+type Allowance = Arc<dyn Fn(Totals) -> Option<u64> + Send + Sync>;
+
+/// Growth below this is measured against the budget as it was last known.
+const NOTABLE: u64 = 256 << 10;
 
 /// How long, and for whom, to wait for room that evicting alone does not make.
 #[derive(Clone, Copy)]
@@ -93,6 +110,8 @@ struct State {
     /// Sum of the entries' anonymous bytes.
     anon: u64,
     budget: Option<u64>,
+    allowance: Option<Allowance>,
+    pending: u64,
     /// How often entries changed.
     changes: u64,
     room: Option<Weak<dyn MakeRoom>>,
@@ -101,6 +120,12 @@ struct State {
 }
 
 impl State {
+    fn follow(&mut self) {
+        if let Some(allowance) = &self.allowance {
+            self.budget = allowance(self.totals());
+        }
+    }
+
     fn short(&self, more: u64) -> u64 {
         match self.budget {
             Some(budget) => (self.anon + more).saturating_sub(budget),
@@ -108,12 +133,21 @@ impl State {
         }
     }
 
-    fn set(&mut self, id: u64, anon: u64, mapped: u64) {
+    fn set(&mut self, id: u64, anon: u64, mapped: u64, pending: u64) {
         if let Some(entry) = self.entries.get_mut(&id) {
             self.changes += 1;
             self.anon = self.anon - entry.anon_bytes + anon;
+            self.pending = self.pending - entry.pending_bytes + pending;
             entry.anon_bytes = anon;
+            entry.pending_bytes = pending;
             entry.mapped_bytes = mapped;
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        Totals {
+            anon_bytes: self.anon,
+            pending_bytes: self.pending,
         }
     }
 }
@@ -178,35 +212,22 @@ impl Ledger {
         Ok(charge)
     }
 
-    /// Makes something that stays, and charges `owner` with what the process's anonymous memory grew by meanwhile, as far as
-    /// that is not on the ledger for something else. For vocabularies and the like, which are small and cannot be evicted:
-    /// they are not asked for first.
+    /// Makes something that stays and is no session, such as a vocabulary, and charges `owner` with what it was measured to
+    /// take. `expected` bytes are asked for first.
     ///
     /// # Errors
-    /// What `make` returns.
+    /// As [`charge_with`](Self::charge_with), and what `make` returns.
     pub fn measure<T>(
         &self,
         owner: Owner,
+        expected: u64,
+        patience: &Patience<'_>,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<(T, Charge)> {
-        let before = self.unowned();
-        let made = make()?;
-        // What making it needed is free by now, but still the heap's.
-        memory::trim();
-        let charge = self.enter(owner);
-        charge.state(self.unowned().saturating_sub(before), 0);
+        let charge = self.charge_with(owner, expected, 0, patience)?;
+        let (made, seen) = charge.measure(make)?;
+        charge.state(seen.unwrap_or(expected), 0);
         Ok((made, charge))
-    }
-
-    /// How often charges changed so far: where it stays the same, nothing else that is charged came or went.
-    pub fn changes(&self) -> u64 {
-        self.lock().changes
-    }
-
-    /// Anonymous bytes of the process that are not on the ledger; 0 where the kernel does not tell.
-    pub fn unowned(&self) -> u64 {
-        let process = smaps::process_memory().unwrap_or_default().pss_anon;
-        process.saturating_sub(self.total().0)
     }
 
     /// Sets the most anonymous bytes that all charges may amount to; `None`: no bound. What is charged beyond it now is
@@ -214,6 +235,26 @@ impl Ledger {
     pub fn set_budget(&self, bytes: Option<u64>) {
         let mut state = self.lock();
         state.budget = bytes;
+        state.allowance = None;
+        let short = state.short(0);
+        drop(state);
+        if short > 0 {
+            self.make_room(short, false);
+        }
+        self.0.freed.notify_all();
+    }
+
+    /// Has `allowance` asked for the budget whenever something notable is wanted, and by
+    /// [`follow_allowance`](Self::follow_allowance). It is called with the ledger locked: it must not use it.
+    pub fn set_allowance(&self, allowance: impl Fn(Totals) -> Option<u64> + Send + Sync + 'static) {
+        self.lock().allowance = Some(Arc::new(allowance));
+        self.follow_allowance();
+    }
+
+    /// Asks for the budget anew. What is held beyond it is evicted as far as it is idle.
+    pub fn follow_allowance(&self) {
+        let mut state = self.lock();
+        state.follow();
         let short = state.short(0);
         drop(state);
         if short > 0 {
@@ -256,6 +297,7 @@ impl Ledger {
         let entry = Entry {
             owner,
             anon_bytes: 0,
+            pending_bytes: 0,
             mapped_bytes: 0,
         };
         state.entries.insert(id, entry);
@@ -328,11 +370,47 @@ impl Charge {
         Err(self.refusal(anon))
     }
 
+    /// Says that all of it but `pending` bytes is in memory by now.
+    pub fn settle(&self, pending: u64) {
+        let mut state = self.ledger.lock();
+        if let Some(entry) = state.entries.get(&self.id) {
+            let (anon, mapped) = (entry.anon_bytes, entry.mapped_bytes);
+            state.set(self.id, anon, mapped, pending.min(anon));
+        }
+    }
+
+    /// Runs `make`, and says by how much the process's anonymous memory grew meanwhile; `None` where others took or gave
+    /// back memory at the same time, so that it cannot be told.
+    ///
+    /// # Errors
+    /// What `make` returns.
+    pub fn measure<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<(T, Option<u64>)> {
+        let before = self.others();
+        let made = make()?;
+        // What making it needed is free by now, but still the heap's.
+        memory::trim();
+        let after = self.others();
+        let quiet = before.changes == after.changes && before.pending + after.pending == 0;
+        Ok((made, quiet.then(|| after.rest.saturating_sub(before.rest))))
+    }
+
+    fn others(&self) -> Others {
+        let process = smaps::process_memory().unwrap_or_default().pss_anon;
+        let state = self.ledger.lock();
+        let own = state.entries.get(&self.id);
+        let (anon, pending) = own.map_or((0, 0), |own| (own.anon_bytes, own.pending_bytes));
+        Others {
+            rest: process.saturating_sub(state.anon - anon),
+            pending: state.pending - pending,
+            changes: state.changes,
+        }
+    }
+
     /// Says what was measured: it is so, whatever the budget says. Idle memory of others is evicted where that is too
     /// much.
     pub fn state(&self, anon: u64, mapped: u64) {
         let mut state = self.ledger.lock();
-        state.set(self.id, anon, mapped);
+        state.set(self.id, anon, mapped, 0);
         let short = state.short(0);
         drop(state);
         self.ledger.0.freed.notify_all();
@@ -354,11 +432,15 @@ impl Charge {
             return false;
         };
         let more = anon.saturating_sub(entry.anon_bytes);
+        let less = anon < entry.anon_bytes;
+        let pending = (entry.pending_bytes + more).min(anon);
+        if more >= NOTABLE {
+            state.follow();
+        }
         if more > 0 && state.short(more) > 0 {
             return false;
         }
-        let less = anon < entry.anon_bytes;
-        state.set(self.id, anon, mapped);
+        state.set(self.id, anon, mapped, pending);
         drop(state);
         if less {
             self.ledger.0.freed.notify_all();
@@ -401,11 +483,20 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         let mut state = self.ledger.lock();
-        state.set(self.id, 0, 0);
+        state.set(self.id, 0, 0, 0);
         state.entries.remove(&self.id);
         drop(state);
         self.ledger.0.freed.notify_all();
     }
+}
+
+/// What the process has beside one charge.
+struct Others {
+    /// Anonymous bytes that are not on the ledger for something else.
+    rest: u64,
+    /// Promised to others and not in memory yet.
+    pending: u64,
+    changes: u64,
 }
 
 /// One who waits for room.

@@ -9,5 +9,5 @@ pub mod reclaim;
 
 pub use events::{Counters, Event, Events, What};
 pub use governor::{Governor, Idle};
-pub use ledger::{Charge, Entry, Ledger, Owner, Patience};
+pub use ledger::{Charge, Entry, Ledger, Owner, Patience, Totals};
 pub use reclaim::{Action, Given, MakeRoom, Need, Offer, Reclaim, Room};

@@ -195,6 +195,7 @@ impl Kv {
             }
         }
         self.len = from.len;
+        self.settle();
         Ok(())
     }
 
@@ -248,7 +249,15 @@ impl Kv {
             self.layers = layers;
         }
         self.len = len;
+        self.settle();
         Ok(())
+    }
+
+    /// Tells the ledger what of the cache is not in memory yet: pages are there once they are written to.
+    fn settle(&self) {
+        let free = self.capacity.saturating_sub(self.len) as u64;
+        self.charge
+            .settle(self.bytes() * free / self.capacity.max(1) as u64);
     }
 
     fn rounded(&self, positions: usize) -> usize {

@@ -28,6 +28,7 @@ pub use model::LanguageModel;
 pub use prefix::{Part, PrefixCache, PrefixStats};
 pub use prompt::{ChatTemplate, Message};
 pub use query::QueryEncoder;
+pub(crate) use query::tokenizer_bytes;
 pub use sampling::Sampling;
 pub(crate) use say::say;
 pub use text_encoder::{MAX_QUERY_BYTES, TextEncoder};

@@ -308,6 +308,9 @@ impl State {
         } else if let Err(error) = self.charge(0) {
             log::warn!("the prefixes' charge: {error}");
         }
+        if let Some(charge) = &self.charge {
+            charge.settle(0);
+        }
     }
 }
 

@@ -6,7 +6,20 @@ use super::text_encoder::TextEncoder;
 use crate::budget::{Charge, Owner};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::module::Registry;
+use crate::module::{Registry, patience};
+use crate::pack::Pack;
+
+/// Bytes of memory for one of a `tokenizer.json`: its vocabulary and merges as hash maps of strings.
+const PER_JSON_BYTE: u64 = 6;
+
+/// What the tokenizer of module `id` is expected to take.
+pub(crate) fn tokenizer_bytes(pack: &Pack, id: &str) -> u64 {
+    let tokenizer = pack
+        .module(id)
+        .ok()
+        .and_then(|spec| spec.tokenizer.as_ref());
+    tokenizer.map_or(0, |tokenizer| tokenizer.file.bytes * PER_JSON_BYTE)
+}
 
 /// What turns queries into vectors: the pack's text encoder and the sentence it is given. Cheap to clone; may be used
 /// from any thread. Making one loads nothing.
@@ -34,9 +47,12 @@ impl QueryEncoder {
             .remedy("use a pack whose pack.toml has [tasks.search]")
         })?;
         let owner = Owner::Tables(task.text_encoder.clone());
-        let (encoder, charge) = registry
-            .ledger()
-            .measure(owner, || TextEncoder::new(registry, &task.text_encoder))?;
+        let (encoder, charge) = registry.ledger().measure(
+            owner,
+            tokenizer_bytes(registry.pack(), &task.text_encoder),
+            &patience(&|| Ok(()), None),
+            || TextEncoder::new(registry, &task.text_encoder),
+        )?;
         Ok(Self {
             encoder,
             _charge: Arc::new(charge),

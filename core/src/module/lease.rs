@@ -149,8 +149,9 @@ impl Drop for Step<'_> {
         let runs = self.session.runs() - self.runs_before;
         if runs > 0 {
             self.place.runs.fetch_add(runs, Ordering::Relaxed);
-            self.resident.charge_arena(&self.session, &self.place.cost);
         }
+        // Also what was reserved for a run that failed.
+        self.resident.charge_arena(&self.session, &self.place.cost);
     }
 }
 

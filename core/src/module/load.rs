@@ -14,7 +14,6 @@ use super::weights::Weights;
 use crate::budget::{Charge, Events, Ledger, Owner, Patience, What};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{Environment, GraphForm, Session, SessionConfig, Threads};
-use crate::os::{memory, smaps};
 use crate::pack::{
     ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, Policy, Provider, realign,
 };
@@ -73,7 +72,6 @@ impl Loader<'_> {
             profile: None,
         };
         let measured = Measured {
-            ledger: self.ledger,
             charge: &charge,
             cost: &place.cost,
         };
@@ -189,7 +187,6 @@ fn prepacked(
 
 /// Measures what a session takes, for its charge.
 struct Measured<'a> {
-    ledger: &'a Ledger,
     charge: &'a Charge,
     cost: &'a Cost,
 }
@@ -198,30 +195,13 @@ impl Measured<'_> {
     /// `data` are the files whose weights the session maps.
     fn load(&self, config: &SessionConfig, data: &[PathBuf]) -> Result<Loaded> {
         let mapped = Weights::of(data)?;
-        let (before, changes) = (self.unowned(), self.ledger.changes());
-        let session = Session::load(config)?;
-        // What the load itself needed is free by now, but still the heap's.
-        memory::trim();
-        let seen = self.unowned().saturating_sub(before);
-        let least = session.arena().in_use;
-        // Where others took or gave back memory meanwhile, what was seen is not this load's alone.
-        let anon = match self.cost.anon() {
-            Some(known) if self.ledger.changes() != changes => known.max(least),
-            _ => seen.max(least),
-        };
+        let (session, seen) = self.charge.measure(|| Session::load(config))?;
+        let anon = seen.or(self.cost.anon()).unwrap_or(0);
         Ok(Loaded {
+            anon: anon.max(session.arena().in_use),
             session,
-            anon,
             weights: Weights::of(data)?.added_since(&mapped),
         })
-    }
-
-    /// The process's anonymous bytes that are not on the ledger, or only for this load.
-    fn unowned(&self) -> u64 {
-        let process = smaps::process_memory().unwrap_or_default().pss_anon;
-        let (all, _) = self.ledger.total();
-        let (own, _) = self.charge.bytes();
-        process.saturating_sub(all - own)
     }
 }
 

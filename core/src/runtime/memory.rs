@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use crate::budget::pressure::{
     ApplicationPressure, Config, Level, Monitor, Source, Status as SourceStatus,
 };
-use crate::budget::{Governor, Idle, What};
+use crate::budget::{Governor, Idle, Totals, What};
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::cgroup::{CgroupFs, LevelMemory};
+use crate::os::cgroup::{CgroupFs, LevelMemory, MemoryCgroup};
 use crate::os::memory;
 use crate::os::poll::Waker;
 
@@ -225,7 +225,7 @@ impl Shared {
                 }
             }
             self.note(&monitor);
-            self.set_budget();
+            self.governor.ledger().follow_allowance();
             let idle = lock(&self.options).idle;
             self.governor.tidy(&idle);
             if let Some(report) = &*lock(&self.report) {
@@ -252,23 +252,25 @@ impl Shared {
     fn set_budget(&self) {
         let budget = lock(&self.options).budget;
         let ledger = self.governor.ledger();
-        let bytes = match budget {
-            Budget::Unlimited => None,
-            Budget::Bytes(bytes) => Some(bytes),
-            Budget::Share(share) => Some(allowed(share, ledger.total().0)),
-        };
-        if ledger.budget() != bytes {
-            ledger.set_budget(bytes);
+        match budget {
+            Budget::Unlimited => ledger.set_budget(None),
+            Budget::Bytes(bytes) => ledger.set_budget(Some(bytes)),
+            Budget::Share(share) => {
+                let group = CgroupFs::default().memory().ok();
+                ledger.set_allowance(move |totals| Some(allowed(share, group.as_ref(), totals)));
+            }
         }
     }
 }
 
-/// What may be held when `held` is, so that all memory stays below `share` of what there is.
-fn allowed(share: f64, held: u64) -> u64 {
+/// What may be on the ledger when `totals` is, so that all memory stays below `share` of what there is.
+fn allowed(share: f64, group: Option<&MemoryCgroup>, totals: Totals) -> u64 {
+    // What of it the kernel's figures contain already.
+    let held = totals.anon_bytes - totals.pending_bytes;
     let machine = memory::machine();
     let reserve = (machine.total as f64 * (1.0 - share)) as u64;
     let machine = (held + machine.available).saturating_sub(reserve);
-    let levels = CgroupFs::default().memory().and_then(|group| group.read());
+    let levels = group.and_then(|group| group.read().ok());
     let groups = levels.unwrap_or_default();
     let group = |level: &LevelMemory| {
         let limit = level.bound()? as f64 * share;

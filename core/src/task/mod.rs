@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::budget::{Charge, Owner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ground::{Ground, Grounding, Taxonomy};
-use crate::language::{Generated, LanguageModel, PrefixCache, StopReason};
-use crate::module::Registry;
+use crate::language::{Generated, LanguageModel, PrefixCache, StopReason, tokenizer_bytes};
+use crate::module::{Registry, patience};
 use crate::pack::{LanguageTask, Pack};
 
 /// A caption or an answer.
@@ -85,9 +85,14 @@ impl Speech {
         }
         let (decoder, embedding) = (&key.0, key.1.as_deref());
         let owner = Owner::Tables(decoder.clone());
-        let (model, charge) = self.registry.ledger().measure(owner, || {
-            LanguageModel::sharing(&self.registry, decoder, embedding, &self.prefixes)
-        })?;
+        let expected = tokenizer_bytes(self.registry.pack(), decoder);
+        let go_on = || Ok(());
+        let (model, charge) =
+            self.registry
+                .ledger()
+                .measure(owner, expected, &patience(&go_on, None), || {
+                    LanguageModel::sharing(&self.registry, decoder, embedding, &self.prefixes)
+                })?;
         models.push((key, model.clone(), charge));
         Ok(model)
     }
@@ -101,7 +106,10 @@ impl Speech {
         }
         let owner = Owner::Tables("grounding".into());
         let ledger = self.registry.ledger();
-        let (made, charge) = ledger.measure(owner, || grounding(self.registry.pack()))?;
+        let go_on = || Ok(());
+        let (made, charge) = ledger.measure(owner, 1 << 20, &patience(&go_on, None), || {
+            grounding(self.registry.pack())
+        })?;
         Ok(slot.insert((Arc::new(made), charge)).0.clone())
     }
 }
