@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::sync::{Arc, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError, Shelf};
+use super::sync::{
+    Arc, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, PoisonError, Shelf, yield_now,
+};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -163,7 +165,8 @@ impl<T, S: PartialEq> Slot<T, S> {
     }
 
     /// Drops the value if nobody leases it, after `last` has had it; whether it did. Whoever wants it meanwhile waits, so
-    /// that a load never begins before the old value is gone.
+    /// that a load never begins before the old value is gone; and whoever peeks at it is waited for, so that its memory is
+    /// free when this returns.
     pub(super) fn release_idle(&self, last: &dyn Fn(&T)) -> bool {
         let state = self.lock();
         let Some(held) = self.held.load_full() else {
@@ -174,13 +177,17 @@ impl<T, S: PartialEq> Slot<T, S> {
         }
         self.held.store(None);
         last(&held.value);
+        while Arc::strong_count(&held) > 1 {
+            yield_now();
+        }
         drop(held);
         drop(state);
         self.changed.notify_all();
         true
     }
 
-    /// The value, if it is resident, without a lease: it may be shut to leases meanwhile, but lives while it is held.
+    /// The value, if it is resident, without a lease: it may be shut to leases meanwhile, but lives while it is held. Hold
+    /// it briefly, and never while calling this slot.
     pub(super) fn peek(&self) -> Option<Arc<Held<T>>> {
         self.held.load_full()
     }
@@ -194,10 +201,13 @@ impl<T, S: PartialEq> Slot<T, S> {
 
     /// Ends [`drain`](Self::drain).
     pub(super) fn relent(&self) {
+        // Under the lock, or it may come between a waiter's look and its sleep.
+        let state = self.lock();
         if let Some(held) = self.held.load_full() {
             held.leases.fetch_and(!DRAINING, Ordering::Relaxed);
-            self.changed.notify_all();
         }
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// Forgets a failure, so that the next lease tries again.
