@@ -12,6 +12,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 # Always the whole workspace: cargo then unifies features once and builds every dependency once.
 CARGO_FLAGS := --release --workspace --locked
+# The models of tests/loom, which no other build needs.
+LOOM_FLAGS := --release --locked --manifest-path tests/loom/Cargo.toml --target-dir target/loom
 
 # $(call part,NAME,COMMAND): runs COMMAND, prints how long it took, fails if it failed.
 define part
@@ -46,9 +48,11 @@ test: toolchain ## every test, on the real pack
 	$(call part,build,$(CARGO) build $(CARGO_FLAGS))
 	$(call part,set-up tests,$(PYTHON) models/test_setup.py)
 	$(call part,tests,$(CARGO) test $(CARGO_FLAGS) --no-fail-fast)
+	$(call part,loom,$(CARGO) test $(LOOM_FLAGS))
 
 lint: toolchain ## format, clippy, docs, header drift
 	$(call part,format,$(CARGO) fmt --all --check)
+	$(call part,format of tests/loom,$(CARGO) fmt --manifest-path tests/loom/Cargo.toml --check)
 	$(call part,clippy,$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings)
 	$(call part,docs,RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(CARGO_FLAGS) --no-deps --lib)
 	$(call part,header drift,$(CARGO) test $(CARGO_FLAGS) --test header)

@@ -62,7 +62,7 @@ const ALSO_NOT: &[(&str, &[&str], &str)] = &[
 const UNSAFE: &[&str] = &[
     "core/src/os/",
     "core/src/ort/",
-    "core/src/flow/ring.rs",
+    "core/src/flow/ring",
     "core/src/index/",
     // Dropping pages is sound only while the session that mapped them is held, and only who holds it can say so.
     "core/src/module/weights.rs",

@@ -2,4 +2,5 @@
 
 pub mod channel;
 pub mod ring;
+mod ring_sync;
 pub mod stage;

@@ -4,15 +4,15 @@
 //! the producer, filled ones towards the consumer. Pushing copies the picture into an empty frame: it never blocks,
 //! never allocates and takes no lock. A full ring costs the frame, never the camera.
 
-use std::cell::UnsafeCell;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use heapless::spsc;
 
+use super::ring_sync::{
+    Arc, AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, futex_wait, futex_wake,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, FrameBuf, MAX_FRAME_BYTES};
 
@@ -170,14 +170,16 @@ impl Producer {
             )
             .remedy("open the stream for the largest frame that will come"));
         }
-        if self.shared.pushing.swap(true, Ordering::Acquire) {
+        let pushing = &self.shared.pushing;
+        let turn = pushing.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        if turn.is_err() {
             return Err(Error::new(
                 ErrorKind::Busy,
                 "another thread is pushing into this stream",
             )
             .remedy("push from one thread at a time"));
         }
-        let _turn = Turn(&self.shared.pushing);
+        let _turn = Turn(pushing);
         // SAFETY: `pushing` was clear and is now ours until `_turn` drops, so nobody else uses the endpoints.
         let endpoints = unsafe { &mut *self.endpoints.get() };
         let mut slot = match endpoints.from.dequeue() {
@@ -294,40 +296,6 @@ fn counters(shared: &Shared) -> RingCounters {
     RingCounters {
         pushed: shared.pushed.load(Ordering::Relaxed),
         dropped: shared.dropped.load(Ordering::Relaxed),
-    }
-}
-
-/// Sleeps while `word` is `seen`, at most for `timeout`. May return early.
-fn futex_wait(word: &AtomicU32, seen: u32, timeout: Option<Duration>) {
-    let timeout = timeout.map(|left| libc::timespec {
-        tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: left.subsec_nanos() as _,
-    });
-    let pointer = timeout
-        .as_ref()
-        .map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: FUTEX_WAIT reads the word, a live aligned u32, and the timeout, null or live for the call.
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-            seen,
-            pointer,
-        );
-    }
-}
-
-/// Wakes whoever sleeps on `word`.
-fn futex_wake(word: &AtomicU32) {
-    // SAFETY: FUTEX_WAKE uses the address of a live word as a name only.
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-            1,
-        );
     }
 }
 
