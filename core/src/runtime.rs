@@ -90,7 +90,6 @@ struct Inner {
     speech: Speech,
     captioner: Lazy<Captioner>,
     asker: Lazy<Asker>,
-    observer: Mutex<Option<VisualEncoder>>,
     /// One for each store whose segments are captioned ahead of need.
     backlogs: Mutex<Vec<Weak<Backlog>>>,
 }
@@ -131,7 +130,6 @@ impl Runtime {
             assembler: Lazy::default(),
             captioner: Lazy::default(),
             asker: Lazy::default(),
-            observer: Mutex::default(),
             backlogs: Mutex::default(),
         }));
         if let Some(path) = options.memory.status_file.clone() {
@@ -304,12 +302,8 @@ impl Runtime {
     /// # Errors
     /// [`ErrorKind::Unsupported`] when the pack has no index task, and what its modules report.
     pub fn observe(&self, frame: &Frame<'_>, control: &Control) -> Result<Features> {
-        let mut observer = lock(&self.0.observer);
-        let encoder = match &mut *observer {
-            Some(encoder) => encoder,
-            empty => empty.insert(VisualEncoder::new(&self.0.registry)?),
-        };
-        encoder.encode(frame, control)
+        // Made for each picture: what it prepares pictures in would else be megabytes that nobody uses.
+        VisualEncoder::new(&self.0.registry)?.encode(frame, control)
     }
 
     /// The segments of `store` that fit the query, best first; empty when nothing does.

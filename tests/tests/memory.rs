@@ -11,7 +11,7 @@ use atom_core::budget::pressure::Level;
 use atom_core::index::Access;
 use atom_core::os::cgroup::{CgroupFs, Version};
 use atom_core::os::smaps::process_memory;
-use atom_core::runtime::{Budget, MemoryOptions, Runtime, RuntimeOptions};
+use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
 use atom_tests::workload::{Outcome, Stage, TASKS};
 use atom_tests::{atom, ort_library, output, pack, temporary, video};
 use serde::{Deserialize, Serialize};
@@ -252,67 +252,77 @@ fn released_in_a_child() {
 
 #[test]
 fn what_is_released_comes_back() {
-    alone("released_in_a_child");
+    let status = child_of("released_in_a_child").status().unwrap();
+    assert!(status.success(), "{status}");
 }
 
 /// What the ledger owns, against what the kernel counts, along a script of tasks.
 #[test]
 #[ignore = "the child of every_anonymous_byte_has_an_owner: alone in its process"]
 fn owned_in_a_child() {
+    let artifacts = PathBuf::from(std::env::var_os("ATOM_TEST_ARTIFACTS").expect("by its parent"));
     let folder = temporary();
-    let artifacts = folder.path().join("artifacts");
-    // Once before, so that the prepacked forms are there.
-    for again in [false, true] {
-        let runtime = runtime(&artifacts, MemoryOptions::default());
-        let path = folder.path().join(format!("store{again}"));
-        let store = runtime.open_store(&path, Access::ReadWrite).unwrap();
-        let mut worst: f64 = 0.0;
-        let mut look = |step: &str| {
-            let kernel = process_memory().unwrap().pss_anon as f64 / MB;
-            let owned = (runtime.ledger().total().0 + runtime.program_anon_bytes()) as f64 / MB;
-            let off = owned / kernel - 1.0;
-            println!(
-                "{step:<12} ledger {owned:6.1} MB, kernel {kernel:6.1} MB, {:+.1} %",
-                off * 100.0
-            );
-            worst = worst.max(off.abs());
-        };
-        look("opened");
-        Stage::index(&runtime, &store, "made up", 24).unwrap();
-        look("indexed");
-        let stage = Stage::open(&runtime, &path).unwrap();
-        for (number, step) in ["search", "caption", "ask", "observe", "assemble"]
-            .into_iter()
-            .enumerate()
-        {
-            stage.task(number).unwrap();
-            look(step);
-        }
-        runtime.trim(Level::Low);
-        look("low");
-        for number in 5..10 {
-            stage.task(number).unwrap();
-        }
-        look("again");
-        runtime.trim(Level::Critical);
-        look("critical");
-        runtime.set_budget(Budget::Unlimited).unwrap();
-        if again {
-            assert!(worst <= 0.10, "the ledger is {:.1} % off", worst * 100.0);
-        }
+    let runtime = runtime(&artifacts, MemoryOptions::default());
+    let path = folder.path().join("store");
+    let store = runtime.open_store(&path, Access::ReadWrite).unwrap();
+    let mut worst: f64 = 0.0;
+    let mut look = |step: &str| {
+        let kernel = process_memory().unwrap().pss_anon as f64 / MB;
+        let pending: u64 = runtime
+            .ledger()
+            .snapshot()
+            .iter()
+            .map(|e| e.pending_bytes)
+            .sum();
+        let owned = runtime.ledger().total().0 - pending + runtime.program_anon_bytes();
+        let owned = owned as f64 / MB;
+        let off = (owned / kernel - 1.0) * 100.0;
+        println!("{step:<12} ledger {owned:6.1} MB, kernel {kernel:6.1} MB, {off:+.1} %");
+        worst = worst.max(off.abs());
+    };
+    look("opened");
+    Stage::index(&runtime, &store, "made up", 24).unwrap();
+    look("indexed");
+    let stage = Stage::open(&runtime, &path).unwrap();
+    let steps = ["search", "caption", "ask", "observe", "assemble"];
+    for (number, step) in steps.into_iter().enumerate() {
+        stage.task(number).unwrap();
+        look(step);
+    }
+    runtime.trim(Level::Low);
+    look("low");
+    for number in 5..10 {
+        stage.task(number).unwrap();
+    }
+    look("again");
+    runtime.trim(Level::Critical);
+    look("critical");
+    println!("worst {worst:.1} %");
+    // The first process makes the prepacked forms, and does not know yet what things cost.
+    if std::env::var_os("ATOM_TEST_FIRST").is_none() {
+        assert!(worst <= 10.0, "the ledger is {worst:.1} % off");
     }
 }
 
 #[test]
 fn every_anonymous_byte_has_an_owner() {
-    alone("owned_in_a_child");
+    let artifacts = temporary();
+    let run = |first: bool| {
+        let mut child = child_of("owned_in_a_child");
+        child.env("ATOM_TEST_ARTIFACTS", artifacts.path());
+        if first {
+            child.env("ATOM_TEST_FIRST", "1");
+        }
+        let status = child.status().unwrap();
+        assert!(status.success(), "{status}");
+    };
+    run(true);
+    run(false);
 }
 
-/// Runs an ignored test of this file in a process of its own.
-fn alone(test: &str) {
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .status()
-        .unwrap();
-    assert!(status.success(), "{status}");
+/// An ignored test of this file, in a process of its own.
+fn child_of(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]);
+    command
 }

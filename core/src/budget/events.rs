@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::ledger::{Owner, megabytes};
+use super::entry::Owner;
+use super::ledger::megabytes;
 use super::reclaim::Action;
 
 /// Events that are kept for who asks later.

@@ -7,72 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::admission::Waiting;
+use super::entry::{Entry, Owner, Totals};
 use super::reclaim::{MakeRoom, Need, Room};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::{memory, smaps};
-
-/// How often who waits for room looks again.
-const POLL: Duration = Duration::from_millis(5);
-
-/// After waiting this long, what stands in the way gets no new holders.
-const DRAIN_AFTER: Duration = Duration::from_millis(100);
-
-/// What memory is held for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Owner {
-    /// A module's session.
-    Module(String),
-    /// The keys and values of one generation.
-    Kv(u64),
-    /// Beginnings of prompts, kept for the next that begins so.
-    Prefixes,
-    /// Vocabularies, taxonomies and the like, read once and kept.
-    Tables(String),
-    /// Features on their way.
-    Features,
-    /// The index.
-    Index,
-    /// Frames waiting in queues.
-    Queue,
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Module(id) => write!(f, "module {id}"),
-            Self::Kv(id) => write!(f, "kv {id}"),
-            Self::Tables(what) => write!(f, "tables {what}"),
-            Self::Prefixes => f.write_str("prefixes"),
-            Self::Features => f.write_str("features"),
-            Self::Index => f.write_str("index"),
-            Self::Queue => f.write_str("queue"),
-        }
-    }
-}
-
-/// What one charge amounts to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// What for.
-    pub owner: Owner,
-    /// Anonymous bytes: the kernel cannot drop them.
-    pub anon_bytes: u64,
-    /// Of these, what is only promised so far: it was asked for and is not in memory yet.
-    pub pending_bytes: u64,
-    /// Clean bytes mapped from files: the kernel can.
-    pub mapped_bytes: u64,
-}
-
-/// What a budget goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Totals {
-    /// Anonymous bytes of all charges.
-    pub anon_bytes: u64,
-    /// Of these, what is only promised so far.
-    pub pending_bytes: u64,
-}
 
 /// Says what the budget is when the charges come to that; `None`: no bound.
 type Allowance = Arc<dyn Fn(Totals) -> Option<u64> + Send + Sync>;
@@ -104,19 +45,19 @@ impl Patience<'_> {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     next: u64,
-    entries: BTreeMap<u64, Entry>,
+    pub(super) entries: BTreeMap<u64, Entry>,
     /// Sum of the entries' anonymous bytes.
     anon: u64,
-    budget: Option<u64>,
-    allowance: Option<Allowance>,
+    pub(super) budget: Option<u64>,
+    pub(super) allowance: Option<Allowance>,
     pending: u64,
     /// How often entries changed.
     changes: u64,
-    room: Option<Weak<dyn MakeRoom>>,
+    pub(super) room: Option<Weak<dyn MakeRoom>>,
     /// Who waits long enough for what stands in the way to be drained.
-    draining: usize,
+    pub(super) draining: usize,
 }
 
 impl State {
@@ -126,7 +67,7 @@ impl State {
         }
     }
 
-    fn short(&self, more: u64) -> u64 {
+    pub(super) fn short(&self, more: u64) -> u64 {
         match self.budget {
             Some(budget) => (self.anon + more).saturating_sub(budget),
             None => 0,
@@ -308,7 +249,7 @@ impl Ledger {
     }
 
     /// Without the lock, since what is evicted drops its charge.
-    fn make_room(&self, short: u64, drain: bool) -> Room {
+    pub(super) fn make_room(&self, short: u64, drain: bool) -> Room {
         let room = self.lock().room.as_ref().and_then(Weak::upgrade);
         room.map_or_else(Room::default, |room| {
             room.make_room(&Need {
@@ -318,7 +259,13 @@ impl Ledger {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// Waits at most that long until somebody gives something back.
+    pub(super) fn wait_for_room(&self, at_most: Duration) {
+        let state = self.lock();
+        drop(self.0.freed.wait_timeout(state, at_most));
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -327,8 +274,8 @@ impl Ledger {
 #[derive(Debug)]
 #[must_use = "the charge ends when this is dropped"]
 pub struct Charge {
-    ledger: Ledger,
-    id: u64,
+    pub(super) ledger: Ledger,
+    pub(super) id: u64,
 }
 
 impl Charge {
@@ -351,12 +298,7 @@ impl Charge {
         if !patience.evict {
             return Err(self.refusal(anon));
         }
-        Waiting {
-            charge: self,
-            began: Instant::now(),
-            draining: false,
-        }
-        .until_it_fits(anon, mapped, patience)
+        Waiting::new(self).until_it_fits(anon, mapped, patience)
     }
 
     /// As [`resize`](Self::resize), out of what is free now: nothing is evicted.
@@ -426,7 +368,7 @@ impl Charge {
         entry.map_or((0, 0), |entry| (entry.anon_bytes, entry.mapped_bytes))
     }
 
-    fn resize_now(&self, anon: u64, mapped: u64) -> bool {
+    pub(super) fn resize_now(&self, anon: u64, mapped: u64) -> bool {
         let mut state = self.ledger.lock();
         let Some(entry) = state.entries.get(&self.id) else {
             return false;
@@ -449,7 +391,7 @@ impl Charge {
     }
 
     /// Why `anon` bytes cannot be had.
-    fn refusal(&self, anon: u64) -> Error {
+    pub(super) fn refusal(&self, anon: u64) -> Error {
         let state = self.ledger.lock();
         let Some(entry) = state.entries.get(&self.id) else {
             return Error::new(ErrorKind::Internal, "a charge has left its ledger");
@@ -499,87 +441,8 @@ struct Others {
     changes: u64,
 }
 
-/// One who waits for room.
-struct Waiting<'a> {
-    charge: &'a Charge,
-    began: Instant,
-    draining: bool,
-}
-
-impl Waiting<'_> {
-    fn until_it_fits(mut self, anon: u64, mapped: u64, patience: &Patience<'_>) -> Result<()> {
-        let ledger = &self.charge.ledger;
-        loop {
-            let short = {
-                let state = ledger.lock();
-                let more = anon.saturating_sub(self.charge.anon_in(&state));
-                if state.budget.is_some_and(|budget| anon > budget) {
-                    // Nobody is evicted for what would not fit an empty ledger.
-                    drop(state);
-                    return Err(self.charge.refusal(anon));
-                }
-                state.short(more)
-            };
-            let room = ledger.make_room(short, self.draining);
-            if self.charge.resize_now(anon, mapped) {
-                return Ok(());
-            }
-            (patience.check)()?;
-            let waited = self.began.elapsed();
-            if waited >= patience.at_most || !self.worth_waiting(anon, &room, patience) {
-                return Err(self.charge.refusal(anon));
-            }
-            if waited >= DRAIN_AFTER && !self.draining {
-                self.draining = true;
-                ledger.lock().draining += 1;
-            }
-            let state = ledger.lock();
-            drop(ledger.0.freed.wait_timeout(state, POLL));
-        }
-    }
-
-    /// Whether it would fit once all who use memory now have finished.
-    fn worth_waiting(&self, anon: u64, room: &Room, patience: &Patience<'_>) -> bool {
-        let state = self.charge.ledger.lock();
-        let generations: u64 = state
-            .entries
-            .iter()
-            .filter(|(id, entry)| **id != self.charge.id && matches!(entry.owner, Owner::Kv(_)))
-            .map(|(_, entry)| entry.anon_bytes)
-            .sum();
-        let modules: u64 = room
-            .held
-            .iter()
-            .filter(|(owner, _)| Some(owner) != patience.holds)
-            .map(|(_, bytes)| *bytes)
-            .sum();
-        let more = anon.saturating_sub(self.charge.anon_in(&state));
-        // What evicting has not given back by now may be on its way: another thread may be loading.
-        state.short(more) <= generations + modules + room.loading
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if !self.draining {
-            return;
-        }
-        let mut state = self.charge.ledger.lock();
-        state.draining -= 1;
-        let room = if state.draining == 0 {
-            state.room.as_ref().and_then(Weak::upgrade)
-        } else {
-            None
-        };
-        drop(state);
-        if let Some(room) = room {
-            room.relent();
-        }
-    }
-}
-
 impl Charge {
-    fn anon_in(&self, state: &State) -> u64 {
+    pub(super) fn anon_in(&self, state: &State) -> u64 {
         let entry = state.entries.get(&self.id);
         entry.map_or(0, |entry| entry.anon_bytes)
     }

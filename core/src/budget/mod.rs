@@ -1,5 +1,7 @@
 //! The memory budget: who holds what, how short memory is, what goes then. Knows no module.
 
+mod admission;
+mod entry;
 pub mod events;
 pub mod governor;
 pub mod ledger;
@@ -7,7 +9,8 @@ pub mod policy;
 pub mod pressure;
 pub mod reclaim;
 
+pub use entry::{Entry, Owner, Totals};
 pub use events::{Counters, Event, Events, What};
 pub use governor::{Governor, Idle};
-pub use ledger::{Charge, Entry, Ledger, Owner, Patience, Totals};
+pub use ledger::{Charge, Ledger, Patience};
 pub use reclaim::{Action, Given, MakeRoom, Need, Offer, Reclaim, Room};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::ledger::Owner;
+use super::entry::Owner;
 
 /// A way to give memory back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,6 +4,7 @@ use half::f16;
 
 use super::detector::{Raw, detections};
 use super::preprocess::Preprocessor;
+use crate::budget::{Charge, Owner};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Detection, FeatureMap, Features};
@@ -162,8 +163,8 @@ struct Module {
     port: String,
     dtype: DType,
     preprocessor: Preprocessor,
-    /// Made at the first run, when ONNX Runtime is there for sure.
-    input: Option<Tensor>,
+    /// Made at the first run, when ONNX Runtime is there for sure; with its entry in the ledger.
+    input: Option<(Tensor, Charge)>,
     /// Values on their way to an input that is not f32.
     values: Vec<f32>,
 }
@@ -218,9 +219,15 @@ impl Module {
         control.check()?;
         let lease = registry.lease_with(&self.id, control)?;
         let shape = self.preprocessor.shape();
-        let input = match &mut self.input {
+        let (input, _) = match &mut self.input {
             Some(input) => input,
-            None => self.input.insert(Tensor::zeros(self.dtype, &shape)?),
+            None => {
+                let tensor = Tensor::zeros(self.dtype, &shape)?;
+                let bytes = (shape.iter().product::<usize>() * self.dtype.size()) as u64;
+                let charge = registry.ledger().charge_free(Owner::Frames, 0, 0)?;
+                charge.state(bytes, 0);
+                self.input.insert((tensor, charge))
+            }
         };
         let span = trace::span("vision", "preprocess");
         if self.dtype == DType::F32 {

@@ -1,0 +1,61 @@
+//! What the ledger writes down: who holds how much.
+
+use std::fmt;
+
+/// What memory is held for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// A module's session.
+    Module(String),
+    /// The keys and values of one generation.
+    Kv(u64),
+    /// Beginnings of prompts, kept for the next that begins so.
+    Prefixes,
+    /// Vocabularies, taxonomies and the like, read once and kept.
+    Tables(String),
+    /// Features on their way.
+    Features,
+    /// The index.
+    Index,
+    /// Frames waiting in queues.
+    Queue,
+    /// What frames are prepared in for a module.
+    Frames,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Module(id) => write!(f, "module {id}"),
+            Self::Kv(id) => write!(f, "kv {id}"),
+            Self::Tables(what) => write!(f, "tables {what}"),
+            Self::Prefixes => f.write_str("prefixes"),
+            Self::Features => f.write_str("features"),
+            Self::Index => f.write_str("index"),
+            Self::Queue => f.write_str("queue"),
+            Self::Frames => f.write_str("frames"),
+        }
+    }
+}
+
+/// What one charge amounts to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What for.
+    pub owner: Owner,
+    /// Anonymous bytes: the kernel cannot drop them.
+    pub anon_bytes: u64,
+    /// Of these, what is only promised so far: it was asked for and is not in memory yet.
+    pub pending_bytes: u64,
+    /// Clean bytes mapped from files: the kernel can.
+    pub mapped_bytes: u64,
+}
+
+/// What a budget goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Anonymous bytes of all charges.
+    pub anon_bytes: u64,
+    /// Of these, what is only promised so far.
+    pub pending_bytes: u64,
+}
