@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints the caption of every labelled photo and of twelve frames of each clip, and the answers to questions.tsv, for people to judge.
 
-    $ATOM_CACHE/venv/bin/python models/judge.py [FOLDER] [--sheet FILE.jpg]
+    $ATOM_CACHE/venv/bin/python models/judge.py [FOLDER] [--sheet FILE.jpg] [--frames N]
 
 Needs `models/setup.py test`. The pictures land in $ATOM_CACHE/judged as JPEG, to look at while reading. With FOLDER, its
 photos and clips are captioned instead; those of judged.tsv are in $ATOM_CACHE/pictures/SET after `models/setup.py pictures`.
@@ -44,6 +44,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
     parser.add_argument("--sheet", type=Path, metavar="FILE.jpg")
+    parser.add_argument("--frames", type=int, metavar="N", help="of every clip (12)", default=12)
     given = parser.parse_args()
     folders = given.folders or [setup.CACHE / "photos", setup.CACHE / "videos"]
     judged = setup.CACHE / "judged"
@@ -59,7 +60,7 @@ def main():
             elif path.suffix == ".mp4":
                 files.append(path)
         command = ["cargo", "run", "--release", "--quiet", "-p", "atom-media", "--example", "captions", "--"]
-        command += [setup.CACHE / "packs/reference", judged, "--questions", HERE / "questions.tsv", *files]
+        command += [setup.CACHE / "packs/reference", judged, "--questions", HERE / "questions.tsv", "--frames", given.frames, *files]
         done = subprocess.run(list(map(str, command)), cwd=HERE.parent, stdout=subprocess.PIPE, text=True)
         print(done.stdout, end="")
         if given.sheet and done.returncode == 0:

@@ -1,8 +1,8 @@
 //! Captions, and answers to questions, of pictures and of frames spread over videos, for people to judge.
 //!
-//!     captions PACK OUT [--questions FILE.tsv] FILE…
+//!     captions PACK OUT [--questions FILE.tsv] [--frames N] FILE…
 //!
-//! FILE is a video, of which twelve frames are taken, or a binary PPM picture. Prints one line per picture (name, caption,
+//! FILE is a video, of which N frames are taken (twelve if not said), or a binary PPM picture. Prints one line per picture (name, caption,
 //! milliseconds, what it rests on) and writes each picture as OUT/NAME.jpg. FILE.tsv holds lines of "NAME<tab>question".
 
 use std::ops::ControlFlow;
@@ -28,16 +28,25 @@ const FRAMES: i64 = 12;
 
 fn main() -> Result<()> {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
-    let mut questions = String::new();
-    if let Some(at) = args.iter().position(|arg| arg == "--questions") {
-        let path = args
-            .drain(at..args.len().min(at + 2))
-            .nth(1)
-            .unwrap_or_default();
-        questions = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
-    }
+    let mut option = |name: &str| {
+        let at = args.iter().position(|arg| arg == name)?;
+        let mut taken = args.drain(at..args.len().min(at + 2));
+        Some(taken.nth(1).unwrap_or_default())
+    };
+    let questions = match option("--questions") {
+        Some(path) => std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?,
+        None => String::new(),
+    };
+    let frames = match option("--frames").map(|text| text.parse()) {
+        None => FRAMES,
+        Some(Ok(frames)) if frames > 0 => frames,
+        Some(_) => {
+            let message = "--frames takes a number above 0";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+    };
     let [pack, out, files @ ..] = args.as_slice() else {
-        let usage = "usage: captions PACK OUT FILE… [--questions FILE.tsv]";
+        let usage = "usage: captions PACK OUT FILE… [--questions FILE.tsv] [--frames N]";
         return Err(Error::new(ErrorKind::InvalidArgument, usage));
     };
     let registry = Registry::new(
@@ -51,7 +60,7 @@ fn main() -> Result<()> {
     let asker = Asker::new(&registry)?;
     let options = TextOptions::default();
     let control = Control::default();
-    for (name, frame) in pictures(files)? {
+    for (name, frame) in pictures(files, frames)? {
         let frame = frame.as_frame()?;
         let jpeg = PathBuf::from(out).join(format!("{name}.jpg"));
         std::fs::write(&jpeg, thumbnail(&frame, 448, 90)?)
@@ -94,7 +103,7 @@ fn print(name: &str, question: &str, said: &Statement, start: Instant) {
 }
 
 /// Every picture by name.
-fn pictures(files: &[String]) -> Result<Vec<(String, FrameBuf)>> {
+fn pictures(files: &[String], frames: i64) -> Result<Vec<(String, FrameBuf)>> {
     let mut all = Vec::new();
     for file in files {
         let path = Path::new(file);
@@ -105,8 +114,8 @@ fn pictures(files: &[String]) -> Result<Vec<(String, FrameBuf)>> {
         }
         let mut video = VideoReader::open(path)?;
         let length = video.info().duration_ns;
-        for index in 0..FRAMES {
-            let ns = length * (2 * index + 1) / (2 * FRAMES);
+        for index in 0..frames {
+            let ns = length * (2 * index + 1) / (2 * frames);
             let frame = video.frame_at(ns)?;
             all.push((format!("{name}@{:.2}", ns as f64 / 1e9), frame));
         }

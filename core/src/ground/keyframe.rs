@@ -81,7 +81,9 @@ fn detected(
         alone || backed && (is_backed || seconded(found))
     };
     let best = boxes.iter().find(|found| counts(found))?;
-    if classified.is_some_and(|c| c.contradicts(node)) {
+    // Two detectors know better, if one of them is sure.
+    let agreed = best.score >= labels.score(best.label) && seconded(best);
+    if !agreed && classified.is_some_and(|c| c.contradicts(node)) {
         return None;
     }
     // Two detectors see one thing twice, in boxes that differ: each counts by itself.
@@ -95,6 +97,7 @@ fn detected(
     let doubtful = rules.backed.is_some()
         && classified.is_some()
         && !is_backed
+        && !agreed
         && best.score < SURE
         && taxonomy.is_animal(node)
         && !taxonomy.is_bird(node);
@@ -243,6 +246,7 @@ impl<'a> Classified<'a> {
                 };
                 (best, Certainty::Certain)
             } else if breadth <= rules.possible.classes
+                && !taxonomy.is_last(node)
                 && *mass >= need * rules.possible.share
                 && !taxonomy.has_floor(node)
             {

@@ -434,7 +434,9 @@ impl Taxonomy {
 
     /// Mass of all animals.
     pub(super) fn animal_mass(&self, masses: &[f32]) -> f32 {
-        self.animal.iter().map(|node| masses[*node as usize]).sum()
+        let masses = self.animal.iter().map(|node| masses[*node as usize]);
+        // One animal node may lie within another.
+        masses.fold(0.0, f32::max)
     }
 
     /// The mass that makes a node certain.
