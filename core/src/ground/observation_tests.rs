@@ -369,3 +369,30 @@ fn a_part_is_said_only_without_its_whole() {
     let both = by_two(&[("hand", 0.9, RIGHT), ("person", 0.8, LEFT)]);
     assert_eq!(both, [("person".to_owned(), counted(1, 1))]);
 }
+
+#[test]
+fn any_animal_is_not_said_beside_one() {
+    // A second node that means any animal, above the classes only.
+    let any = (
+        "\"up\":[0],\"flags\":[\"bird\"]}",
+        "\"up\":[0],\"flags\":[\"bird\"]},{\"id\":\"any\",\"noun\":[\"an\",\"animal\",\"animals\"],\"up\":[0],\"flags\":[\"animal\"],\"mass\":0.4}",
+    );
+    let sparrow = ("\"up\":[11],\"class\":5", "\"up\":[11,12],\"class\":5");
+    let light = ("\"traffic light\":13", "\"traffic light\":14");
+    let text = [any, sparrow, light]
+        .iter()
+        .fold(SMALL.to_owned(), |text, (from, to)| {
+            assert!(text.contains(from), "the test names what is there");
+            text.replacen(from, to, 1)
+        });
+    let taxonomy = Taxonomy::from_bytes(text.as_bytes()).unwrap();
+    let labels = labels(&taxonomy);
+    let things = |detections: &[(&str, f32)]| {
+        let frame = seen([0.15, 0.0, 0.0, 0.0, 0.0, 0.45], detections);
+        let observation = Observation::new(&taxonomy, &labels, &[&frame]).unwrap();
+        let name = |thing: &Thing| observation.noun(thing).one.clone();
+        observation.things().iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(things(&[]), ["animal"]);
+    assert_eq!(things(&[("dog", 0.9)]), ["dog"]);
+}
