@@ -212,7 +212,7 @@ SCORES = {
 LESS, WEAK = 0.15, 0.3
 # The other detectors' labels (Open Images, hands): the node of each and its two scores; what is left out is never said.
 THINGS = {
-    "Person": ("n00007846", 0.45, 0.44), "Table": ("n04379243", 0.45, 0.4), "Desk": ("n04379243", 0.45, 0.4), "Chair": ("n03001627", 0.45, 0.4),
+    "Person": ("n00007846", 0.45, 0.44), "Table": ("n04379243", 0.5, 0.4), "Desk": ("n04379243", 0.5, 0.4), "Chair": ("n03001627", 0.45, 0.4),
     "Book": ("n02870092", 0.6, 0.45), "Laptop": ("n03642806", 0.66, 0.4), "Computer monitor": ("x-screen", 0.66, 0.5),
     "Computer mouse": ("n03793489", 0.6, 0.5), "Mug": ("x-cup", 0.45, 0.4), "Coffee cup": ("x-cup", 0.45, 0.4), "Bottle": ("n02876657", 0.6, 0.5),
     "Camera": ("n02942699", 0.65, 0.5), "Bicycle": ("n02834778", 0.5, 0.4), "Car": ("n02958343", 0.65, 0.5), "Footwear": ("n03380867", 0.66, 0.5),

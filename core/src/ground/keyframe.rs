@@ -297,7 +297,7 @@ impl<'a> Classified<'a> {
         }
         self.best.as_ref().is_some_and(|best| {
             best.certainty == Certainty::Certain
-                && taxonomy.is_animal(best.node)
+                && taxonomy.is_animal_kind(best.node)
                 && taxonomy.breadth(best.node) <= NARROW.max(taxonomy.breadth(detected))
                 && !taxonomy.is_a(best.node, detected)
                 && !taxonomy.is_a(detected, best.node)
