@@ -180,7 +180,8 @@ def fetch(key):
             if source["file"].endswith(".whl"):
                 command += ["--only-binary", ":all:"] + source.get("tags", [])
             else:
-                command += ["--no-binary", source["package"], "--no-build-isolation"]
+                # pip asks the sdist for its name and version; what that takes, it fetches for itself.
+                command += ["--no-binary", source["package"]]
             run(command)
         got = folder / source["file"]
         if not got.is_file():

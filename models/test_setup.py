@@ -90,7 +90,7 @@ class Files(unittest.TestCase):
         for key, source in setup.sources().items():
             self.assertRegex(source["sha256"], r"^[0-9a-f]{64}$", key)
             self.assertTrue(source["version"] and source["licence"], key)
-            self.assertIn(source["registry"], ("pypi", "npm"), key)
+            self.assertIn(source["registry"], ("pypi", "npm", "debian"), key)
 
     def test_every_requirement_is_pinned_and_hashed(self):
         for name in ("requirements.txt", "requirements-test.txt"):
