@@ -4,12 +4,8 @@
 //! get a clip, then as many clips as possible are there, then the sum of the scores is largest. So no line takes the only
 //! segment of another, and without variety and where all clips have room that is the result, and no better one exists.
 //!
-//! Variety and room depend on pairs of clips, which makes the problem quadratic (and hard), so they are met by exchange:
-//! clips that have no room are taken off, worst first; then single clips are replaced, pairs swapped and empty places
-//! filled at the cost of a neighbour, each time the one change that gains is made, until none gains. That is a local
-//! optimum. The same input gives the same choice.
-
-use std::cmp::Ordering;
+//! Variety and room depend on pairs of clips, which makes the problem quadratic (and hard): clips that have no room are
+//! taken off, worst first; then the choice is improved by [`exchange`](super::exchange).
 
 use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
@@ -31,30 +27,6 @@ pub(crate) struct Board<'a> {
     pub(crate) variety: f32,
 }
 
-/// How good a choice is; the first that differs decides.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Worth {
-    lines: usize,
-    clips: usize,
-    sum: f64,
-}
-
-impl Worth {
-    fn beats(&self, other: &Self) -> bool {
-        match (self.lines, self.clips).cmp(&(other.lines, other.clips)) {
-            Ordering::Greater => true,
-            Ordering::Less => false,
-            // By more than rounding, or exchanges could go round in circles.
-            Ordering::Equal => self.sum > other.sum + 1e-9,
-        }
-    }
-}
-
-/// Rounds of exchange. Few are needed; each gains, so this only bounds the time.
-const ROUNDS: usize = 16;
-/// How many of a line's moments are tried for an empty place at the cost of a neighbour.
-const TRIED: usize = 16;
-
 /// For each line the moments chosen, as indices into `board.moments` with their scores, best first.
 ///
 /// # Errors
@@ -70,20 +42,16 @@ pub(crate) fn choose(board: &Board<'_>, control: &Control) -> Result<Vec<Vec<(us
         .sum();
     // Without variety the assignment is the best there is, unless room took clips off it.
     if board.variety > 0.0 || fits < full {
-        for _ in 0..ROUNDS {
-            if !choice.round(control)? {
-                break;
-            }
-        }
+        choice.exchange(control)?;
     }
     Ok(choice.by_line())
 }
 
 /// What stands at each place; place `p` belongs to line `p / per_line`.
-struct Choice<'a> {
-    board: &'a Board<'a>,
+pub(super) struct Choice<'a> {
+    pub(super) board: &'a Board<'a>,
     /// Index into the line's moments.
-    picks: Vec<Option<usize>>,
+    pub(super) picks: Vec<Option<usize>>,
 }
 
 impl<'a> Choice<'a> {
@@ -130,22 +98,22 @@ impl<'a> Choice<'a> {
         (0..board.lines.len()).flat_map(move |line| (0..per_line).map(move |rank| (line, rank)))
     }
 
-    fn line(&self, place: usize) -> &'a [(usize, f32)] {
+    pub(super) fn line(&self, place: usize) -> &'a [(usize, f32)] {
         &self.board.lines[place / self.board.per_line]
     }
 
     /// What stands at `place`.
-    fn at(&self, place: usize) -> Option<(usize, f32)> {
+    pub(super) fn at(&self, place: usize) -> Option<(usize, f32)> {
         self.picks[place].map(|pick| self.line(place)[pick])
     }
 
     /// The place that holds `moment`.
-    fn holder(&self, moment: usize) -> Option<usize> {
+    pub(super) fn holder(&self, moment: usize) -> Option<usize> {
         (0..self.picks.len()).find(|place| self.at(*place).is_some_and(|(own, _)| own == moment))
     }
 
     /// The places whose moments are of `stream`, by keyframe.
-    fn of_stream(&self, stream: usize) -> Vec<usize> {
+    pub(super) fn of_stream(&self, stream: usize) -> Vec<usize> {
         let moments = self.board.moments;
         let mut places: Vec<(i64, usize)> = (0..self.picks.len())
             .filter_map(|place| {
@@ -159,7 +127,7 @@ impl<'a> Choice<'a> {
     }
 
     /// Whether the clips of `stream` fit beside each other.
-    fn fits(&self, stream: usize) -> bool {
+    pub(super) fn fits(&self, stream: usize) -> bool {
         let moments: Vec<&Moment> = self
             .of_stream(stream)
             .into_iter()
@@ -189,197 +157,6 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// How much `a` repeats `b`, 0..=1: half for the stream, half for the picture.
-    fn repeats(&self, a: usize, b: usize) -> f64 {
-        let (a, b) = (&self.board.moments[a], &self.board.moments[b]);
-        let stream = if a.stream == b.stream { 0.5 } else { 0.0 };
-        stream + 0.5 * f64::from(cosine(&a.embedding, &b.embedding).max(0.0))
-    }
-
-    fn worth(&self) -> Worth {
-        let chosen: Vec<(usize, f32)> = (0..self.picks.len()).filter_map(|p| self.at(p)).collect();
-        let mut sum = 0.0;
-        for (at, (moment, score)) in chosen.iter().enumerate() {
-            sum += f64::from(*score);
-            if self.board.variety > 0.0 {
-                let others = chosen.iter().enumerate().filter(|(other, _)| *other != at);
-                let most = others
-                    .map(|(_, (other, _))| self.repeats(*moment, *other))
-                    .fold(0.0, f64::max);
-                sum -= f64::from(self.board.variety) * most;
-            }
-        }
-        let per_line = self.board.per_line;
-        let lines = self
-            .picks
-            .chunks(per_line)
-            .filter(|line| line.iter().any(Option::is_some));
-        Worth {
-            lines: lines.count(),
-            clips: chosen.len(),
-            sum,
-        }
-    }
-
-    /// Makes the best change at each place that gains; whether there was one.
-    fn round(&mut self, control: &Control) -> Result<bool> {
-        let mut gained = false;
-        for place in 0..self.picks.len() {
-            control.check()?;
-            let better = match self.replacement(place) {
-                None if self.picks[place].is_none() => self.squeeze(place),
-                found => found,
-            };
-            if let Some(picks) = better {
-                self.picks = picks;
-                gained = true;
-            }
-        }
-        Ok(gained)
-    }
-
-    /// The choice with the best other moment at `place`; who holds it now gets what was there, if that fits its line.
-    fn replacement(&self, place: usize) -> Option<Vec<Option<usize>>> {
-        let variety = f64::from(self.board.variety);
-        let now = self.worth();
-        let old = self.at(place);
-        let others: Vec<(usize, f32)> = (0..self.picks.len())
-            .filter(|other| *other != place)
-            .filter_map(|other| self.at(other))
-            .collect();
-        // How much each of the others repeats another, whatever stands at `place`.
-        let mut repeated = vec![0.0; others.len()];
-        if variety > 0.0 {
-            for (at, (moment, _)) in others.iter().enumerate() {
-                for (before, (other, _)) in others[..at].iter().enumerate() {
-                    let repeats = self.repeats(*moment, *other);
-                    repeated[at] = f64::max(repeated[at], repeats);
-                    repeated[before] = f64::max(repeated[before], repeats);
-                }
-            }
-        }
-        let scores: f64 = others.iter().map(|(_, score)| f64::from(*score)).sum();
-        let rest = scores - variety * repeated.iter().sum::<f64>();
-        let line = self.of_line(place);
-        let filled = Worth {
-            lines: now.lines + usize::from(line.iter().all(Option::is_none)),
-            clips: now.clips + usize::from(old.is_none()),
-            sum: 0.0,
-        };
-        let mut best: Option<(Worth, Vec<Option<usize>>)> = None;
-        for (pick, (moment, score)) in self.line(place).iter().enumerate() {
-            let score = f64::from(*score);
-            let mut picks = self.picks.clone();
-            let sum = match (self.holder(*moment), old) {
-                (Some(holder), _) if holder == place => continue,
-                (Some(holder), Some((old, old_score))) => {
-                    let theirs = self.line(holder);
-                    let Some(swapped) = theirs.iter().position(|(own, _)| *own == old) else {
-                        continue;
-                    };
-                    let given = self.at(holder).map_or(0.0, |(_, score)| f64::from(score));
-                    picks[holder] = Some(swapped);
-                    // The same moments stay on the board, so they repeat each other as before.
-                    now.sum + score + f64::from(theirs[swapped].1) - f64::from(old_score) - given
-                }
-                (Some(_), None) => continue,
-                (None, _) if variety > 0.0 => {
-                    let (mut most, mut more) = (0.0, 0.0);
-                    for ((other, _), repeated) in others.iter().zip(&repeated) {
-                        let repeats = self.repeats(*moment, *other);
-                        most = f64::max(most, repeats);
-                        more += f64::max(0.0, repeats - repeated);
-                    }
-                    rest + score - variety * (most + more)
-                }
-                (None, _) => rest + score,
-            };
-            let worth = Worth { sum, ..filled };
-            if !worth.beats(best.as_ref().map_or(&now, |(best, _)| best)) {
-                continue;
-            }
-            picks[place] = Some(pick);
-            let changed = Choice {
-                board: self.board,
-                picks,
-            };
-            if changed.fits(self.board.moments[*moment].stream) {
-                best = Some((worth, changed.picks));
-            }
-        }
-        Some(best?.1)
-    }
-
-    /// What stands at the places of the line that `place` belongs to.
-    fn of_line(&self, place: usize) -> &[Option<usize>] {
-        let first = place - place % self.board.per_line;
-        &self.picks[first..first + self.board.per_line]
-    }
-
-    /// Fills an empty place at the cost of a neighbour in time, or of who holds the moment, which gets the best that is
-    /// left.
-    fn squeeze(&self, place: usize) -> Option<Vec<Option<usize>>> {
-        let mut worth = self.worth();
-        let mut best = None;
-        for pick in 0..self.line(place).len().min(TRIED) {
-            let (moment, _) = self.line(place)[pick];
-            let stream = self.board.moments[moment].stream;
-            let victims = match self.holder(moment) {
-                Some(holder) => vec![holder],
-                None => self.neighbours(moment),
-            };
-            for victim in victims {
-                let mut changed = Choice {
-                    board: self.board,
-                    picks: self.picks.clone(),
-                };
-                changed.picks[victim] = None;
-                changed.picks[place] = Some(pick);
-                if !changed.fits(stream) {
-                    continue;
-                }
-                changed.refill(victim);
-                let now = changed.worth();
-                if now.beats(&worth) {
-                    worth = now;
-                    best = Some(changed.picks);
-                }
-            }
-        }
-        best
-    }
-
-    /// The places whose clips lie before and after `moment` in its stream.
-    fn neighbours(&self, moment: usize) -> Vec<usize> {
-        let wanted = &self.board.moments[moment];
-        let places = self.of_stream(wanted.stream);
-        let keyframe = |place: &usize| {
-            self.at(*place)
-                .map_or(i64::MIN, |(own, _)| self.board.moments[own].keyframe_ns)
-        };
-        let after = places.partition_point(|place| keyframe(place) < wanted.keyframe_ns);
-        let before = after.checked_sub(1);
-        [before, Some(after)]
-            .into_iter()
-            .filter_map(|at| places.get(at?).copied())
-            .collect()
-    }
-
-    /// Gives an empty place the best free moment of its line that fits.
-    fn refill(&mut self, place: usize) {
-        for pick in 0..self.line(place).len() {
-            let (moment, _) = self.line(place)[pick];
-            if self.holder(moment).is_some() {
-                continue;
-            }
-            self.picks[place] = Some(pick);
-            if self.fits(self.board.moments[moment].stream) {
-                return;
-            }
-            self.picks[place] = None;
-        }
-    }
-
     fn by_line(&self) -> Vec<Vec<(usize, f32)>> {
         let line = |line: usize| {
             let places = line * self.board.per_line..(line + 1) * self.board.per_line;
@@ -393,21 +170,6 @@ impl<'a> Choice<'a> {
         };
         (0..self.board.lines.len()).map(line).collect()
     }
-}
-
-/// Of vectors of unit length; 0 when there are none.
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    // Several sums, so that the compiler keeps them in vector registers.
-    const LANES: usize = 16;
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut sums = [0f32; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]

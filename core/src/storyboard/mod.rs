@@ -1,6 +1,7 @@
 //! Storyboards: a script's lines, the clips chosen for them, and the documents others read. No model, no pixels.
 
 mod choose;
+mod exchange;
 mod json;
 mod moment;
 mod otio;
