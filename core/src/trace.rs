@@ -76,6 +76,12 @@ pub struct SpanRecord {
 }
 
 impl SpanRecord {
+    /// The number called `name`, if it has one.
+    pub fn arg(&self, name: &str) -> Option<u64> {
+        let mut args = self.args.iter().flatten();
+        Some(args.find(|(own, _)| *own == name)?.1)
+    }
+
     /// When it ended, in nanoseconds since the recording's start.
     pub fn end_ns(&self) -> u64 {
         self.start_ns + self.duration_ns
@@ -395,6 +401,7 @@ mod tests {
         assert_eq!(spans[0].what.as_deref(), Some("encoder"));
         assert_eq!(spans[0].args, [Some(("rows", 3)), None]);
         assert_eq!(spans[1].args, [Some(("a", 1)), Some(("b", 2))]);
+        assert_eq!((spans[1].arg("b"), spans[1].arg("c")), (Some(2), None));
         assert!(spans[0].overlaps(spans[1]) && !spans[1].overlaps(spans[2]));
         assert!(spans[0].start_ns <= spans[1].start_ns && spans[1].end_ns() <= spans[0].end_ns());
         assert_ne!(spans[2].thread, spans[0].thread);

@@ -25,6 +25,7 @@ mod captions;
 mod catalogue;
 mod catalogue_copy;
 mod codec;
+mod dot;
 mod folder;
 mod lock;
 mod part;

@@ -2,7 +2,7 @@
 //!
 //! A flat scan costs the bytes it reads. A sketch has a quarter of the i8 vector's, and only the records it finds promising
 //! are read whole. Vectors are turned by a fixed random rotation, so that whatever they are, their coordinates are spread as
-//! a Gaussian's and four levels a coordinate estimate the cosine with an error of about 0.35 / √dim, known beforehand: after
+//! a Gaussian's and four levels a coordinate estimate the cosine with an [`error`] known beforehand: after
 //! RaBitQ (Gao and Long, SIGMOD 2024; extended to several bits, SIGMOD 2025).
 //!
 //! A sketch can always be made again. It is written when the partition is sealed, or by the first search that misses it.
@@ -54,6 +54,11 @@ pub(super) struct Sketch {
 /// Bytes of one record's codes: whole groups of 32, each holding 4 times 32 dimensions.
 fn code_bytes(dim: usize) -> usize {
     dim.div_ceil(4 * GROUP) * GROUP
+}
+
+/// The standard deviation of an estimated cosine from the exact one.
+pub(super) fn error(dim: usize) -> f32 {
+    0.35 / (dim as f32).sqrt()
 }
 
 /// Bytes of the file for `records` records.
@@ -151,6 +156,11 @@ impl Sketch {
 
     pub(super) fn records(&self) -> u32 {
         self.records
+    }
+
+    /// Bytes that a search reads.
+    pub(super) fn body_bytes(&self) -> u64 {
+        (self.map.len() - size_of::<Header>()) as u64
     }
 
     /// Estimates the cosines of the records `first..first + out.len()`; NaN for damaged ones.
@@ -263,7 +273,7 @@ mod tests {
                 count += 1.0;
             }
             let (mean, spread) = (sum / count, (square / count).sqrt());
-            let expected = 0.35 / (dim as f64).sqrt();
+            let expected = f64::from(error(dim));
             println!("dim {dim}: mean {mean:.5}, spread {spread:.5}, said {expected:.5}");
             assert!(spread < 1.3 * expected, "dim {dim}: {spread}");
             assert!(

@@ -10,6 +10,10 @@ pub(super) const GROUP: usize = 32;
 #[cfg(target_arch = "x86_64")]
 const SHORT: usize = 8;
 
+/// How far ahead of the record in work memory is asked for, in bytes.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 2048;
+
 /// A query, in the order of the codes.
 pub(super) struct Lookup {
     values: Vec<[[i8; GROUP]; 4]>,
@@ -69,6 +73,10 @@ impl Lookup {
         let ones = _mm256_set1_epi16(1);
         for (record, out) in codes.chunks_exact(self.values.len() * GROUP).zip(out) {
             let mut sum = _mm256_setzero_si256();
+            // The processor by itself does not look beyond a page.
+            let ahead = record.as_ptr().wrapping_add(AHEAD).cast();
+            _mm_prefetch::<_MM_HINT_T0>(ahead);
+            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
             let groups = record.as_chunks::<GROUP>().0;
             for (groups, queries) in groups.chunks(SHORT).zip(self.values.chunks(SHORT)) {
                 let mut short = _mm256_setzero_si256();

@@ -207,23 +207,6 @@ fn sketches_find_what_exact_search_finds() {
     }
 }
 
-/// Not a test: prints what a search of 100,000 costs.
-#[test]
-#[ignore = "a measurement"]
-fn measure_search() {
-    let folder = tempfile::tempdir().unwrap();
-    let (store, vectors) = store(folder.path(), 100_000, 384, 0.3);
-    let mut times = Vec::new();
-    for i in 0..60 {
-        let begin = Instant::now();
-        store.search(&vectors[i * 1000], &Filter::best(10)).unwrap();
-        times.push(begin.elapsed());
-    }
-    println!("first {:?}", times[0]);
-    times.sort();
-    println!("p50 {:?} of 100,000 x 384", times[times.len() / 2]);
-}
-
 /// Not a test: prints how fast segments of the reference pack's size are made durable.
 #[test]
 #[ignore = "a measurement"]
