@@ -1,7 +1,7 @@
 //! `atom bench decode`: tokens a second of the language decoder, beside what reading its weights from memory would allow.
 
 use std::ops::ControlFlow;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use atom_core::control::Control;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chart::{Axis, Lines};
 use super::stats::Spread;
-use super::{limits, nodes, worker};
+use super::{limits, nodes, peer, worker};
 use crate::output::{print_json, print_line, table};
 use crate::session::Session;
 
@@ -191,7 +191,7 @@ fn compare(session: &Session, args: &Args) -> Result<Report> {
             let job = job(*threads, false);
             ours[at].push(checked(worker::call(session, "decode", &job)?, &job)?);
             if let Some(command) = &args.peer {
-                theirs[at].push(checked(peer(command, &job)?, &job)?);
+                theirs[at].push(checked(peer::call(command, &job, ANSWER)?, &job)?);
             }
         }
     }
@@ -248,30 +248,8 @@ impl Report {
     }
 }
 
-/// Runs the peer on `job`.
-fn peer(command: &str, job: &Job) -> Result<Measured> {
-    let mut words = command.split_whitespace();
-    let bad = |what: String| {
-        Error::new(
-            ErrorKind::InvalidArgument,
-            format!("--peer {command:?}: {what}"),
-        )
-        .remedy("it must print {\"prefill_s\": […], \"decode\": [{\"tokens\", \"seconds\"}, …]}")
-    };
-    let program = words.next().ok_or_else(|| bad("it is empty".into()))?;
-    let text = serde_json::to_string(job).map_err(|error| bad(error.to_string()))?;
-    let done = Command::new(program)
-        .args(words)
-        .arg(text)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| bad(error.to_string()))?;
-    if !done.status.success() {
-        let said = String::from_utf8_lossy(&done.stderr);
-        return Err(bad(format!("{}: {}", done.status, said.trim_end())));
-    }
-    serde_json::from_slice(&done.stdout).map_err(|error| bad(error.to_string()))
-}
+/// What a peer must print.
+const ANSWER: &str = "{\"prefill_s\": […], \"decode\": [{\"tokens\", \"seconds\"}, …]}";
 
 fn checked(made: Measured, job: &Job) -> Result<Measured> {
     let positive = made.prefill_s.iter().all(|seconds| *seconds > 0.0)

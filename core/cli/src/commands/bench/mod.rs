@@ -2,7 +2,7 @@
 //!
 //! One file a subcommand. It has `#[derive(clap::Args)] pub struct Args` and `pub fn run(&mut Session, &Args)`, and a line in
 //! [`Command`] and in [`run`]. What they share: [`Common`] options, [`limits`] of the machine, [`memory`] and its peak,
-//! [`stats`] over rounds, [`chart`]s, and [`worker`] processes for what must not share a heap.
+//! [`stats`] over rounds, [`chart`]s, [`worker`] processes for what must not share a heap, and [`peer`]s to compare with.
 
 mod chart;
 mod decode;
@@ -10,8 +10,10 @@ mod limits;
 mod memory;
 mod nodes;
 mod overlap;
+mod peer;
 mod reuse;
 mod scheduling;
+mod search;
 mod stats;
 mod worker;
 
@@ -34,6 +36,8 @@ pub enum Command {
     Overlap(overlap::Args),
     /// Measure the language decoder: reading prompts and generating, against what reading its weights allows.
     Decode(decode::Args),
+    /// Measure searches by the size of the store: latency, recall, bytes read, against an exact scan.
+    Search(search::Args),
 }
 
 /// Options of every measurement.
@@ -53,5 +57,6 @@ pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
         Command::Reuse(args) => reuse::run(session, args),
         Command::Overlap(args) => overlap::run(session, args),
         Command::Decode(args) => decode::run(session, args),
+        Command::Search(args) => search::run(session, args),
     }
 }
