@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use atom_core::ErrorKind;
-use atom_core::budget::ledger::Owner;
+use atom_core::budget::Owner;
 use atom_core::control::Control;
 use atom_core::language::{
     GenerateOptions, Generation, LanguageModel, Message, Sampling, StopReason,

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use atom_core::ErrorKind;
-use atom_core::budget::ledger::Owner;
+use atom_core::budget::Owner;
 use atom_core::control::{CancelToken, Control};
 use atom_core::features::FeatureMap;
 use atom_core::language::{Generation, LanguageModel, Part, PrefixCache};
