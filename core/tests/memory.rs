@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use atom_core::budget::Ledger;
+use atom_core::budget::Governor;
 use atom_core::budget::pressure::{CgroupShares, CgroupSource, Level, Monitor, Source};
 use atom_core::cache;
 use atom_core::module::Registry;
@@ -359,7 +359,7 @@ fn weights_of_a_loaded_pack_are_parked_and_its_outputs_stay() -> Result<(), Box<
     let registry = Registry::new(
         Arc::new(Pack::open(&cache::dir().join("packs/reference"))?),
         Environment::open(&EnvironmentOptions::default())?,
-        Ledger::new(),
+        &Governor::default(),
         ArtifactCache::new(folder.path()),
     );
     for module in registry.status() {
