@@ -743,7 +743,7 @@ typedef struct atom_runtime_options {
   uint32_t threads;
   /**
    * 1: memory is not governed. No budget, no pressure is listened to but atom_runtime_set_pressure(), nothing idle is given
-   * up. 0: it is, with a budget of 0.8 of the cgroup's or the machine's memory; see atom_runtime_set_budget_share(),
+   * up. 0: it is, with a budget of 0.9 of the cgroup's or the machine's memory; see atom_runtime_set_budget_share(),
    * atom_runtime_set_budget() and atom_runtime_set_idle().
    */
   uint32_t ungoverned;
@@ -1469,7 +1469,7 @@ atom_status atom_runtime_set_budget(const struct atom_runtime *runtime,
 
 /**
  * Sets the budget to what keeps memory below `share` (over 0, at most 1) of the memory cgroup's limit and of the machine's
- * memory, the tighter of the two; followed once a second as others take and give back. A runtime starts with 0.8.
+ * memory, the tighter of the two; followed once a second as others take and give back. A runtime starts with 0.9.
  */
 atom_status atom_runtime_set_budget_share(const struct atom_runtime *runtime,
                                           double share);
