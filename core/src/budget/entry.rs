@@ -13,10 +13,6 @@ pub enum Owner {
     Prefixes,
     /// Vocabularies, taxonomies and the like, read once and kept.
     Tables(String),
-    /// Features on their way.
-    Features,
-    /// The index.
-    Index,
     /// Frames waiting in queues.
     Queue,
     /// What frames are prepared in for a module.
@@ -30,8 +26,6 @@ impl fmt::Display for Owner {
             Self::Kv(id) => write!(f, "kv {id}"),
             Self::Tables(what) => write!(f, "tables {what}"),
             Self::Prefixes => f.write_str("prefixes"),
-            Self::Features => f.write_str("features"),
-            Self::Index => f.write_str("index"),
             Self::Queue => f.write_str("queue"),
             Self::Frames => f.write_str("frames"),
         }

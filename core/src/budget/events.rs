@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::entry::Owner;
 use super::ledger::megabytes;
 use super::reclaim::Action;
@@ -141,7 +143,7 @@ pub struct Event {
 }
 
 /// How often what happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counters {
     /// Loads of modules.
     pub loaded: u64,

@@ -91,19 +91,19 @@ impl Governor {
     }
 
     /// Gives memory back to the machine. At [`Level::Low`] caches and arenas are shrunk and what has not just been used is
-    /// parked; at [`Level::Critical`] everything idle is released and what is in use is parked. `at_most`: stop after so many
-    /// bytes; `None`: all that the level allows. The bytes that came back.
-    pub fn relieve(&self, level: Level, at_most: Option<u64>) -> u64 {
-        self.relieve_unused(level, at_most, Duration::ZERO)
+    /// parked; at [`Level::Critical`] everything idle is released and what is in use is parked. The bytes
+    /// that came back.
+    pub fn relieve(&self, level: Level) -> u64 {
+        self.relieve_unused(level, Duration::ZERO)
     }
 
     /// As [`relieve`](Self::relieve), while pressure goes on: what has just been used again stays, or it would be loaded for
     /// every use.
     pub fn relieve_again(&self, level: Level) -> u64 {
-        self.relieve_unused(level, None, IN_USE)
+        self.relieve_unused(level, IN_USE)
     }
 
-    fn relieve_unused(&self, level: Level, at_most: Option<u64>, unused: Duration) -> u64 {
+    fn relieve_unused(&self, level: Level, unused: Duration) -> u64 {
         if level == Level::None {
             return 0;
         }
@@ -122,9 +122,6 @@ impl Governor {
         self.0.rank(&mut offers, bytes);
         let mut given = 0;
         for offer in &offers {
-            if at_most.is_some_and(|at_most| given >= at_most) {
-                break;
-            }
             given += self.0.take(offer, bytes(offer)).map_or(0, |(a, m)| a + m);
         }
         given
@@ -145,11 +142,6 @@ impl Governor {
                 self.0.take(&offer, 0);
             }
         }
-    }
-
-    /// Releases everything that is idle; the anonymous bytes that came back by the ledger.
-    pub fn release_all(&self) -> u64 {
-        self.relieve(Level::Critical, None)
     }
 }
 

@@ -236,10 +236,9 @@ impl Generation {
 
     /// Begins with what another generation of the same decoder had committed. It must be fed before it goes on.
     pub(super) fn take_over(&mut self, prefix: &Prefix, control: &Control) -> Result<()> {
-        let owner = self.model.owner();
         let check = || control.check();
         self.kv
-            .restore(&prefix.kv, &patience(&check, Some(&owner)))?;
+            .restore(&prefix.kv, &patience(&check, Some(self.model.owner())))?;
         self.history.clone_from(&prefix.history);
         Ok(())
     }
@@ -317,7 +316,7 @@ impl Generation {
         let model = self.model.clone();
         let check = || control.check();
         self.kv
-            .reserve(total, &patience(&check, Some(&model.owner())))?;
+            .reserve(total, &patience(&check, Some(model.owner())))?;
         let ports = model.0.ports()?;
 
         let (name, tensor) = self.rows(input, &ports.rows, control)?;

@@ -25,6 +25,7 @@ pub struct LanguageModel(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     registry: Registry,
     pub(super) id: String,
+    owner: Owner,
     embedding: Option<String>,
     pub(super) tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
@@ -126,6 +127,7 @@ impl LanguageModel {
         Ok(Self(Arc::new(Inner {
             registry: registry.clone(),
             id: decoder.to_owned(),
+            owner: Owner::Module(decoder.to_owned()),
             embedding: token_embedding.map(str::to_owned),
             tokenizer,
             template,
@@ -198,19 +200,18 @@ impl LanguageModel {
         let (decoder, embedding) = inner.lease(control)?;
         let ledger = inner.registry.ledger();
         let check = || control.check();
-        let owner = self.owner();
         let kv = Kv::new(
             &inner.spec,
             capacity,
             ledger,
-            &patience(&check, Some(&owner)),
+            &patience(&check, Some(self.owner())),
         )?;
         Ok(Generation::new(self.clone(), decoder, embedding, kv))
     }
 
     /// What a generation keeps from being evicted.
-    pub(super) fn owner(&self) -> Owner {
-        Owner::Module(self.0.id.clone())
+    pub(super) fn owner(&self) -> &Owner {
+        &self.0.owner
     }
 
     /// Loads the decoder, and the token embedding if there is one, and checks their ports.

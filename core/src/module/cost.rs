@@ -12,6 +12,9 @@ use crate::os::file;
 /// Growth of the arena below this is not worth writing down.
 const NOTABLE: u64 = 1 << 20;
 
+/// No module takes a tebibyte: such a file is damaged.
+const IMPOSSIBLE: u64 = 1 << 40;
+
 /// Thread-safe.
 #[derive(Debug, Default)]
 pub(super) struct Cost {
@@ -35,6 +38,14 @@ struct Record {
     load_us: u64,
 }
 
+impl Record {
+    /// Whether a module can have cost that.
+    fn possible(&self) -> bool {
+        let bytes = [self.anon_bytes, self.arena_bytes, self.load_bytes];
+        bytes.iter().all(|&bytes| bytes < IMPOSSIBLE)
+    }
+}
+
 impl Cost {
     /// What is known from earlier processes is in `file`. A tenth of an arena is forgotten each time, so that what was once
     /// needed (by another build, a larger input) is not asked for for ever.
@@ -42,8 +53,9 @@ impl Cost {
         let record = file
             .as_ref()
             .and_then(|file| fs::read(file).ok())
-            // Unreadable is unknown.
-            .and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+            // Unreadable or impossible is unknown.
+            .and_then(|text| serde_json::from_slice::<Record>(&text).ok())
+            .filter(Record::possible);
         let known = record.as_ref();
         let arena = known.map_or(0, |known| known.arena_bytes / 10 * 9);
         Self {
@@ -112,5 +124,38 @@ impl Cost {
             log::debug!("what a module costs cannot be written down: {e}");
         }
         *written = arena;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_measured_is_known_to_the_next_process() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("costs/key.json");
+        let cost = Cost::new(Some(file.clone()));
+        assert_eq!((cost.anon(), cost.most()), (None, None));
+        cost.loaded(5 << 20, 30 << 20, 12.0);
+        cost.ran(100 << 20);
+        let next = Cost::new(Some(file));
+        assert_eq!(next.anon(), Some(5 << 20));
+        assert_eq!(next.most(), Some((5 << 20) + (100 << 20) / 10 * 9));
+    }
+
+    #[test]
+    fn a_damaged_record_is_no_record() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("key.json");
+        let huge = u64::MAX - 1;
+        let impossible = format!(
+            r#"{{"anon_bytes":{huge},"arena_bytes":{huge},"load_bytes":{huge},"load_us":{huge}}}"#
+        );
+        for text in ["", "{}", "[", "\u{0}\u{1}", impossible.as_str()] {
+            fs::write(&file, text).expect("written");
+            let cost = Cost::new(Some(file.clone()));
+            assert_eq!((cost.most(), cost.arena()), (None, 0), "{text:?}");
+        }
     }
 }

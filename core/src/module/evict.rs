@@ -27,7 +27,7 @@ impl Reclaim for Inner {
             let resident = &held.value;
             let (anon, _) = resident.charge.bytes();
             let offer = Offer {
-                owner: Owner::Module(place.id.to_string()),
+                owner: place.owner.clone(),
                 action: Action::Release,
                 anon_bytes: anon,
                 // The session's files stay cached by the kernel; parking gives those up.

@@ -10,7 +10,7 @@ use super::place::Place;
 use super::registry::patience;
 use super::resident::Resident;
 use super::slot::Held;
-use crate::budget::{Ledger, Owner};
+use crate::budget::Ledger;
 use crate::control::Control;
 use crate::error::Result;
 use crate::ort::{Port, Session};
@@ -75,8 +75,8 @@ impl Lease {
     pub fn step(&self, control: &Control) -> Result<Step<'_>> {
         let (place, resident) = (&*self.0.place, self.resident());
         let permit = resident.gate.enter(control)?;
-        let owner = Owner::Module(place.id.to_string());
-        resident.reserve(&place.cost, &patience(&|| control.check(), Some(&owner)))?;
+        let check = || control.check();
+        resident.reserve(&place.cost, &patience(&check, Some(&place.owner)))?;
         let span = trace::span("module", "step").what(&place.id);
         // Never contended: the permit is exclusive. A panic in an earlier step leaves the session as usable as before.
         let session = resident

@@ -7,6 +7,7 @@ use super::cost::Cost;
 use super::resident::Resident;
 use super::slot::Slot;
 use super::usage::Usage;
+use crate::budget::Owner;
 use crate::budget::policy::Age;
 use crate::os::memory;
 use crate::os::stamp::FileStamp;
@@ -16,6 +17,8 @@ pub(super) type Stamps = Vec<Option<FileStamp>>;
 
 pub(super) struct Place {
     pub(super) id: Arc<str>,
+    /// As the ledger knows it.
+    pub(super) owner: Owner,
     pub(super) slot: Slot<Resident, Stamps>,
     pub(super) usage: Usage,
     pub(super) cost: Cost,
@@ -29,6 +32,7 @@ impl Place {
     pub(super) fn new(id: &str, age: &Age, cost: Cost) -> Self {
         Self {
             id: id.into(),
+            owner: Owner::Module(id.to_owned()),
             slot: Slot::new(),
             usage: Usage::new(age),
             cost,

@@ -176,37 +176,6 @@ fn parse_smaps(text: &str, file: &Identity) -> Vec<Mapping> {
     found
 }
 
-/// Bytes of address space this process has mapped from the file at `path`, pages mapped twice counted twice.
-/// 0 if it maps none of it.
-///
-/// # Errors
-/// What `stat` of the file or reading `/proc/self/maps` gives.
-pub fn mapped_bytes(path: &Path) -> Result<u64> {
-    let stamp = FileStamp::of(path)?;
-    let real = fs::canonicalize(path).map_err(|e| Error::io(path.display(), &e))?;
-    let maps =
-        fs::read_to_string("/proc/self/maps").map_err(|e| Error::io("/proc/self/maps", &e))?;
-    Ok(parse_maps(&maps, stamp.ino, &real.to_string_lossy()))
-}
-
-/// The device number in `maps` may differ from `stat`'s (overlay, btrfs), so inode and name decide.
-fn parse_maps(maps: &str, inode: u64, path: &str) -> u64 {
-    maps.lines()
-        .filter_map(|line| {
-            let mut fields = line.splitn(6, ' ');
-            let (start, end) = fields.next()?.split_once('-')?;
-            let ino: u64 = fields.nth(3)?.parse().ok()?;
-            let name = fields.next()?.trim_start();
-            if ino != inode || name != path {
-                return None;
-            }
-            let start = u64::from_str_radix(start, 16).ok()?;
-            let end = u64::from_str_radix(end, 16).ok()?;
-            end.checked_sub(start)
-        })
-        .sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,25 +199,6 @@ mod tests {
             (memory.rss, memory.pss, memory.pss_anon),
             (40 << 10, 30 << 10, 20 << 10)
         );
-    }
-
-    #[test]
-    fn a_mapped_file_is_found() -> std::io::Result<()> {
-        let dir = tempfile::tempdir()?;
-        let path = dir.path().join("with space");
-        fs::write(&path, vec![0u8; 10_000])?;
-        assert_eq!(mapped_bytes(&path).ok(), Some(0));
-        let file = fs::File::open(&path)?;
-        // SAFETY: the file is this test's own; nobody truncates it while it is mapped.
-        let map = unsafe { memmap2::Mmap::map(&file)? };
-        let page = 4096;
-        assert_eq!(
-            mapped_bytes(&path).ok(),
-            Some(10_000_u64.div_ceil(page) * page)
-        );
-        drop(map);
-        assert_eq!(mapped_bytes(&path).ok(), Some(0));
-        Ok(())
     }
 
     const SMAPS: &str = "\

@@ -159,13 +159,13 @@ impl Keeper {
     /// What the application says of pressure from now on. What it leads to is done when this returns.
     pub(super) fn set_pressure(&self, level: Level) {
         self.application.set(level);
-        self.shared.governor.relieve(level, None);
+        self.shared.governor.relieve(level);
     }
 
     /// As [`Self::set_pressure`], once: it is over when nothing else speaks for it.
     pub(super) fn trim(&self, level: Level) -> u64 {
         self.application.trim(level);
-        self.shared.governor.relieve(level, None)
+        self.shared.governor.relieve(level)
     }
 
     /// # Errors
@@ -239,7 +239,7 @@ impl Shared {
             level: level.name(),
             reason,
         });
-        self.governor.relieve(level, None);
+        self.governor.relieve(level);
     }
 
     fn note(&self, monitor: &Monitor) {

@@ -6,8 +6,10 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
+use crate::budget::Counters;
 use crate::budget::pressure::Reading;
 use crate::error::{Error, ErrorKind, Result};
+use crate::language::PrefixStats;
 use crate::os::cgroup::CgroupFs;
 use crate::os::{file, memory, smaps};
 
@@ -28,7 +30,7 @@ pub struct Status {
     /// Who owns which bytes.
     pub ledger: Vec<Entry>,
     /// Beginnings of prompts kept for the next.
-    pub prefixes: Prefixes,
+    pub prefixes: PrefixStats,
     /// The kernel's figures beside the ledger's.
     pub memory: Memory,
     /// How short memory is.
@@ -106,27 +108,6 @@ pub struct Entry {
     pub mapped_bytes: u64,
 }
 
-/// The cache of beginnings of prompts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Prefixes {
-    /// Prompts that began with a kept one.
-    pub hits: u64,
-    /// Prompts that did not.
-    pub misses: u64,
-    /// Positions that were taken over.
-    pub reused_tokens: u64,
-    /// Positions that went through the decoder.
-    pub fed_tokens: u64,
-    /// Beginnings given up.
-    pub evicted: u64,
-    /// Beginnings held.
-    pub entries: usize,
-    /// Bytes they take.
-    pub bytes: u64,
-    /// Bytes they may take.
-    pub limit_bytes: u64,
-}
-
 /// Memory, in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
@@ -187,31 +168,6 @@ pub struct Source {
     pub why: String,
 }
 
-/// How often what happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Counters {
-    /// Loads.
-    pub loaded: u64,
-    /// Of these, after an eviction.
-    pub reloaded: u64,
-    /// Of these, within two seconds of it.
-    pub thrashed: u64,
-    /// Arenas and caches shrunk.
-    pub shrunk: u64,
-    /// Modules parked.
-    pub parked: u64,
-    /// Modules released.
-    pub released: u64,
-    /// Changes of pressure.
-    pub pressure: u64,
-    /// Requests refused.
-    pub refused: u64,
-    /// Anonymous bytes that evictions gave back.
-    pub anon_returned_bytes: u64,
-    /// Mapped bytes that evictions gave back.
-    pub mapped_returned_bytes: u64,
-}
-
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
@@ -252,7 +208,6 @@ impl Status {
             anon_bytes: entry.anon_bytes,
             mapped_bytes: entry.mapped_bytes,
         });
-        let prefixes = runtime.prefixes().stats();
         let pressure = runtime.pressure();
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -274,16 +229,7 @@ impl Status {
             },
             modules: modules.collect(),
             ledger: ledger.collect(),
-            prefixes: Prefixes {
-                hits: prefixes.hits,
-                misses: prefixes.misses,
-                reused_tokens: prefixes.reused_tokens,
-                fed_tokens: prefixes.fed_tokens,
-                evicted: prefixes.evicted,
-                entries: prefixes.entries,
-                bytes: prefixes.bytes,
-                limit_bytes: prefixes.limit_bytes,
-            },
+            prefixes: runtime.prefixes().stats(),
             memory: Memory::of(runtime)?,
             pressure: Pressure {
                 level: pressure.level.name().to_owned(),
@@ -300,7 +246,7 @@ impl Status {
                     })
                     .collect(),
             },
-            counters: Counters::of(runtime),
+            counters: runtime.events().counters(),
             events: events(runtime),
         })
     }
@@ -348,24 +294,6 @@ fn cgroup() -> Option<Cgroup> {
         anon_bytes: own.anon,
         file_bytes: own.file,
     })
-}
-
-impl Counters {
-    fn of(runtime: &Runtime) -> Self {
-        let counters = runtime.events().counters();
-        Self {
-            loaded: counters.loaded,
-            reloaded: counters.reloaded,
-            thrashed: counters.thrashed,
-            shrunk: counters.shrunk,
-            parked: counters.parked,
-            released: counters.released,
-            pressure: counters.pressure,
-            refused: counters.refused,
-            anon_returned_bytes: counters.anon_returned_bytes,
-            mapped_returned_bytes: counters.mapped_returned_bytes,
-        }
-    }
 }
 
 fn events(runtime: &Runtime) -> Vec<Event> {
