@@ -126,3 +126,74 @@ fn reuse_names_what_to_run_when_the_plain_pack_is_missing() {
     let done = output(atom().args(["bench", "reuse", "--worker", "{}"]));
     assert_eq!(done.status.code(), Some(2));
 }
+
+/// Sums of the rows, by order.
+fn summed(report: &Value, order: &str, what: &str) -> f64 {
+    let mixes = report["mixes"].as_array().unwrap().iter();
+    let rows = mixes.flat_map(|mix| mix["rows"].as_array().unwrap());
+    rows.map(|row| number(&row[order][what])).sum()
+}
+
+#[test]
+fn evict_adds_up_and_takes_other_recordings() {
+    let folder = temporary();
+    let (uses, svg) = (folder.path().join("uses.txt"), folder.path().join("e.svg"));
+    std::fs::write(
+        &uses,
+        "module a 2000000 0 10\nmodule b 2000000 0 30\n0 a 0\n10 b 0\n20 a 0\n30 b 0\n",
+    )
+    .unwrap();
+    let mut command = atom();
+    command.args(["bench", "evict", "--recorded", "--json", "--uses"]);
+    let report = json(command.arg(&uses).arg("--svg").arg(&svg));
+
+    let mixes = report["mixes"].as_array().unwrap();
+    let names: Vec<_> = mixes
+        .iter()
+        .map(|mix| mix["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names[..3], ["camera", "questions", "night"]);
+    // One of the two always goes: both are loaded again, whatever the order.
+    let rows = mixes[3]["rows"].as_array().unwrap();
+    let half = rows.iter().find(|row| row["budget_percent"] == 50).unwrap();
+    assert_eq!(half["budget_bytes"], 2_000_000);
+    for order in ["worth", "lru"] {
+        let counts = &half[order];
+        assert_eq!(
+            (&counts["reloads"], &counts["thrashed"]),
+            (&2.into(), &2.into())
+        );
+        assert_eq!(counts["reload_ms"], 40.0);
+        let total = &report["total"][format!("{order}_reload_ms")];
+        assert!((number(total) - summed(&report, order, "reload_ms")).abs() < 1e-3);
+    }
+    for row in mixes.iter().flat_map(|mix| mix["rows"].as_array().unwrap()) {
+        let least = number(&row["hindsight_reload_ms"]);
+        assert!(least <= number(&row["worth"]["reload_ms"]) + 1e-6, "{row}");
+    }
+    let ratio =
+        number(&report["total"]["worth_reload_ms"]) / number(&report["total"]["lru_reload_ms"]);
+    assert!((ratio - number(&report["total"]["ratio"])).abs() < 1e-9);
+    let drawn = std::fs::read_to_string(&svg).unwrap();
+    assert!(names[..3].iter().all(|name| drawn.contains(name)));
+
+    // Measured here: the recorded mixes' modules are the pack's, and cost something.
+    let report = json(atom().args(["bench", "evict", "--json"]));
+    for module in report["mixes"][0]["modules"].as_array().unwrap() {
+        assert!(number(&module["load_ms"]) > 0.0 && number(&module["mapped_bytes"]) > 0.0);
+    }
+
+    std::fs::write(&uses, "module a 1 0 1\n5 nobody 0\n").unwrap();
+    let done = output(
+        atom()
+            .args(["bench", "evict", "--recorded", "--json", "--uses"])
+            .arg(&uses),
+    );
+    assert_eq!(done.status.code(), Some(2));
+    let error: Value = serde_json::from_slice(&done.stderr).unwrap();
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("uses.txt") && message.contains("line 2"),
+        "{message}"
+    );
+}

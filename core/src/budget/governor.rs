@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::events::{Events, What};
 use super::ledger::Ledger;
-use super::policy::{Age, worth};
+use super::policy::{Age, first_to_go, worth};
 use super::pressure::Level;
 use super::reclaim::{Action, MakeRoom, Need, Offer, Reclaim, Room};
 
@@ -187,22 +187,30 @@ impl MakeRoom for Inner {
         let _turn = lock(&self.turn);
         let mut offers = self.offers();
         offers.retain(|offer| offer.anon_bytes > 0);
-        self.rank(&mut offers, |offer| offer.anon_bytes);
         let mut room = Room {
             loading: self.holders().iter().map(|holder| holder.loading()).sum(),
             ..Room::default()
         };
-        for offer in offers.iter().filter(|offer| !offer.held) {
-            if room.given >= need.anon_bytes {
-                return room;
-            }
-            if let Some((anon, _)) = self.take(offer, offer.anon_bytes) {
+        let (mut idle, mut offers): (Vec<_>, Vec<_>) =
+            offers.into_iter().partition(|offer| !offer.held);
+        while room.given < need.anon_bytes {
+            let short = need.anon_bytes - room.given;
+            let sizes = idle.iter().map(|offer| (offer, offer.anon_bytes));
+            let Some(first) = first_to_go(sizes, short) else {
+                break;
+            };
+            let offer = idle.swap_remove(first);
+            if let Some((anon, _)) = self.take(&offer, offer.anon_bytes) {
                 room.given += anon;
             }
         }
+        if room.given >= need.anon_bytes {
+            return room;
+        }
+        self.rank(&mut offers, |offer| offer.anon_bytes);
         let held = offers
             .iter()
-            .filter(|offer| offer.held && offer.action == Action::Release);
+            .filter(|offer| offer.action == Action::Release);
         room.held = held
             .map(|offer| (offer.owner.clone(), offer.anon_bytes))
             .collect();

@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod policy;
 pub mod pressure;
 pub mod reclaim;
+pub mod replay;
 
 pub use entry::{Entry, Owner, Totals};
 pub use events::{Counters, Event, Events, What};

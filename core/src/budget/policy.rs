@@ -34,10 +34,59 @@ pub fn worth(offer: &Offer, bytes: u64) -> f64 {
     offer.credit + offer.weight * offer.uses * offer.cost_ms / megabytes
 }
 
+/// Which of `offers` is to go first when `short` bytes are wanted, each with the bytes it would give: the least worth, where
+/// bytes beyond those wanted count for nothing. Else a large thing goes where a small one would do: on the recorded uses of
+/// tests/fixtures/uses that took 4 % longer (`atom bench evict`).
+pub fn first_to_go<'a>(
+    offers: impl IntoIterator<Item = (&'a Offer, u64)>,
+    short: u64,
+) -> Option<usize> {
+    let worths = offers
+        .into_iter()
+        .map(|(offer, bytes)| worth(offer, bytes.min(short)));
+    let least = worths.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
+    least.map(|(place, _)| place)
+}
+
 /// Uses that are counted: each one that is forgotten for every one that comes, from here on.
 const MOST_USES: f64 = 16.0;
 
 /// The count of uses after one more.
 pub fn used_again(uses: f64) -> f64 {
     uses.min(MOST_USES - 1.0) + 1.0
+}
+
+/// The count of uses after an eviction: half are forgotten.
+pub fn after_eviction(uses: f64) -> f64 {
+    uses / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::budget::{Action, Owner};
+
+    #[test]
+    fn a_small_thing_goes_where_it_will_do() {
+        let offer = |bytes, cost_ms| Offer {
+            owner: Owner::Queue,
+            action: Action::Release,
+            anon_bytes: bytes,
+            mapped_bytes: 0,
+            cost_ms,
+            uses: 1.0,
+            credit: 0.0,
+            last_used: Instant::now(),
+            weight: 1.0,
+            held: false,
+        };
+        // The large one is worth less a byte, and costs more to have again.
+        let offers = [offer(10_000_000, 50.0), offer(1_000_000, 10.0)];
+        let first = |short| first_to_go(offers.iter().map(|o| (o, o.anon_bytes)), short);
+        assert_eq!(first(1_000_000), Some(1));
+        assert_eq!(first(10_000_000), Some(0));
+        assert_eq!(first_to_go([], 1), None);
+    }
 }

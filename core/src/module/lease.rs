@@ -30,6 +30,8 @@ struct Inner {
     held: Arc<Held<Resident>>,
     /// Told when the lease ends: somebody may wait for the module to become idle.
     ledger: Ledger,
+    /// How long it is leased, for who records what is used when.
+    _span: Span,
 }
 
 impl Drop for Inner {
@@ -56,7 +58,9 @@ impl Lease {
         held: Arc<Held<Resident>>,
         ledger: Ledger,
     ) -> Self {
+        let span = trace::span("module", "lease").what(&place.id);
         Self(Arc::new(Inner {
+            _span: span,
             pack,
             index,
             place,

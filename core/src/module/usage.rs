@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::budget::policy::{Age, used_again};
+use crate::budget::policy::{Age, after_eviction, used_again};
 
 /// How dear a module is to the application, against others of equal use and cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -66,9 +66,9 @@ impl Usage {
         self.last_used.store(now(), Ordering::Relaxed);
     }
 
-    /// It was evicted: half of its uses are forgotten.
+    /// It was evicted.
     pub(super) fn evicted(&self) {
-        let uses = self.uses() / 2.0;
+        let uses = after_eviction(self.uses());
         self.uses.store(uses.to_bits(), Ordering::Relaxed);
         self.evicted.store(now(), Ordering::Relaxed);
     }

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod manifest;
+mod order;
 mod registry;
 mod session;
 mod support;

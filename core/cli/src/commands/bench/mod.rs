@@ -6,6 +6,7 @@
 
 mod chart;
 mod decode;
+mod evict;
 mod limits;
 mod memory;
 mod nodes;
@@ -38,6 +39,8 @@ pub enum Command {
     Decode(decode::Args),
     /// Measure searches by the size of the store: latency, recall, bytes read, against an exact scan.
     Search(search::Args),
+    /// Replay recorded uses of the modules: reloads under a budget, evicting by worth against least recently used.
+    Evict(evict::Args),
 }
 
 /// Options of every measurement.
@@ -58,5 +61,6 @@ pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
         Command::Overlap(args) => overlap::run(session, args),
         Command::Decode(args) => decode::run(session, args),
         Command::Search(args) => search::run(session, args),
+        Command::Evict(args) => evict::run(session, args),
     }
 }
