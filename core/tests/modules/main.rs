@@ -1,6 +1,7 @@
 //! ONNX Runtime, packs and the module registry, on tiny graphs. Needs the set-up's ONNX Runtime in `ATOM_CACHE`.
 
 mod artifacts;
+mod governed;
 mod manifest;
 mod order;
 mod registry;
