@@ -21,7 +21,7 @@ define part
 printf '==> %s: %s, %d s\n' '$(1)' "$$([ $$code = 0 ] && echo done || echo FAILED)" $$(($$(date +%s) - began)); exit $$code
 endef
 
-.PHONY: help demo test lint install clean toolchain
+.PHONY: help demo test lint tsan install clean toolchain
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -56,6 +56,10 @@ lint: toolchain ## format, clippy, docs, header drift
 	$(call part,clippy,$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings)
 	$(call part,docs,RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(CARGO_FLAGS) --no-deps --lib)
 	$(call part,header drift,$(CARGO) test $(CARGO_FLAGS) --test header)
+
+tsan: toolchain ## registry and governor under ThreadSanitizer; builds everything anew, some five minutes
+	$(call part,set-up,$(PYTHON) models/setup.py demo)
+	$(call part,tsan,CARGO='$(CARGO)' tests/tsan/run.sh)
 
 install: toolchain ## the command, libatom and its header, under PREFIX
 	$(call part,build,$(CARGO) build $(CARGO_FLAGS))
