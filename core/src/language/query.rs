@@ -10,7 +10,7 @@ use crate::module::{Registry, patience};
 use crate::pack::Pack;
 
 /// Bytes of memory for one of a `tokenizer.json`: its vocabulary and merges as hash maps of strings.
-const PER_JSON_BYTE: u64 = 6;
+const PER_JSON_BYTE: u64 = 11;
 
 /// What the tokenizer of module `id` is expected to take.
 pub(crate) fn tokenizer_bytes(pack: &Pack, id: &str) -> u64 {

@@ -3,7 +3,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokenizers::models::bpe::BPE;
+use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::utils::truncation::TruncationDirection;
+use tokenizers::{
+    DecoderWrapper, Model, ModelWrapper, NormalizerWrapper, PostProcessorWrapper,
+    PreTokenizerWrapper, TokenizerImpl,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -54,7 +62,7 @@ impl Tokenizer {
             )
             .remedy("a Hugging Face `tokenizer.json` is expected")
         };
-        let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(json)).map_err(bad)?;
+        let mut tokenizer = guarded(|| read(json)).map_err(bad)?;
         let pad = tokenizer.get_padding().map(|padding| padding.pad_id);
         tokenizer.with_padding(None);
         guarded(|| tokenizer.with_truncation(None).map(|_| ())).map_err(bad)?;
@@ -252,6 +260,39 @@ fn cannot(why: String) -> Error {
         ErrorKind::InvalidArgument,
         format!("the text cannot be tokenized: {why}"),
     )
+}
+
+/// What a `tokenizer.json` says of its model first.
+#[derive(Deserialize)]
+struct Peek {
+    model: PeekModel,
+}
+
+#[derive(Deserialize)]
+struct PeekModel {
+    r#type: String,
+}
+
+/// Reads a model whose kind is known. Left to find it out, the library keeps the whole vocabulary beside as JSON values.
+fn read(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
+    match serde_json::from_slice::<Peek>(json) {
+        Ok(peek) if peek.model.r#type == "BPE" => read_model::<BPE>(json),
+        Ok(peek) if peek.model.r#type == "WordPiece" => read_model::<WordPiece>(json),
+        _ => tokenizers::Tokenizer::from_bytes(json),
+    }
+}
+
+fn read_model<M: Model + Into<ModelWrapper> + DeserializeOwned>(
+    json: &[u8],
+) -> tokenizers::Result<tokenizers::Tokenizer> {
+    let tokenizer: TokenizerImpl<
+        M,
+        NormalizerWrapper,
+        PreTokenizerWrapper,
+        PostProcessorWrapper,
+        DecoderWrapper,
+    > = serde_json::from_slice(json)?;
+    Ok(tokenizer.into())
 }
 
 /// Runs a call into the tokenizer library; a panic on a hostile file becomes an error like any other.
