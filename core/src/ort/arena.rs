@@ -34,17 +34,21 @@ impl ArenaUse {
         self.bytes.saturating_sub(self.in_use)
     }
 
-    /// About what the process has of it in memory. An arena grows by doubling, and pages that were never in use are not
-    /// there; but where blocks of many sizes come and go, more was in use than ever was at once. Halfway, which the
-    /// reference pack's modules keep within a few megabytes.
+    /// About what the process has of it in memory: an arena grows by doubling, and pages that were never in use are not
+    /// there. What blocks of other sizes leave between them is not known; on the reference pack the kernel counts 4 % less.
     pub fn touched(&self) -> u64 {
-        let least = self.bytes.min(self.most_in_use);
-        least + (self.bytes - least) / 2
+        self.bytes.min(self.most_in_use)
     }
 }
 
 /// A session's allocator, for its statistics and for shrinking only.
 pub(super) struct Arena(NonNull<sys::OrtAllocator>);
+
+// SAFETY: the allocator is owned and not tied to a thread.
+unsafe impl Send for Arena {}
+// SAFETY: its statistics and its shrinking, all that is asked of it, are behind a lock of its own in ONNX Runtime, so that they
+// may be asked for while a run allocates.
+unsafe impl Sync for Arena {}
 
 impl Drop for Arena {
     fn drop(&mut self) {

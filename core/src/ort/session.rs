@@ -6,7 +6,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use ::ort::sys;
@@ -82,7 +82,7 @@ pub struct Session {
     input_names: HashMap<String, (usize, CString)>,
     output_names: HashMap<String, (usize, CString)>,
     placement: Placement,
-    arena: Option<Arena>,
+    arena: Option<Arc<Arena>>,
     model: PathBuf,
     profiled: bool,
     runs: u64,
@@ -153,7 +153,7 @@ impl Session {
             input_names: HashMap::new(),
             output_names: HashMap::new(),
             placement: Placement::default(),
-            arena: Arena::of(ptr),
+            arena: Arena::of(ptr).map(Arc::new),
             model: model.clone(),
             profiled: config.profile.is_some(),
             runs: 0,
@@ -186,7 +186,16 @@ impl Session {
     pub fn arena(&self) -> ArenaUse {
         self.arena
             .as_ref()
-            .map_or_else(ArenaUse::default, Arena::usage)
+            .map_or_else(ArenaUse::default, |arena| arena.usage())
+    }
+
+    /// Says, as long as the session lives, what its arena holds; also while it runs.
+    pub fn arena_watch(&self) -> impl Fn() -> ArenaUse + Send + use<> {
+        let arena = self.arena.as_ref().map(Arc::downgrade);
+        move || {
+            let arena = arena.as_ref().and_then(Weak::upgrade);
+            arena.map_or_else(ArenaUse::default, |arena| arena.usage())
+        }
     }
 
     /// Gives what the arena holds without need back to the heap; needs ONNX Runtime 1.25, does nothing before.

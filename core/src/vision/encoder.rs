@@ -4,12 +4,12 @@ use half::f16;
 
 use super::detector::{Raw, detections};
 use super::preprocess::Preprocessor;
-use crate::budget::{Charge, Owner};
+use crate::budget::Owner;
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Detection, FeatureMap, Features};
 use crate::frame::Frame;
-use crate::module::Registry;
+use crate::module::{Registry, patience};
 use crate::ort::{DType, Dim, RunArgs, Tensor};
 use crate::pack::{DetectorSpec, ModuleSpec, PreprocessSpec, Role};
 use crate::trace;
@@ -85,27 +85,28 @@ impl VisualEncoder {
     pub fn encode(&mut self, frame: &Frame<'_>, control: &Control) -> Result<Features> {
         let _span = trace::span("vision", "encode");
         let names: Vec<&str> = self.ports.iter().map(|(_, name)| name.as_str()).collect();
-        let encoder = &mut self.encoder;
-        let outputs = encoder.run(&self.registry, frame, &names, control)?;
+        let (encoder, ports) = (&mut self.encoder, &self.ports);
         let views = encoder.preprocessor.shape()[0];
-        let mut features = Features::default();
-        for ((role, name), tensor) in self.ports.iter().zip(&outputs) {
-            let (rows, data) = average(tensor, views).map_err(|e| encoder.output(name, e))?;
-            match role {
-                Role::Embedding => {
-                    features.embedding = normalised(data).map_err(|e| encoder.output(name, e))?;
-                }
-                Role::Posteriors => features.posteriors = data,
-                Role::Features => {
-                    features.map = FeatureMap {
-                        rows,
-                        dim: data.len() / rows.max(1),
-                        data,
+        let mut features = encoder.run(&self.registry, frame, &names, control, |id, outputs| {
+            let mut features = Features::default();
+            for ((role, name), tensor) in ports.iter().zip(outputs) {
+                let wrong = |e: Error| wrong(id, name, &e);
+                let (rows, data) = average(tensor, views).map_err(wrong)?;
+                match role {
+                    Role::Embedding => features.embedding = normalised(data).map_err(wrong)?,
+                    Role::Posteriors => features.posteriors = data,
+                    Role::Features => {
+                        features.map = FeatureMap {
+                            rows,
+                            dim: data.len() / rows.max(1),
+                            data,
+                        }
                     }
+                    Role::None => {}
                 }
-                Role::None => {}
             }
-        }
+            Ok(features)
+        })?;
         for detector in &mut self.detectors {
             let found = detector.run(&self.registry, frame, control)?;
             features.detections.extend(found);
@@ -135,20 +136,22 @@ impl Detector {
     ) -> Result<Vec<Detection>> {
         let _span = trace::span("vision", "detect");
         let names = ["boxes", "scores", "classes"];
-        let outputs = self.module.run(registry, frame, &names, control)?;
-        let region = self.module.preprocessor.region(0, frame);
-        let found = match &outputs[..] {
-            [boxes, scores, classes] => floats(boxes).and_then(|boxes| {
-                let raw = Raw {
-                    boxes: &boxes,
-                    scores: &floats(scores)?,
-                    classes: classes.as_slice()?,
-                };
-                detections(&self.rules, &raw, region)
-            }),
-            _ => Err(Error::new(ErrorKind::Inference, "outputs are missing")),
-        };
-        let mut found = found.map_err(|e| self.module.output("boxes", e))?;
+        let (module, rules) = (&mut self.module, &self.rules);
+        let region = module.preprocessor.region(0, frame);
+        let mut found = module.run(registry, frame, &names, control, |id, outputs| {
+            let found = match outputs {
+                [boxes, scores, classes] => floats(boxes).and_then(|boxes| {
+                    let raw = Raw {
+                        boxes: &boxes,
+                        scores: &floats(scores)?,
+                        classes: classes.as_slice()?,
+                    };
+                    detections(rules, &raw, region)
+                }),
+                _ => Err(Error::new(ErrorKind::Inference, "outputs are missing")),
+            };
+            found.map_err(|e| wrong(id, "boxes", &e))
+        })?;
         for detection in &mut found {
             detection.label += self.first;
         }
@@ -163,8 +166,6 @@ struct Module {
     port: String,
     dtype: DType,
     preprocessor: Preprocessor,
-    /// Made at the first run, when ONNX Runtime is there for sure; with its entry in the ledger.
-    input: Option<(Tensor, Charge)>,
     /// Values on their way to an input that is not f32.
     values: Vec<f32>,
 }
@@ -204,31 +205,32 @@ impl Module {
             port: port.name.clone(),
             dtype: port.dtype,
             preprocessor,
-            input: None,
             values: Vec::new(),
         })
     }
 
-    fn run(
+    /// Has `read` look at the outputs, with the module's name. They live in the session's arena and keep its memory, so
+    /// they are gone before the lease ends.
+    fn run<T>(
         &mut self,
         registry: &Registry,
         frame: &Frame<'_>,
         outputs: &[&str],
         control: &Control,
-    ) -> Result<Vec<Tensor>> {
+        read: impl FnOnce(&str, &[Tensor]) -> Result<T>,
+    ) -> Result<T> {
         control.check()?;
-        let lease = registry.lease_with(&self.id, control)?;
         let shape = self.preprocessor.shape();
-        let (input, _) = match &mut self.input {
-            Some(input) => input,
-            None => {
-                let tensor = Tensor::zeros(self.dtype, &shape)?;
-                let bytes = (shape.iter().product::<usize>() * self.dtype.size()) as u64;
-                let charge = registry.ledger().charge_free(Owner::Frames, 0, 0)?;
-                charge.state(bytes, 0);
-                self.input.insert((tensor, charge))
-            }
-        };
+        let bytes = (shape.iter().product::<usize>() * self.dtype.size()) as u64;
+        // Before the lease: who waits for memory keeps none from others.
+        let go_on = || control.check();
+        let charge =
+            registry
+                .ledger()
+                .charge_with(Owner::Frames, bytes, 0, &patience(&go_on, None))?;
+        let lease = registry.lease_with(&self.id, control)?;
+        let mut input = Tensor::zeros(self.dtype, &shape)?;
+        charge.settle(0);
         let span = trace::span("vision", "preprocess");
         if self.dtype == DType::F32 {
             self.preprocessor.run(frame, input.as_mut_slice()?)?;
@@ -237,29 +239,31 @@ impl Module {
             self.preprocessor.run(frame, &mut self.values)?;
             match self.dtype {
                 // A cast saturates.
-                DType::U8 => write(input, &self.values, |v| v.round() as u8)?,
-                DType::I32 => write(input, &self.values, |v| v.round() as i32)?,
-                _ => write(input, &self.values, f16::from_f32)?,
+                DType::U8 => write(&mut input, &self.values, |v| v.round() as u8)?,
+                DType::I32 => write(&mut input, &self.values, |v| v.round() as i32)?,
+                _ => write(&mut input, &self.values, f16::from_f32)?,
             }
         }
         drop(span);
-        lease.step(control)?.run(RunArgs {
-            inputs: vec![(&self.port, input)],
+        let outputs = lease.step(control)?.run(RunArgs {
+            inputs: vec![(&self.port, &input)],
             outputs: outputs.to_vec(),
             cancel: Some(&control.cancel),
             deadline: control.deadline,
             ..RunArgs::default()
-        })
+        })?;
+        drop((input, charge));
+        read(&self.id, &outputs)
     }
+}
 
-    /// What is wrong with output `name`.
-    fn output(&self, name: &str, error: Error) -> Error {
-        Error::new(
-            ErrorKind::Inference,
-            format!("module {:?}: output {name:?}: {}", self.id, error.message()),
-        )
-        .remedy("the weights may be damaged: run `atom pack verify`")
-    }
+/// What is wrong with output `name` of `module`.
+fn wrong(module: &str, name: &str, error: &Error) -> Error {
+    Error::new(
+        ErrorKind::Inference,
+        format!("module {module:?}: output {name:?}: {}", error.message()),
+    )
+    .remedy("the weights may be damaged: run `atom pack verify`")
 }
 
 fn lacks(spec: &ModuleSpec, what: &str) -> Error {
