@@ -119,9 +119,11 @@ impl Runtime {
             .unwrap_or_else(|| cache::dir().join("artifacts"));
         let governor = Governor::default();
         let registry = Registry::new(pack, environment, &governor, ArtifactCache::new(artifacts));
+        let program_anon_bytes = smaps::process_memory().map_or(0, |memory| memory.pss_anon);
+        governor.ledger().set_program(program_anon_bytes);
         let runtime = Self(Arc::new(Inner {
             environment,
-            program_anon_bytes: smaps::process_memory().map_or(0, |memory| memory.pss_anon),
+            program_anon_bytes,
             keeper: Keeper::start(&governor, &options.memory)?,
             speech: Speech::new(&registry, options.prefix_bytes),
             registry,

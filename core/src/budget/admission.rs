@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::Owner;
 use super::ledger::{Charge, Patience};
-use super::reclaim::Room;
+use super::reclaim::{Need, Room};
 use crate::error::Result;
 
 /// How often who waits for room looks again.
@@ -58,7 +58,11 @@ impl<'a> Waiting<'a> {
                 // Nobody is evicted for what would not fit an empty ledger.
                 return Err(self.charge.refusal(anon));
             }
-            let room = ledger.make_room(short, self.draining);
+            let room = ledger.make_room(&Need {
+                anon_bytes: short,
+                partly: false,
+                drain: self.draining,
+            });
             if self.charge.resize_now(anon, mapped) {
                 return Ok(());
             }
@@ -95,7 +99,7 @@ impl<'a> Waiting<'a> {
             .sum();
         let more = anon.saturating_sub(self.charge.anon_in(&state));
         // What evicting has not given back by now may be on its way: another thread may be loading.
-        state.short(more) <= generations + modules + room.loading
+        state.short(more) <= room.idle + generations + modules + room.loading
     }
 }
 

@@ -4,10 +4,12 @@
 //! the application, says that the machine is short ([`Governor::relieve`]). Either way it collects offers from whoever holds
 //! memory, and takes the least worth first.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::entry::Owner;
 use super::events::{Events, What};
 use super::ledger::Ledger;
 use super::policy::{Age, first_to_go, worth};
@@ -90,33 +92,42 @@ impl Governor {
         &self.0.ledger
     }
 
-    /// Gives memory back to the machine. At [`Level::Low`] caches and arenas are shrunk and what has not just been used is
-    /// parked; at [`Level::Critical`] everything idle is released and what is in use is parked. The bytes
+    /// Gives memory back because the application says so. At [`Level::Low`] caches and arenas are shrunk and what has not
+    /// just been used is parked; at [`Level::Critical`] everything idle is released and what is in use is parked. The bytes
     /// that came back.
     pub fn relieve(&self, level: Level) -> u64 {
-        self.relieve_unused(level, Duration::ZERO)
+        self.give_back(level, Duration::ZERO, Duration::ZERO, u64::MAX)
     }
 
-    /// As [`relieve`](Self::relieve), while pressure goes on: what has just been used again stays, or it would be loaded for
-    /// every use.
-    pub fn relieve_again(&self, level: Level) -> u64 {
-        self.relieve_unused(level, IN_USE)
+    /// As [`relieve`](Self::relieve), because the kernel is short. What has just been used is not parked: it would be read
+    /// again at once, and the kernel drops what nobody reads unaided. Where pressure `goes_on`, it is not released either,
+    /// or it would be loaded for every use. Weights that would not fit beside what is held, once read again, stay as well:
+    /// they are in memory at somebody else's charge, or thrashing already.
+    pub fn relieve_kernel(&self, level: Level, goes_on: bool) -> u64 {
+        let release = if goes_on { IN_USE } else { Duration::ZERO };
+        let held = self.0.ledger.total().0;
+        let room = self.0.ledger.budget().map(|all| all.saturating_sub(held));
+        self.give_back(level, IN_USE, release, room.unwrap_or(u64::MAX))
     }
 
-    fn relieve_unused(&self, level: Level, unused: Duration) -> u64 {
+    /// Leaves what was used in the time before, by how it would be given up, and larger weights than `room`.
+    fn give_back(&self, level: Level, park: Duration, release: Duration, room: u64) -> u64 {
         if level == Level::None {
             return 0;
         }
         let _turn = lock(&self.0.turn);
         let now = Instant::now();
         let mut offers = self.0.offers();
-        offers.retain(|offer| match (level, offer.action) {
-            _ if now.duration_since(offer.last_used) < unused => false,
-            (_, Action::Shrink) => true,
-            (Level::Critical, Action::Park) => true,
-            (Level::Critical, Action::Release) => !offer.held,
-            (_, Action::Park) => !offer.held && now.duration_since(offer.last_used) >= IN_USE,
-            (_, Action::Release) => false,
+        offers.retain(|offer| {
+            let unused = now.duration_since(offer.last_used);
+            match (level, offer.action) {
+                (_, Action::Shrink) => unused >= release,
+                (_, Action::Park) if offer.mapped_bytes > room => false,
+                (Level::Critical, Action::Park) => unused >= park,
+                (Level::Critical, Action::Release) => !offer.held && unused >= release,
+                (_, Action::Park) => !offer.held && unused >= IN_USE,
+                (_, Action::Release) => false,
+            }
         });
         let bytes = |offer: &Offer| offer.anon_bytes + offer.mapped_bytes;
         self.0.rank(&mut offers, bytes);
@@ -193,6 +204,12 @@ impl MakeRoom for Inner {
         };
         let (mut idle, mut offers): (Vec<_>, Vec<_>) =
             offers.into_iter().partition(|offer| !offer.held);
+        let most = most_idle(&idle);
+        if most < need.anon_bytes && !need.partly {
+            // What is kept now need not be loaded again when the rest comes free.
+            room.idle = most;
+            idle.clear();
+        }
         while room.given < need.anon_bytes {
             let short = need.anon_bytes - room.given;
             let sizes = idle.iter().map(|offer| (offer, offer.anon_bytes));
@@ -215,7 +232,7 @@ impl MakeRoom for Inner {
             .map(|offer| (offer.owner.clone(), offer.anon_bytes))
             .collect();
         if need.drain {
-            let mut wanted = need.anon_bytes.saturating_sub(room.given);
+            let mut wanted = need.anon_bytes.saturating_sub(room.given + room.idle);
             for (owner, bytes) in &room.held {
                 if wanted == 0 {
                     break;
@@ -234,6 +251,20 @@ impl MakeRoom for Inner {
             holder.relent();
         }
     }
+}
+
+/// Bytes that `offers` come to: what an owner can release contains what it can shrink.
+fn most_idle(offers: &[Offer]) -> u64 {
+    let mut sums: BTreeMap<(&Owner, Action), u64> = BTreeMap::new();
+    for offer in offers {
+        *sums.entry((&offer.owner, offer.action)).or_default() += offer.anon_bytes;
+    }
+    let mut most: BTreeMap<&Owner, u64> = BTreeMap::new();
+    for ((owner, _), sum) in sums {
+        let bytes = most.entry(owner).or_default();
+        *bytes = sum.max(*bytes);
+    }
+    most.values().sum()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

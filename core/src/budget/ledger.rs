@@ -18,6 +18,9 @@ use crate::os::{memory, smaps};
 /// Says what the budget is when the charges come to that; `None`: no bound.
 type Allowance = Arc<dyn Fn(Totals) -> Option<u64> + Send + Sync>;
 
+/// Says how many bytes of a charge are in memory by now.
+type Watch = Box<dyn Fn() -> u64 + Send>;
+
 /// Growth below this is measured against the budget as it was last known.
 const NOTABLE: u64 = 256 << 10;
 
@@ -48,13 +51,21 @@ impl Patience<'_> {
 pub(super) struct State {
     next: u64,
     pub(super) entries: BTreeMap<u64, Entry>,
+    /// Of entries that are coming into memory.
+    watches: BTreeMap<u64, Watch>,
     /// Sum of the entries' anonymous bytes.
     anon: u64,
     pub(super) budget: Option<u64>,
     pub(super) allowance: Option<Allowance>,
     pending: u64,
-    /// How often entries changed.
+    /// How often what is in memory changed, and work that takes memory began or ended.
     changes: u64,
+    /// Anonymous bytes that the process had before anything was charged.
+    program: u64,
+    /// The entry of what the heap kept.
+    heap: Option<u64>,
+    /// Work under way that takes memory of which the ledger is told when it is done.
+    at_work: u64,
     pub(super) room: Option<Weak<dyn MakeRoom>>,
     /// Who waits long enough for what stands in the way to be drained.
     pub(super) draining: usize,
@@ -62,9 +73,18 @@ pub(super) struct State {
 
 impl State {
     fn follow(&mut self) {
-        if let Some(allowance) = &self.allowance {
-            self.budget = allowance(self.totals());
+        let Some(allowance) = self.allowance.clone() else {
+            return;
+        };
+        let watched: Vec<_> = self.watches.iter().map(|(id, w)| (*id, w())).collect();
+        for (id, in_memory) in watched {
+            if let Some(entry) = self.entries.get(&id) {
+                let pending = entry.anon_bytes.saturating_sub(in_memory);
+                let (anon, mapped) = (entry.anon_bytes, entry.mapped_bytes);
+                self.set(id, anon, mapped, pending.min(entry.pending_bytes));
+            }
         }
+        self.budget = allowance(self.totals());
     }
 
     pub(super) fn short(&self, more: u64) -> u64 {
@@ -76,13 +96,28 @@ impl State {
 
     fn set(&mut self, id: u64, anon: u64, mapped: u64, pending: u64) {
         if let Some(entry) = self.entries.get_mut(&id) {
-            self.changes += 1;
+            if anon - pending != entry.anon_bytes - entry.pending_bytes {
+                self.changes += 1;
+            }
             self.anon = self.anon - entry.anon_bytes + anon;
             self.pending = self.pending - entry.pending_bytes + pending;
             entry.anon_bytes = anon;
             entry.pending_bytes = pending;
             entry.mapped_bytes = mapped;
         }
+    }
+
+    fn enter(&mut self, owner: Owner) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let entry = Entry {
+            owner,
+            anon_bytes: 0,
+            pending_bytes: 0,
+            mapped_bytes: 0,
+        };
+        self.entries.insert(id, entry);
+        id
     }
 
     fn totals(&self) -> Totals {
@@ -98,6 +133,8 @@ struct Shared {
     state: Mutex<State>,
     /// Told when something is given back.
     freed: Condvar,
+    /// Who makes something large.
+    turn: Mutex<()>,
 }
 
 /// The list of charges. Clones share it; thread-safe.
@@ -166,6 +203,7 @@ impl Ledger {
         make: impl FnOnce() -> Result<T>,
     ) -> Result<(T, Charge)> {
         let charge = self.charge_with(owner, expected, 0, patience)?;
+        let _turn = self.turn();
         let (made, seen) = charge.measure(make)?;
         charge.state(seen.unwrap_or(expected), 0);
         Ok((made, charge))
@@ -180,7 +218,7 @@ impl Ledger {
         let short = state.short(0);
         drop(state);
         if short > 0 {
-            self.make_room(short, false);
+            self.reduce(short);
         }
         self.0.freed.notify_all();
     }
@@ -199,7 +237,7 @@ impl Ledger {
         let short = state.short(0);
         drop(state);
         if short > 0 {
-            self.make_room(short, false);
+            self.reduce(short);
         }
         self.0.freed.notify_all();
     }
@@ -226,37 +264,96 @@ impl Ledger {
         (state.anon, mapped)
     }
 
+    /// Waits until nobody else makes something large, until the guard is dropped: peaks do not add up, and what each takes
+    /// can be told. Ask for the bytes before.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        let turn = self.0.turn.lock();
+        turn.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that work that takes memory, and says how much when it is done, is under way until the guard is dropped: what
+    /// others take cannot be measured meanwhile.
+    pub fn at_work(&self) -> AtWork {
+        let mut state = self.lock();
+        state.changes += 1;
+        state.at_work += 1;
+        drop(state);
+        AtWork(self.clone())
+    }
+
     /// Tells who waits for room that some may have come free in another way than by a charge: a holder has let go.
     pub fn let_go(&self) {
         self.0.freed.notify_all();
     }
 
-    fn enter(&self, owner: Owner) -> Charge {
+    /// Says what the process has that is nobody's here.
+    pub fn set_program(&self, anon: u64) {
+        self.lock().program = anon;
+    }
+
+    /// Runs `free`, which drops something and says how many anonymous bytes it was charged with, if it did; by how much less
+    /// the kernel counts then, or those bytes where others took or gave back memory at the same time. What did not come back
+    /// is the heap's from then on.
+    pub fn measure_return(&self, free: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        let before = self.observe(0);
+        let anon = free()?;
+        memory::trim();
+        let after = self.observe(0);
+        // Dropping the charge is one change.
+        if before.at_work || after.changes > before.changes + 1 {
+            return Some(anon);
+        }
+        let returned = before.process.saturating_sub(after.process);
         let mut state = self.lock();
-        let id = state.next;
-        state.next += 1;
-        let entry = Entry {
-            owner,
-            anon_bytes: 0,
-            pending_bytes: 0,
-            mapped_bytes: 0,
+        let kept = state.heap.and_then(|id| state.entries.get(&id));
+        let kept = kept.map_or(0, |entry| entry.anon_bytes);
+        let unowned = after.rest - state.program as i64 + kept as i64;
+        let unowned = u64::try_from(unowned).unwrap_or(0);
+        let keeps = (kept + anon.saturating_sub(returned)).min(unowned);
+        let id = match state.heap {
+            Some(id) => id,
+            None => {
+                let id = state.enter(Owner::Heap);
+                *state.heap.insert(id)
+            }
         };
-        state.entries.insert(id, entry);
+        state.set(id, keeps, 0, 0);
+        Some(returned.min(anon))
+    }
+
+    fn enter(&self, owner: Owner) -> Charge {
+        let id = self.lock().enter(owner);
         Charge {
             ledger: self.clone(),
             id,
         }
     }
 
+    /// What the kernel counts, beside the ledger without `own` bytes.
+    fn observe(&self, own: u64) -> Observed {
+        let process = smaps::process_memory().unwrap_or_default().pss_anon;
+        let state = self.lock();
+        Observed {
+            process,
+            rest: process as i64 - (state.anon - state.pending - own) as i64,
+            at_work: state.at_work > 0,
+            changes: state.changes,
+        }
+    }
+
     /// Without the lock, since what is evicted drops its charge.
-    pub(super) fn make_room(&self, short: u64, drain: bool) -> Room {
+    pub(super) fn make_room(&self, need: &Need) -> Room {
         let room = self.lock().room.as_ref().and_then(Weak::upgrade);
-        room.map_or_else(Room::default, |room| {
-            room.make_room(&Need {
-                anon_bytes: short,
-                drain,
-            })
-        })
+        room.map_or_else(Room::default, |room| room.make_room(need))
+    }
+
+    /// Evicts towards the budget, as far as what is idle reaches.
+    fn reduce(&self, short: u64) {
+        self.make_room(&Need {
+            anon_bytes: short,
+            partly: true,
+            drain: false,
+        });
     }
 
     /// Waits at most that long until somebody gives something back.
@@ -312,9 +409,17 @@ impl Charge {
         Err(self.refusal(anon))
     }
 
+    /// Has `in_memory` say how many of its bytes are in memory by now, until that is said otherwise. It is called with the
+    /// ledger locked: it must not use it.
+    pub fn watch(&self, in_memory: impl Fn() -> u64 + Send + 'static) {
+        let mut state = self.ledger.lock();
+        state.watches.insert(self.id, Box::new(in_memory));
+    }
+
     /// Says that all of it but `pending` bytes is in memory by now.
     pub fn settle(&self, pending: u64) {
         let mut state = self.ledger.lock();
+        state.watches.remove(&self.id);
         if let Some(entry) = state.entries.get(&self.id) {
             let (anon, mapped) = (entry.anon_bytes, entry.mapped_bytes);
             state.set(self.id, anon, mapped, pending.min(anon));
@@ -327,37 +432,36 @@ impl Charge {
     /// # Errors
     /// What `make` returns.
     pub fn measure<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<(T, Option<u64>)> {
+        // What is free, but still the heap's, would be taken for nothing; so would what making it needed.
+        memory::trim();
         let before = self.others();
         let made = make()?;
-        // What making it needed is free by now, but still the heap's.
         memory::trim();
         let after = self.others();
-        let quiet = before.changes == after.changes && before.pending + after.pending == 0;
-        Ok((made, quiet.then(|| after.rest.saturating_sub(before.rest))))
+        let quiet = before.changes == after.changes && !before.at_work;
+        let grown = u64::try_from(after.rest - before.rest).unwrap_or(0);
+        Ok((made, quiet.then_some(grown)))
     }
 
-    fn others(&self) -> Others {
-        let process = smaps::process_memory().unwrap_or_default().pss_anon;
+    fn others(&self) -> Observed {
         let state = self.ledger.lock();
         let own = state.entries.get(&self.id);
-        let (anon, pending) = own.map_or((0, 0), |own| (own.anon_bytes, own.pending_bytes));
-        Others {
-            rest: process.saturating_sub(state.anon - anon),
-            pending: state.pending - pending,
-            changes: state.changes,
-        }
+        let own = own.map_or(0, |own| own.anon_bytes - own.pending_bytes);
+        drop(state);
+        self.ledger.observe(own)
     }
 
     /// Says what was measured: it is so, whatever the budget says. Idle memory of others is evicted where that is too
     /// much.
     pub fn state(&self, anon: u64, mapped: u64) {
         let mut state = self.ledger.lock();
+        state.watches.remove(&self.id);
         state.set(self.id, anon, mapped, 0);
         let short = state.short(0);
         drop(state);
         self.ledger.0.freed.notify_all();
         if short > 0 {
-            self.ledger.make_room(short, false);
+            self.ledger.reduce(short);
         }
     }
 
@@ -425,6 +529,7 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         let mut state = self.ledger.lock();
+        state.watches.remove(&self.id);
         state.set(self.id, 0, 0, 0);
         state.entries.remove(&self.id);
         drop(state);
@@ -432,13 +537,27 @@ impl Drop for Charge {
     }
 }
 
-/// What the process has beside one charge.
-struct Others {
-    /// Anonymous bytes that are not on the ledger for something else.
-    rest: u64,
-    /// Promised to others and not in memory yet.
-    pending: u64,
+/// The kernel's figure beside the ledger's.
+struct Observed {
+    /// Anonymous bytes of the process.
+    process: u64,
+    /// Anonymous bytes in memory that are not on the ledger for something else; below 0 where the ledger says too much.
+    rest: i64,
+    /// They take memory that is not on the ledger.
+    at_work: bool,
     changes: u64,
+}
+
+/// Ends what [`Ledger::at_work`] said.
+#[derive(Debug)]
+pub struct AtWork(Ledger);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.changes += 1;
+        state.at_work -= 1;
+    }
 }
 
 impl Charge {

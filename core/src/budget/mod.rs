@@ -13,5 +13,5 @@ pub mod replay;
 pub use entry::{Entry, Owner, Totals};
 pub use events::{Counters, Event, Events, What};
 pub use governor::{Governor, Idle};
-pub use ledger::{Charge, Ledger, Patience};
+pub use ledger::{AtWork, Charge, Ledger, Patience};
 pub use reclaim::{Action, Given, MakeRoom, Need, Offer, Reclaim, Room};

@@ -87,6 +87,8 @@ pub trait Reclaim: Send + Sync {
 pub struct Need {
     /// At least so many.
     pub anon_bytes: u64,
+    /// Fewer are of use too; else nothing is given up unless all that is idle comes to so many.
+    pub partly: bool,
     /// Somebody has waited for long: what is in use and stands in the way gets no new users.
     pub drain: bool,
 }
@@ -96,6 +98,8 @@ pub struct Need {
 pub struct Room {
     /// Bytes given back.
     pub given: u64,
+    /// Bytes that are idle and were kept, since they do not suffice.
+    pub idle: u64,
     /// What could be given back later: it is in use.
     pub held: Vec<(Owner, u64)>,
     /// Bytes of loads under way.

@@ -26,13 +26,16 @@ pub(super) struct Cost {
     load: AtomicU64,
     /// Microseconds of the last load.
     load_us: AtomicU64,
+    /// The arena, in whole, when shrinking it last gave nothing back: something small lies in every region of it.
+    stuck: AtomicU64,
     /// Where it is written down, and the arena as it was then.
     file: Mutex<Option<(PathBuf, u64)>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    anon_bytes: u64,
+    /// `None`: never measured, as other work went on at each load.
+    anon_bytes: Option<u64>,
     arena_bytes: u64,
     load_bytes: u64,
     load_us: u64,
@@ -41,7 +44,8 @@ struct Record {
 impl Record {
     /// Whether a module can have cost that.
     fn possible(&self) -> bool {
-        let bytes = [self.anon_bytes, self.arena_bytes, self.load_bytes];
+        let anon = self.anon_bytes.unwrap_or(0);
+        let bytes = [anon, self.arena_bytes, self.load_bytes];
         bytes.iter().all(|&bytes| bytes < IMPOSSIBLE)
     }
 }
@@ -59,23 +63,23 @@ impl Cost {
         let known = record.as_ref();
         let arena = known.map_or(0, |known| known.arena_bytes / 10 * 9);
         Self {
-            anon: AtomicU64::new(known.map_or(u64::MAX, |known| known.anon_bytes)),
+            anon: AtomicU64::new(known.and_then(|known| known.anon_bytes).unwrap_or(u64::MAX)),
             arena: AtomicU64::new(arena),
             load: AtomicU64::new(known.map_or(0, |known| known.load_bytes)),
             load_us: AtomicU64::new(known.map_or(0, |known| known.load_us)),
+            stuck: AtomicU64::new(0),
             file: Mutex::new(file.map(|file| (file, arena))),
         }
     }
 
-    /// Anonymous bytes of the session before it runs, if it was ever loaded.
+    /// Anonymous bytes of the session before it runs, if that was ever measured.
     pub(super) fn anon(&self) -> Option<u64> {
         Some(self.anon.load(Ordering::Relaxed)).filter(|&anon| anon != u64::MAX)
     }
 
-    /// What a load and the runs after it take at most, if it was ever loaded.
-    pub(super) fn most(&self) -> Option<u64> {
-        let more = self.arena().max(self.load.load(Ordering::Relaxed));
-        self.anon().map(|anon| anon + more)
+    /// What a load and the runs after it take at most beyond what the session keeps; 0 before the first.
+    pub(super) fn more(&self) -> u64 {
+        self.arena().max(self.load.load(Ordering::Relaxed))
     }
 
     /// The most its arena had during a run; 0 before the first.
@@ -83,35 +87,47 @@ impl Cost {
         self.arena.load(Ordering::Relaxed)
     }
 
-    /// A load took `ms`, left `anon` anonymous bytes and needed `more` meanwhile.
-    pub(super) fn loaded(&self, anon: u64, more: u64, ms: f64) {
+    /// A load took `ms` and needed `more` bytes meanwhile; it left `anon` anonymous bytes, if that could be measured.
+    pub(super) fn loaded(&self, anon: Option<u64>, more: u64, ms: f64) {
         self.load.store(more, Ordering::Relaxed);
-        let first = self.anon.swap(anon, Ordering::Relaxed) == u64::MAX;
         self.load_us.store((ms * 1e3) as u64, Ordering::Relaxed);
-        if first {
-            self.write();
-        }
+        let known = match anon {
+            Some(anon) => self.anon.swap(anon, Ordering::Relaxed) != u64::MAX,
+            None => true,
+        };
+        self.write(!known);
     }
 
     /// After a run the arena had `arena` bytes.
     pub(super) fn ran(&self, arena: u64) {
         let before = self.arena.fetch_max(arena, Ordering::Relaxed);
         if arena > before {
-            self.write();
+            self.write(false);
         }
     }
 
-    fn write(&self) {
+    /// Shrinking an arena of `bytes` gave nothing back.
+    pub(super) fn did_not_shrink(&self, bytes: u64) {
+        self.stuck.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether an arena of `bytes` is known not to shrink: runs of a session lay it out alike.
+    pub(super) fn shrinks_not(&self, bytes: u64) -> bool {
+        self.stuck.load(Ordering::Relaxed) == bytes
+    }
+
+    /// Writes down what is known, where that is news: `must`, or a notable growth of the arena, or nothing was written.
+    fn write(&self, must: bool) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((path, written)) = &mut *file else {
             return;
         };
         let arena = self.arena();
-        if path.exists() && arena < *written + NOTABLE {
+        if !must && path.exists() && arena < *written + NOTABLE {
             return;
         }
         let record = Record {
-            anon_bytes: self.anon().unwrap_or(0),
+            anon_bytes: self.anon(),
             arena_bytes: arena,
             load_bytes: self.load.load(Ordering::Relaxed),
             load_us: self.load_us.load(Ordering::Relaxed),
@@ -136,12 +152,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("costs/key.json");
         let cost = Cost::new(Some(file.clone()));
-        assert_eq!((cost.anon(), cost.most()), (None, None));
-        cost.loaded(5 << 20, 30 << 20, 12.0);
+        assert_eq!((cost.anon(), cost.more()), (None, 0));
+        cost.loaded(None, 30 << 20, 12.0);
+        assert_eq!(Cost::new(Some(file.clone())).anon(), None);
+        cost.loaded(Some(5 << 20), 30 << 20, 12.0);
         cost.ran(100 << 20);
         let next = Cost::new(Some(file));
         assert_eq!(next.anon(), Some(5 << 20));
-        assert_eq!(next.most(), Some((5 << 20) + (100 << 20) / 10 * 9));
+        assert_eq!(next.more(), (100 << 20) / 10 * 9);
     }
 
     #[test]
@@ -155,7 +173,7 @@ mod tests {
         for text in ["", "{}", "[", "\u{0}\u{1}", impossible.as_str()] {
             fs::write(&file, text).expect("written");
             let cost = Cost::new(Some(file.clone()));
-            assert_eq!((cost.most(), cost.arena()), (None, 0), "{text:?}");
+            assert_eq!((cost.anon(), cost.more()), (None, 0), "{text:?}");
         }
     }
 }

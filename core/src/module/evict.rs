@@ -39,7 +39,7 @@ impl Reclaim for Inner {
                 weight: place.usage.weight(),
                 held: held.leased() > 0,
             };
-            let slack = resident.slack();
+            let slack = resident.slack(&place.cost);
             if slack >= NOTABLE {
                 offers.push(Offer {
                     action: Action::Shrink,
@@ -73,7 +73,7 @@ impl Reclaim for Inner {
         let mut given = Given::default();
         match offer.action {
             Action::Shrink => {
-                given.anon_bytes = place.slot.peek()?.value.shrink()?;
+                given.anon_bytes = place.slot.peek()?.value.shrink(&place.cost)?;
                 memory::trim();
             }
             Action::Park => {
@@ -86,7 +86,7 @@ impl Reclaim for Inner {
                     }
                 }
             }
-            Action::Release => given.anon_bytes = place.release_idle()?,
+            Action::Release => given.anon_bytes = place.release_idle(self.governor.ledger())?,
         }
         Some(given)
     }

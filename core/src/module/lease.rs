@@ -10,7 +10,7 @@ use super::place::Place;
 use super::registry::patience;
 use super::resident::Resident;
 use super::slot::Held;
-use crate::budget::Ledger;
+use crate::budget::{AtWork, Ledger};
 use crate::control::Control;
 use crate::error::Result;
 use crate::ort::{Port, Session};
@@ -92,6 +92,7 @@ impl Lease {
             place,
             resident,
             runs_before,
+            _at_work: self.0.ledger.at_work(),
             _span: span,
             session,
             _permit: permit,
@@ -128,6 +129,7 @@ pub struct Step<'a> {
     place: &'a Place,
     resident: &'a Resident,
     runs_before: u64,
+    _at_work: AtWork,
     // In this order: the session is let go of before the turn is given on.
     _span: Span,
     session: MutexGuard<'a, Session>,

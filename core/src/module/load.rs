@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::cost::Cost;
@@ -18,9 +17,6 @@ use crate::pack::{
     ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, Policy, Provider, realign,
 };
 use crate::trace;
-
-/// One load at a time in the process: peaks do not add up, and what a load costs can be told.
-static LOADING: Mutex<()> = Mutex::new(());
 
 /// What a load needs.
 pub(super) struct Loader<'a> {
@@ -57,7 +53,7 @@ impl Loader<'_> {
                 }
             })?;
         let _under_way = place.load_under_way(need);
-        let turn = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.ledger.turn();
         let span = trace::span("module", "load").what(&place.id);
         let started = Instant::now();
         let source = SessionConfig {
@@ -85,7 +81,7 @@ impl Loader<'_> {
         place.loads.fetch_add(1, Ordering::Relaxed);
         let arena = loaded.session.arena();
         let meanwhile = arena.most_in_use.saturating_sub(arena.in_use);
-        place.cost.loaded(loaded.anon, meanwhile, ms);
+        place.cost.loaded(loaded.measured, meanwhile, ms);
         log::debug!("module {}: {}", spec.id, loaded.session.placement());
         self.events.add(What::Loaded {
             owner,
@@ -97,20 +93,28 @@ impl Loader<'_> {
         Ok(Resident::new(&spec.id, loaded, provider.name(), ms, charge))
     }
 
-    /// Anonymous bytes to ask for: what it took before, with the arena its runs needed; before it was ever loaded, what
-    /// loads were seen to take at most.
+    /// Anonymous bytes to ask for: what it took before, with what loads and runs needed beyond; an estimate before it was
+    /// ever loaded.
     fn need(&self, provider: Provider) -> u64 {
-        if let Some(most) = self.place.cost.most() {
-            return most;
+        let (spec, cost) = (self.spec, &self.place.cost);
+        if let Some(anon) = cost.anon() {
+            return anon + cost.more();
         }
-        let key = ArtifactCache::key(self.spec, self.environment.version(), provider);
-        if self.spec.load == LoadPath::Prepacked && self.artifacts.has(&key) {
-            self.spec.bytes() / 10
-        } else {
+        let key = ArtifactCache::key(spec, self.environment.version(), provider);
+        let kept = match spec.load {
+            LoadPath::Prepacked if self.artifacts.has(&key) => estimate(spec.model.bytes, 0),
             // Packed anew in memory, beside the original while that is done.
-            self.spec.bytes() * 2
-        }
+            LoadPath::Prepacked => spec.bytes() * 2,
+            LoadPath::Plain => estimate(spec.model.bytes, spec.bytes() - spec.model.bytes),
+        };
+        kept + cost.more()
     }
+}
+
+/// What a session takes of a graph of so many bytes with weights that it copies: thirty times the graph, measured on the
+/// reference pack's modules (21 to 56).
+fn estimate(graph: u64, copied: u64) -> u64 {
+    graph * 30 + copied
 }
 
 /// The session of the prepacked form, made first if need be; `None` when the module does not want one or there is no
@@ -195,12 +199,18 @@ impl Measured<'_> {
     /// `data` are the files whose weights the session maps.
     fn load(&self, config: &SessionConfig, data: &[PathBuf]) -> Result<Loaded> {
         let mapped = Weights::of(data)?;
-        let (session, seen) = self.charge.measure(|| Session::load(config))?;
-        let anon = seen.or(self.cost.anon()).unwrap_or(0);
+        let (session, measured) = self.charge.measure(|| Session::load(config))?;
+        let weights = Weights::of(data)?.added_since(&mapped);
+        let size = |path: &PathBuf| path.metadata().map_or(0, |file| file.len());
+        let known = measured.or(self.cost.anon()).unwrap_or_else(|| {
+            let all: u64 = data.iter().map(size).sum();
+            estimate(size(&config.model), all.saturating_sub(weights.bytes()))
+        });
         Ok(Loaded {
-            anon: anon.max(session.arena().in_use),
+            anon: known.max(session.arena().in_use),
+            measured,
             session,
-            weights: Weights::of(data)?.added_since(&mapped),
+            weights,
         })
     }
 }

@@ -7,9 +7,8 @@ use super::cost::Cost;
 use super::resident::Resident;
 use super::slot::Slot;
 use super::usage::Usage;
-use crate::budget::Owner;
 use crate::budget::policy::Age;
-use crate::os::memory;
+use crate::budget::{Ledger, Owner};
 use crate::os::stamp::FileStamp;
 
 /// Of a module's files: whether they are what they were.
@@ -52,19 +51,18 @@ impl Place {
         Underway(self)
     }
 
-    /// Drops the session if nobody leases it, and gives its memory back to the kernel; the anonymous bytes it was charged
-    /// with.
-    pub(super) fn release_idle(&self) -> Option<u64> {
+    /// Drops the session if nobody leases it, and gives its memory back to the kernel; the anonymous bytes that came back
+    /// of those it was charged with, by the kernel's count where that can be told.
+    pub(super) fn release_idle(&self, ledger: &Ledger) -> Option<u64> {
         let charged = AtomicU64::new(0);
         let last = |resident: &Resident| {
             charged.store(resident.charge.bytes().0, Ordering::Relaxed);
         };
-        if !self.slot.release_idle(&last) {
-            return None;
-        }
+        let release = || self.slot.release_idle(&last);
+        let returned =
+            ledger.measure_return(|| release().then(|| charged.load(Ordering::Relaxed)))?;
         self.usage.evicted();
-        memory::trim();
-        Some(charged.into_inner())
+        Some(returned)
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Registry(Arc<Inner>);
 pub(super) struct Inner {
     pack: Arc<Pack>,
     environment: &'static Environment,
-    governor: Governor,
+    pub(super) governor: Governor,
     artifacts: ArtifactCache,
     /// In the manifest's order.
     pub(super) places: Vec<Arc<Place>>,
@@ -63,7 +63,7 @@ const AHEAD: Patience<'static> = Patience {
 impl Drop for Inner {
     fn drop(&mut self) {
         for place in &self.places {
-            place.release_idle();
+            place.release_idle(self.governor.ledger());
         }
     }
 }
@@ -289,7 +289,8 @@ impl Registry {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown id.
     pub fn release_idle(&self, id: &str) -> Result<bool> {
-        Ok(self.0.places[self.index(id)?].release_idle().is_some())
+        let place = &self.0.places[self.index(id)?];
+        Ok(place.release_idle(self.ledger()).is_some())
     }
 
     /// Forgets a failed load, so that the next lease tries again.

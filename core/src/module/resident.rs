@@ -10,6 +10,9 @@ use crate::budget::{Charge, Patience};
 use crate::error::Result;
 use crate::ort::{Port, Session};
 
+/// Growth of the arena below this is not asked for.
+const NOTABLE: u64 = 1 << 20;
+
 pub(super) struct Resident {
     pub(super) session: Mutex<Session>,
     pub(super) gate: Gate,
@@ -26,16 +29,16 @@ pub(super) struct Resident {
     loaded: (u64, u64),
     /// What the arena had when the charge was last set.
     arena: AtomicU64,
-    /// The arena, in whole, when shrinking it last gave nothing back: something small lies in every region of it.
-    stuck: AtomicU64,
 }
 
 /// What a load gives.
 pub(super) struct Loaded {
     pub(super) session: Session,
     pub(super) weights: Weights,
-    /// Anonymous bytes it was measured to take.
+    /// Anonymous bytes it takes, as far as is known.
     pub(super) anon: u64,
+    /// What it was measured to take, where that could be told.
+    pub(super) measured: Option<u64>,
 }
 
 impl Resident {
@@ -51,13 +54,13 @@ impl Resident {
             session,
             weights,
             anon,
+            measured: _,
         } = loaded;
         charge.state(anon, weights.bytes());
         let arena = session.arena().touched();
         Self {
             loaded: (anon, arena),
             arena: AtomicU64::new(arena),
-            stuck: AtomicU64::new(0),
             inputs: session.inputs().to_vec(),
             outputs: session.outputs().to_vec(),
             placement: session.placement().to_string(),
@@ -74,12 +77,18 @@ impl Resident {
     /// Has the ledger hold what a run is known to need of the arena, before it runs. Called by who has the turn.
     pub(super) fn reserve(&self, cost: &Cost, patience: &Patience<'_>) -> Result<()> {
         let peak = cost.arena();
-        let (_, then) = self.loaded;
-        if peak <= self.arena.load(Ordering::Relaxed).max(then) {
+        let (anon, then) = self.loaded;
+        if peak <= self.arena.load(Ordering::Relaxed).max(then) + NOTABLE {
             return Ok(());
         }
         let (_, mapped) = self.charge.bytes();
-        self.charge.resize_with(self.anon(peak), mapped, patience)
+        self.charge.resize_with(self.anon(peak), mapped, patience)?;
+        if let Ok(session) = self.session.try_lock() {
+            let arena = session.arena_watch();
+            let in_memory = move || (anon + arena().touched()).saturating_sub(then);
+            self.charge.watch(in_memory);
+        }
+        Ok(())
     }
 
     /// Has the ledger say what the arena has now. Called by who holds the session, after a run.
@@ -100,16 +109,16 @@ impl Resident {
     }
 
     /// Bytes of the arena that no tensor is in; 0 while it runs, or where shrinking is of no use.
-    pub(super) fn slack(&self) -> u64 {
+    pub(super) fn slack(&self, cost: &Cost) -> u64 {
         match self.session.try_lock() {
-            Ok(session) if session.arena().bytes == self.stuck.load(Ordering::Relaxed) => 0,
+            Ok(session) if cost.shrinks_not(session.arena().bytes) => 0,
             Ok(session) => session.arena().free(),
             Err(_) => 0,
         }
     }
 
     /// Gives the arena's free blocks back to the kernel, unless it runs; the bytes that came back.
-    pub(super) fn shrink(&self) -> Option<u64> {
+    pub(super) fn shrink(&self, cost: &Cost) -> Option<u64> {
         let session = match self.session.try_lock() {
             Ok(session) => session,
             // A panic in an earlier step leaves the session as usable as before.
@@ -120,7 +129,7 @@ impl Resident {
         session.shrink_arena();
         let after = session.arena().touched();
         if session.arena().bytes == whole {
-            self.stuck.store(whole, Ordering::Relaxed);
+            cost.did_not_shrink(whole);
         }
         self.arena.store(after, Ordering::Relaxed);
         let (anon, mapped) = self.charge.bytes();

@@ -217,7 +217,7 @@ impl Shared {
                 }
                 Ok(None) => {
                     // Pressure that goes on: what has become idle meanwhile.
-                    self.governor.relieve_again(monitor.level());
+                    self.governor.relieve_kernel(monitor.level(), true);
                 }
                 Err(e) => {
                     log::warn!("memory pressure cannot be watched any more: {e}");
@@ -239,7 +239,7 @@ impl Shared {
             level: level.name(),
             reason,
         });
-        self.governor.relieve(level);
+        self.governor.relieve_kernel(level, false);
     }
 
     fn note(&self, monitor: &Monitor) {

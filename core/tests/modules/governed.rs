@@ -140,7 +140,7 @@ impl Stage {
             match random.below(9) {
                 0 => drop(self.governor.relieve(Level::Low)),
                 1 => drop(self.governor.relieve(Level::Critical)),
-                2 => drop(self.governor.relieve_again(Level::Critical)),
+                2 => drop(self.governor.relieve_kernel(Level::Critical, false)),
                 3 => budget(Some(held / 2 + (1 << 20))),
                 4 => budget(Some(held + (2 << 20))),
                 5 => budget(None),
