@@ -13,7 +13,6 @@ use super::admission::Waiting;
 use super::entry::{Entry, Owner, Totals};
 use super::reclaim::{MakeRoom, Need, Room};
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::{memory, smaps};
 
 /// Says what the budget is when the charges come to that; `None`: no bound.
 type Allowance = Arc<dyn Fn(Totals) -> Option<u64> + Send + Sync>;
@@ -54,18 +53,18 @@ pub(super) struct State {
     /// Of entries that are coming into memory.
     watches: BTreeMap<u64, Watch>,
     /// Sum of the entries' anonymous bytes.
-    anon: u64,
+    pub(super) anon: u64,
     pub(super) budget: Option<u64>,
     pub(super) allowance: Option<Allowance>,
-    pending: u64,
+    pub(super) pending: u64,
     /// How often what is in memory changed, and work that takes memory began or ended.
-    changes: u64,
-    /// Anonymous bytes that the process had before anything was charged.
-    program: u64,
+    pub(super) changes: u64,
+    /// Anonymous bytes that the process had before anything was charged, if that is known.
+    pub(super) program: Option<u64>,
     /// The entry of what the heap kept.
-    heap: Option<u64>,
+    pub(super) heap: Option<u64>,
     /// Work under way that takes memory of which the ledger is told when it is done.
-    at_work: u64,
+    pub(super) at_work: u64,
     pub(super) room: Option<Weak<dyn MakeRoom>>,
     /// Who waits long enough for what stands in the way to be drained.
     pub(super) draining: usize,
@@ -94,7 +93,7 @@ impl State {
         }
     }
 
-    fn set(&mut self, id: u64, anon: u64, mapped: u64, pending: u64) {
+    pub(super) fn set(&mut self, id: u64, anon: u64, mapped: u64, pending: u64) {
         if let Some(entry) = self.entries.get_mut(&id) {
             if anon - pending != entry.anon_bytes - entry.pending_bytes {
                 self.changes += 1;
@@ -107,7 +106,7 @@ impl State {
         }
     }
 
-    fn enter(&mut self, owner: Owner) -> u64 {
+    pub(super) fn enter(&mut self, owner: Owner) -> u64 {
         let id = self.next;
         self.next += 1;
         let entry = Entry {
@@ -129,17 +128,17 @@ impl State {
 }
 
 #[derive(Default)]
-struct Shared {
+pub(super) struct Shared {
     state: Mutex<State>,
     /// Told when something is given back.
     freed: Condvar,
     /// Who makes something large.
-    turn: Mutex<()>,
+    pub(super) turn: Mutex<()>,
 }
 
 /// The list of charges. Clones share it; thread-safe.
 #[derive(Clone, Default)]
-pub struct Ledger(Arc<Shared>);
+pub struct Ledger(pub(super) Arc<Shared>);
 
 impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,25 +187,6 @@ impl Ledger {
         let charge = self.enter(owner);
         charge.resize_free(anon, mapped)?;
         Ok(charge)
-    }
-
-    /// Makes something that stays and is no session, such as a vocabulary, and charges `owner` with what it was measured to
-    /// take. `expected` bytes are asked for first.
-    ///
-    /// # Errors
-    /// As [`charge_with`](Self::charge_with), and what `make` returns.
-    pub fn measure<T>(
-        &self,
-        owner: Owner,
-        expected: u64,
-        patience: &Patience<'_>,
-        make: impl FnOnce() -> Result<T>,
-    ) -> Result<(T, Charge)> {
-        let charge = self.charge_with(owner, expected, 0, patience)?;
-        let _turn = self.turn();
-        let (made, seen) = charge.measure(make)?;
-        charge.state(seen.unwrap_or(expected), 0);
-        Ok((made, charge))
     }
 
     /// Sets the most anonymous bytes that all charges may amount to; `None`: no bound. What is charged beyond it now is
@@ -264,61 +244,9 @@ impl Ledger {
         (state.anon, mapped)
     }
 
-    /// Waits until nobody else makes something large, until the guard is dropped: peaks do not add up, and what each takes
-    /// can be told. Ask for the bytes before.
-    pub fn turn(&self) -> MutexGuard<'_, ()> {
-        let turn = self.0.turn.lock();
-        turn.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says that work that takes memory, and says how much when it is done, is under way until the guard is dropped: what
-    /// others take cannot be measured meanwhile.
-    pub fn at_work(&self) -> AtWork {
-        let mut state = self.lock();
-        state.changes += 1;
-        state.at_work += 1;
-        drop(state);
-        AtWork(self.clone())
-    }
-
     /// Tells who waits for room that some may have come free in another way than by a charge: a holder has let go.
     pub fn let_go(&self) {
         self.0.freed.notify_all();
-    }
-
-    /// Says what the process has that is nobody's here.
-    pub fn set_program(&self, anon: u64) {
-        self.lock().program = anon;
-    }
-
-    /// Runs `free`, which drops something and says how many anonymous bytes it was charged with, if it did; by how much less
-    /// the kernel counts then, or those bytes where others took or gave back memory at the same time. What did not come back
-    /// is the heap's from then on.
-    pub fn measure_return(&self, free: impl FnOnce() -> Option<u64>) -> Option<u64> {
-        let before = self.observe(0);
-        let anon = free()?;
-        memory::trim();
-        let after = self.observe(0);
-        // Dropping the charge is one change.
-        if before.at_work || after.changes > before.changes + 1 {
-            return Some(anon);
-        }
-        let returned = before.process.saturating_sub(after.process);
-        let mut state = self.lock();
-        let kept = state.heap.and_then(|id| state.entries.get(&id));
-        let kept = kept.map_or(0, |entry| entry.anon_bytes);
-        let unowned = after.rest - state.program as i64 + kept as i64;
-        let unowned = u64::try_from(unowned).unwrap_or(0);
-        let keeps = (kept + anon.saturating_sub(returned)).min(unowned);
-        let id = match state.heap {
-            Some(id) => id,
-            None => {
-                let id = state.enter(Owner::Heap);
-                *state.heap.insert(id)
-            }
-        };
-        state.set(id, keeps, 0, 0);
-        Some(returned.min(anon))
     }
 
     fn enter(&self, owner: Owner) -> Charge {
@@ -326,18 +254,6 @@ impl Ledger {
         Charge {
             ledger: self.clone(),
             id,
-        }
-    }
-
-    /// What the kernel counts, beside the ledger without `own` bytes.
-    fn observe(&self, own: u64) -> Observed {
-        let process = smaps::process_memory().unwrap_or_default().pss_anon;
-        let state = self.lock();
-        Observed {
-            process,
-            rest: process as i64 - (state.anon - state.pending - own) as i64,
-            at_work: state.at_work > 0,
-            changes: state.changes,
         }
     }
 
@@ -426,31 +342,6 @@ impl Charge {
         }
     }
 
-    /// Runs `make`, and says by how much the process's anonymous memory grew meanwhile; `None` where others took or gave
-    /// back memory at the same time, so that it cannot be told.
-    ///
-    /// # Errors
-    /// What `make` returns.
-    pub fn measure<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<(T, Option<u64>)> {
-        // What is free, but still the heap's, would be taken for nothing; so would what making it needed.
-        memory::trim();
-        let before = self.others();
-        let made = make()?;
-        memory::trim();
-        let after = self.others();
-        let quiet = before.changes == after.changes && !before.at_work;
-        let grown = u64::try_from(after.rest - before.rest).unwrap_or(0);
-        Ok((made, quiet.then_some(grown)))
-    }
-
-    fn others(&self) -> Observed {
-        let state = self.ledger.lock();
-        let own = state.entries.get(&self.id);
-        let own = own.map_or(0, |own| own.anon_bytes - own.pending_bytes);
-        drop(state);
-        self.ledger.observe(own)
-    }
-
     /// Says what was measured: it is so, whatever the budget says. Idle memory of others is evicted where that is too
     /// much.
     pub fn state(&self, anon: u64, mapped: u64) {
@@ -534,29 +425,6 @@ impl Drop for Charge {
         state.entries.remove(&self.id);
         drop(state);
         self.ledger.0.freed.notify_all();
-    }
-}
-
-/// The kernel's figure beside the ledger's.
-struct Observed {
-    /// Anonymous bytes of the process.
-    process: u64,
-    /// Anonymous bytes in memory that are not on the ledger for something else; below 0 where the ledger says too much.
-    rest: i64,
-    /// They take memory that is not on the ledger.
-    at_work: bool,
-    changes: u64,
-}
-
-/// Ends what [`Ledger::at_work`] said.
-#[derive(Debug)]
-pub struct AtWork(Ledger);
-
-impl Drop for AtWork {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.changes += 1;
-        state.at_work -= 1;
     }
 }
 

@@ -1,0 +1,152 @@
+//! The ledger beside the kernel's count of the process: what is made or dropped is measured where that can be told.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use super::entry::Owner;
+use super::ledger::{Charge, Ledger, Patience, State};
+use crate::error::Result;
+use crate::os::{memory, smaps};
+
+impl Ledger {
+    /// Makes something that stays and is no session, such as a vocabulary, and charges `owner` with what it was measured to
+    /// take. `expected` bytes are asked for first.
+    ///
+    /// # Errors
+    /// As [`charge_with`](Self::charge_with), and what `make` returns.
+    pub fn measure<T>(
+        &self,
+        owner: Owner,
+        expected: u64,
+        patience: &Patience<'_>,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, Charge)> {
+        let charge = self.charge_with(owner, expected, 0, patience)?;
+        let _turn = self.turn();
+        let (made, seen) = charge.measure(make)?;
+        charge.state(seen.unwrap_or(expected), 0);
+        Ok((made, charge))
+    }
+
+    /// Waits until nobody else makes something large, until the guard is dropped: peaks do not add up, and what each takes
+    /// can be told. Ask for the bytes before.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        let turn = self.0.turn.lock();
+        turn.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that work that takes memory, and says how much when it is done, is under way until the guard is dropped: what
+    /// others take cannot be measured meanwhile.
+    pub fn at_work(&self) -> AtWork {
+        let mut state = self.lock();
+        state.changes += 1;
+        state.at_work += 1;
+        drop(state);
+        AtWork(self.clone())
+    }
+
+    /// Says what the process has that is nobody's here.
+    pub fn set_program(&self, anon: u64) {
+        self.lock().program = Some(anon);
+    }
+
+    /// Runs `free`, which drops something and says how many anonymous bytes it was charged with, if it did; by how much less
+    /// the kernel counts then, or those bytes where others took or gave back memory at the same time. What did not come back
+    /// is the heap's from then on, if [the program's share](Self::set_program) is known.
+    pub fn measure_return(&self, free: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        let before = self.observe(0);
+        let anon = free()?;
+        memory::trim();
+        let after = self.observe(0);
+        // Dropping the charge is one change.
+        if before.at_work || after.changes > before.changes + 1 {
+            return Some(anon);
+        }
+        let returned = before.process.saturating_sub(after.process);
+        let mut state = self.lock();
+        if let Some(program) = state.program {
+            state.keep_in_heap(anon.saturating_sub(returned), after.rest - program as i64);
+        }
+        Some(returned.min(anon))
+    }
+
+    /// What the kernel counts, beside the ledger without `own` bytes.
+    fn observe(&self, own: u64) -> Observed {
+        let process = smaps::process_memory().unwrap_or_default().pss_anon;
+        let state = self.lock();
+        Observed {
+            process,
+            rest: process as i64 - (state.anon - state.pending - own) as i64,
+            at_work: state.at_work > 0,
+            changes: state.changes,
+        }
+    }
+}
+
+impl Charge {
+    /// Runs `make`, and says by how much the process's anonymous memory grew meanwhile; `None` where others took or gave
+    /// back memory at the same time, so that it cannot be told.
+    ///
+    /// # Errors
+    /// What `make` returns.
+    pub fn measure<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<(T, Option<u64>)> {
+        // What is free, but still the heap's, would be taken for nothing; so would what making it needed.
+        memory::trim();
+        let before = self.others();
+        let made = make()?;
+        memory::trim();
+        let after = self.others();
+        let quiet = before.changes == after.changes && !before.at_work;
+        let grown = u64::try_from(after.rest - before.rest).unwrap_or(0);
+        Ok((made, quiet.then_some(grown)))
+    }
+
+    fn others(&self) -> Observed {
+        let state = self.ledger.lock();
+        let own = state.entries.get(&self.id);
+        let own = own.map_or(0, |own| own.anon_bytes - own.pending_bytes);
+        drop(state);
+        self.ledger.observe(own)
+    }
+}
+
+impl State {
+    /// The heap has kept `more` bytes, but not more than the `unowned` ones and those it has on the ledger already.
+    fn keep_in_heap(&mut self, more: u64, unowned: i64) {
+        let entry = self.heap.and_then(|id| self.entries.get(&id));
+        let kept = entry.map_or(0, |entry| entry.anon_bytes);
+        let unowned = u64::try_from(unowned + kept as i64).unwrap_or(0);
+        let keeps = (kept + more).min(unowned);
+        if keeps == kept {
+            return;
+        }
+        let id = match self.heap {
+            Some(id) => id,
+            None => self.enter(Owner::Heap),
+        };
+        self.heap = Some(id);
+        self.set(id, keeps, 0, 0);
+    }
+}
+
+/// The kernel's figure beside the ledger's.
+struct Observed {
+    /// Anonymous bytes of the process.
+    process: u64,
+    /// Anonymous bytes in memory that are not on the ledger for something else; below 0 where the ledger says too much.
+    rest: i64,
+    /// They take memory that is not on the ledger.
+    at_work: bool,
+    changes: u64,
+}
+
+/// Ends what [`Ledger::at_work`] said.
+#[derive(Debug)]
+pub struct AtWork(Ledger);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.changes += 1;
+        state.at_work -= 1;
+    }
+}
