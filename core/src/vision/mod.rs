@@ -7,6 +7,7 @@ mod pixels;
 mod preprocess;
 mod resize;
 mod sampler;
+mod shrink;
 mod thumbnail;
 
 pub use encoder::VisualEncoder;

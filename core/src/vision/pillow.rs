@@ -13,13 +13,19 @@ const BITS: u32 = 22;
 /// The weights of one axis of a resize.
 #[derive(Debug, Default)]
 pub(super) struct Axis {
+    /// What they were made for.
+    made_for: Option<(Resample, u32, f64, f64, u32)>,
     /// First source pixel, and where in `weights` its weights begin, for every pixel made.
     starts: Vec<(usize, usize)>,
     weights: Vec<i32>,
 }
 
 impl Axis {
-    /// Weights that make `size` pixels of `length` source pixels from `start` on (fractions count), of `whole`.
+    /// Bits of a weight behind the point.
+    pub(super) const BITS: u32 = BITS;
+
+    /// Weights that make `size` pixels of `length` source pixels from `start` on (fractions count), of `whole`. They are
+    /// kept as long as the next call asks for the same.
     pub(super) fn set(
         &mut self,
         resample: Resample,
@@ -28,6 +34,11 @@ impl Axis {
         length: f64,
         size: u32,
     ) {
+        let wanted = Some((resample, whole, start, length, size));
+        if self.made_for == wanted {
+            return;
+        }
+        self.made_for = wanted;
         let (support, filter): (f64, fn(f64) -> f64) = match resample {
             Resample::Bilinear => (1.0, triangle),
             Resample::Bicubic => (2.0, cubic),
@@ -112,7 +123,7 @@ impl Axis {
     }
 
     /// For every pixel made, the first source pixel and the weights from there on.
-    fn spans(&self) -> impl Iterator<Item = (usize, &[i32])> {
+    pub(super) fn spans(&self) -> impl Iterator<Item = (usize, &[i32])> {
         let ends = self.starts.iter().skip(1).map(|(_, at)| *at);
         let ends = ends.chain(std::iter::once(self.weights.len()));
         let spans = self.starts.iter().zip(ends);

@@ -5,6 +5,7 @@ use super::resize::Resizer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, Rotation};
 use crate::pack::{Fit, Layout, Order, PreprocessSpec, Resample, ViewSpec};
+use crate::trace;
 
 /// Turns frames of any format and size into what one module reads. Its buffers are reused from frame to frame.
 ///
@@ -20,7 +21,8 @@ pub struct Preprocessor {
     order: Order,
     /// Normalised value of each byte, for R, G, B.
     table: Box<[[f32; 256]; CHANNELS]>,
-    resizer: Resizer,
+    /// One for each view, so that weights are made once as long as frames have the same size.
+    resizers: Vec<Resizer>,
     small: Vec<u8>,
 }
 
@@ -72,7 +74,7 @@ impl Preprocessor {
             layout: spec.layout,
             order: spec.order,
             table,
-            resizer: Resizer::default(),
+            resizers: spec.views.iter().map(|_| Resizer::default()).collect(),
             small: Vec::new(),
         })
     }
@@ -109,8 +111,8 @@ impl Preprocessor {
             // The turn comes after the resize, so that is to the size before the turn.
             let size = upright(rotation, (target.2, target.3));
             let part = turn_back(seen, frame);
-            self.resizer
-                .run(frame, part, self.resample, size, &mut self.small)?;
+            self.resizers[view].run(frame, part, self.resample, size, &mut self.small)?;
+            let _span = trace::span("vision", "normalise");
             self.normalise(target, rotation, out);
         }
         Ok(())
@@ -221,6 +223,14 @@ impl Preprocessor {
             let table = &self.table[colour];
             for y in 0..height {
                 let first = ((top + y) * full_width + left) * pixel_step + place * channel_step;
+                if (pixel_step, step) == (1, 1) {
+                    // The usual case, in which nothing needs a check.
+                    let pixels = &self.small.as_chunks::<CHANNELS>().0[start(y)..];
+                    for (value, rgb) in out[first..][..width].iter_mut().zip(pixels) {
+                        *value = table[usize::from(rgb[colour])];
+                    }
+                    continue;
+                }
                 let mut from = start(y) as isize;
                 let row = out[first..].iter_mut().step_by(pixel_step).take(width);
                 for value in row {

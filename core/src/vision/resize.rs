@@ -2,15 +2,17 @@
 
 use std::fmt::Display;
 
-use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x2};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer as Convolution};
 
 use super::pillow::Axis;
 use super::pixels::{CHANNELS, Columns, Rect, planes_to_rgb};
+use super::shrink::{self, Shrink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, PixelFormat, Plane};
 use crate::pack::Resample;
+use crate::trace;
 
 /// Rows converted at a time, even: what a band needs stays in the processor's cache.
 const BAND: u32 = 32;
@@ -23,13 +25,16 @@ const BAND: u32 = 32;
 #[derive(Debug, Default)]
 pub(super) struct Resizer {
     convolution: Convolution,
-    axes: [Axis; 2],
+    /// Across and down, of the picture or its luma, then of its chroma.
+    axes: [[Axis; 2]; 2],
     band: Vec<u8>,
     narrow: Vec<u8>,
     sums: Vec<i32>,
+    /// A plane with its final number of rows.
+    short: Vec<u8>,
+    shrink: Shrink,
     luma: Vec<u8>,
     chroma: [Vec<u8>; 2],
-    packed: Vec<u8>,
 }
 
 impl Resizer {
@@ -47,7 +52,8 @@ impl Resizer {
         let subsampled = matches!(frame.format().pixels, PixelFormat::Nv12 | PixelFormat::I420);
         let halved =
             part.width >= f64::from(size.0) * 2.0 && part.height >= f64::from(size.1) * 2.0;
-        if subsampled && halved {
+        let possible = part.height <= f64::from(size.1) * shrink::MOST;
+        if subsampled && halved && possible {
             self.planes(frame, part, resample, size, out)
         } else {
             self.rgb(frame, part, resample, size, out)
@@ -64,7 +70,7 @@ impl Resizer {
         out: &mut [u8],
     ) -> Result<()> {
         let format = frame.format();
-        let [across, down] = &mut self.axes;
+        let [across, down] = &mut self.axes[0];
         across.set(resample, format.width, part.left, part.width, width);
         down.set(resample, format.height, part.top, part.height, height);
         let (columns, lines) = (across.reach(), down.reach());
@@ -78,6 +84,7 @@ impl Resizer {
         };
         let row = source.width as usize * CHANNELS;
         let made = width as usize * CHANNELS;
+        let span = trace::span("vision", "rows");
         self.narrow.resize((lines.end - top) as usize * made, 0);
         let mut done = self.narrow.chunks_exact_mut(made);
         for y in (top..lines.end).step_by(BAND as usize) {
@@ -88,6 +95,8 @@ impl Resizer {
                 across.along_rows(&line[extra..], out);
             }
         }
+        drop(span);
+        let _span = trace::span("vision", "columns");
         let above = (lines.start - top) as usize * made;
         down.along_columns(width, &self.narrow[above..], &mut self.sums, out);
         Ok(())
@@ -113,28 +122,32 @@ impl Resizer {
         };
         let Self {
             convolution,
+            axes: [of_luma, of_chroma],
+            short,
+            shrink,
             luma,
             chroma: [first, second],
-            packed,
             ..
         } = self;
         let mut plane = Planes {
             convolution,
-            packed,
-            filter: match resample {
-                Resample::Bilinear => FilterType::Bilinear,
-                Resample::Bicubic => FilterType::CatmullRom,
-                Resample::Lanczos3 => FilterType::Lanczos3,
-            },
+            short,
+            shrink,
+            resample,
             size,
         };
-        plane.resize::<U8>(frame.plane(0), (width, height), part, luma)?;
+        let span = trace::span("vision", "luma");
+        plane.resize::<U8>(frame.plane(0), (width, height), part, of_luma, luma)?;
+        drop(span);
+        let span = trace::span("vision", "chroma");
         if format.pixels == PixelFormat::Nv12 {
-            plane.resize::<U8x2>(frame.plane(1), half, chroma, first)?;
+            plane.resize::<U8x2>(frame.plane(1), half, chroma, of_chroma, first)?;
         } else {
-            plane.resize::<U8>(frame.plane(1), half, chroma, first)?;
-            plane.resize::<U8>(frame.plane(2), half, chroma, second)?;
+            plane.resize::<U8>(frame.plane(1), half, chroma, of_chroma, first)?;
+            plane.resize::<U8>(frame.plane(2), half, chroma, of_chroma, second)?;
         }
+        drop(span);
+        let _span = trace::span("vision", "colour");
         planes_to_rgb(format, size, luma, &self.chroma, out)
     }
 }
@@ -142,60 +155,52 @@ impl Resizer {
 /// What resizing any plane of one frame needs.
 struct Planes<'a> {
     convolution: &'a mut Convolution,
-    packed: &'a mut Vec<u8>,
-    filter: FilterType,
+    short: &'a mut Vec<u8>,
+    shrink: &'a mut Shrink,
+    resample: Resample,
     size: (u32, u32),
 }
 
 impl Planes<'_> {
-    /// Resizes `part` of a plane of `width` x `height` pixels of type `P`.
+    /// Resizes `part` of a plane of `width` x `height` pixels of type `P`: first along the columns, where most is left out
+    /// and neighbours lie side by side.
     fn resize<P: PixelTrait>(
         &mut self,
-        Plane { data, stride }: Plane<'_>,
+        plane: Plane<'_>,
         (width, height): (u32, u32),
         part: Rect,
+        [across, down]: &mut [Axis; 2],
         out: &mut Vec<u8>,
     ) -> Result<()> {
         let pixel = P::size();
-        let row = width as usize * pixel;
-        let rows = height as usize;
-        // Read where it lies, unless its rows start within pixels or the last one ends without its padding.
-        let (data, stride) = match data.get(..stride * rows) {
-            Some(whole) if stride.is_multiple_of(pixel) => (whole, stride),
-            _ => {
-                self.packed.clear();
-                for line in data.chunks(stride).take(rows) {
-                    self.packed.extend_from_slice(&line[..row]);
-                }
-                (&self.packed[..], row)
-            }
-        };
-        let padded = TypedImageRef::<P>::from_buffer((stride / pixel) as u32, height, data);
-        let source = TypedCroppedImage::new(view(padded)?, 0, 0, width, height);
+        across.set(self.resample, width, part.left, part.width, self.size.0);
+        down.set(self.resample, height, part.top, part.height, self.size.1);
+        // One more on each side: the other library may round a boundary differently.
+        let reach = across.reach();
+        let (left, right) = (reach.start.saturating_sub(1), (reach.end + 1).min(width));
+        let columns = left as usize * pixel..right as usize * pixel;
+        self.shrink.run(down, plane, columns, self.short);
+        let source = TypedImageRef::<P>::from_buffer(right - left, self.size.1, self.short);
         out.resize(self.size.0 as usize * self.size.1 as usize * pixel, 0);
         let mut target = TypedImage::<P>::from_buffer(self.size.0, self.size.1, out)
             .map_err(|e| failed(self.size, &e))?;
+        let filter = match self.resample {
+            Resample::Bilinear => FilterType::Bilinear,
+            Resample::Bicubic => FilterType::CatmullRom,
+            Resample::Lanczos3 => FilterType::Lanczos3,
+        };
+        // Rounding must not leave the picture.
+        let start = (part.left - f64::from(left)).max(0.0);
+        let length = part.width.min(f64::from(right - left) - start);
+        let options = ResizeOptions::new()
+            // Two channels are U and V, not grey and opacity.
+            .use_alpha(false)
+            .resize_alg(ResizeAlg::Convolution(filter))
+            .crop(start, 0.0, length, f64::from(self.size.1));
         self.convolution
-            .resize_typed(
-                &view(source)?,
-                &mut target,
-                &options(part, (width, height), self.filter),
-            )
+            .resize_typed(&view(source)?, &mut target, &options)
             .map_err(|e| failed(self.size, &e))
     }
-}
-
-fn options(part: Rect, (width, height): (u32, u32), filter: FilterType) -> ResizeOptions {
-    // Rounding must not leave the picture.
-    let (left, top) = (part.left.max(0.0), part.top.max(0.0));
-    ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(filter))
-        .crop(
-            left,
-            top,
-            part.width.min(f64::from(width) - left),
-            part.height.min(f64::from(height) - top),
-        )
 }
 
 fn view<V>(view: std::result::Result<V, impl Display>) -> Result<V> {
