@@ -197,3 +197,67 @@ fn evict_adds_up_and_takes_other_recordings() {
         "{message}"
     );
 }
+
+/// What a refused command line says.
+fn refused(args: &[&str]) -> String {
+    let done = output(atom().arg("bench").args(args));
+    assert_eq!(done.status.code(), Some(2), "{args:?}");
+    String::from_utf8(done.stderr).unwrap()
+}
+
+#[test]
+fn preprocess_reports_time_limit_and_quality_of_every_size_and_format() {
+    let folder = temporary();
+    let svg = folder.path().join("preprocess.svg");
+    let mut command = atom();
+    command.args([
+        "bench",
+        "preprocess",
+        "--sizes",
+        "640x360,1280x720",
+        "--formats",
+        "nv12,i420,rgb8",
+        "--rounds",
+        "1",
+        "--json",
+        "--svg",
+    ]);
+    let report = json(command.arg(&svg));
+    let rows = report["rows"].as_array().unwrap();
+    let bandwidth = number(&report["limits"]["dram_read_bytes_per_s"][0]);
+    let mut seen = Vec::new();
+    for row in rows {
+        let (width, height) = (number(&row["width"]), number(&row["height"]));
+        let format = row["format"].as_str().unwrap();
+        seen.push((width as u32, format));
+        let bytes = width * height * if format == "rgb8" { 3.0 } else { 1.5 };
+        assert_eq!(number(&row["source_bytes"]), bytes, "{row}");
+        let limit = number(&row["limit_ms"]);
+        assert!((limit / (1e3 * bytes / bandwidth) - 1.0).abs() < 1e-6);
+        let one = number(&row["one_view_ms"]["median"]);
+        assert!((number(&row["of_limit"]) * one / limit - 1.0).abs() < 1e-6);
+        assert!(number(&row["all_views_ms"]["median"]) > 0.0);
+        let stages = row["stages"].as_array().unwrap();
+        assert!(!stages.is_empty() && stages.iter().all(|stage| number(&stage["ms"]) > 0.0));
+        // RGB is what it is compared with.
+        let (ours, plain) = (&row["psnr_db"], number(&row["bilinear_psnr_db"]));
+        if format == "rgb8" {
+            assert!(ours.is_null(), "{row}");
+        } else {
+            assert!(number(ours) > plain + 10.0, "{row}");
+        }
+    }
+    let formats = ["nv12", "i420", "rgb8"];
+    let wanted: Vec<(u32, &str)> = [640, 1280]
+        .iter()
+        .flat_map(|width| formats.map(|format| (*width, format)))
+        .collect();
+    assert_eq!(seen, wanted);
+    let drawn = std::fs::read_to_string(&svg).unwrap();
+    assert!(drawn.contains("1280x720 nv12") && drawn.contains("one read of the planes"));
+
+    assert!(refused(&["preprocess", "--sizes", "1920"]).contains("such as 1920x1080"));
+    assert!(refused(&["preprocess", "--sizes", "8x8"]).contains("from 16 to 8192"));
+    assert!(refused(&["preprocess", "--formats", "yuy2"]).contains("nv12, i420 and rgb8"));
+    assert!(refused(&["preprocess", "--rounds", "0"]).contains("rounds"));
+}

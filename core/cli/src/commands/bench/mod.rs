@@ -12,6 +12,7 @@ mod memory;
 mod nodes;
 mod overlap;
 mod peer;
+mod preprocess;
 mod reuse;
 mod scheduling;
 mod search;
@@ -41,6 +42,8 @@ pub enum Command {
     Search(search::Args),
     /// Replay recorded uses of the modules: reloads under a budget, evicting by worth against least recently used.
     Evict(evict::Args),
+    /// Measure frames to the visual encoder's input: time by size and format, and how near the result is to Pillow's.
+    Preprocess(preprocess::Args),
 }
 
 /// Options of every measurement.
@@ -62,5 +65,6 @@ pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
         Command::Decode(args) => decode::run(session, args),
         Command::Search(args) => search::run(session, args),
         Command::Evict(args) => evict::run(session, args),
+        Command::Preprocess(args) => preprocess::run(session, args),
     }
 }
