@@ -46,7 +46,11 @@ impl Weights {
 
 fn park(mappings: &FileMappings) -> Result<u64> {
     let (before, after) = match mappings.park() {
-        Ok(parked) if parked.after < parked.before / 2 => return Ok(parked.freed()),
+        Ok(parked) if parked.after < parked.before / 2 => {
+            // The rest was read by the load alone: what is prepacked lies in the file as it was, too.
+            file::uncache(mappings.path())?;
+            return Ok(parked.freed());
+        }
         Ok(parked) => (parked.before, parked.after),
         Err(e) if e.kind() == ErrorKind::Unsupported => {
             let before = mappings.resident_bytes()?;
