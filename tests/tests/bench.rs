@@ -2,9 +2,10 @@
 //! is not asserted here.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use atom_core::pack::Pack;
-use atom_tests::shim::{sessions, watch};
+use atom_tests::shim::{Session, sessions, watch};
 use atom_tests::{atom, cached, json, output, pack, temporary};
 use serde_json::Value;
 
@@ -26,6 +27,12 @@ fn expected() -> BTreeMap<&'static str, u64> {
         ("reload_features", index + 2 * search + 2 * decoder),
         ("shared", all),
     ])
+}
+
+/// Modules that were loaded, which is from files; a session made from memory is none.
+fn loaded(log: &Path) -> impl Iterator<Item = Session> {
+    let all = sessions(log).into_iter();
+    all.filter(|session| session.model != "(memory)")
 }
 
 fn number(value: &Value) -> f64 {
@@ -89,7 +96,7 @@ fn reuse_counts_every_load_and_compares_equal_outputs() {
     // Counted outside: sessions of each process. Every mode runs twice (for time, for memory), the first and the last
     // two times more (warm-up, from the files).
     let mut made: BTreeMap<u64, u64> = BTreeMap::new();
-    for session in sessions(&log) {
+    for session in loaded(&log) {
         assert!(session.ok && session.failed_runs == 0, "{session:?}");
         assert!(session.released, "{session:?}");
         *made.entry(session.pid).or_default() += 1;
@@ -260,4 +267,91 @@ fn preprocess_reports_time_limit_and_quality_of_every_size_and_format() {
     assert!(refused(&["preprocess", "--sizes", "8x8"]).contains("from 16 to 8192"));
     assert!(refused(&["preprocess", "--formats", "yuy2"]).contains("nv12, i420 and rgb8"));
     assert!(refused(&["preprocess", "--rounds", "0"]).contains("rounds"));
+}
+
+#[test]
+fn load_reports_every_form_and_makes_the_sessions_it_times() {
+    cached("packs/reference-embedded/pack.toml");
+    assert!(output(atom().args(["doctor", "--json"])).status.success());
+    let folder = temporary();
+    let (log, svg) = (folder.path().join("log"), folder.path().join("load.svg"));
+    let mut command = atom();
+    command.args([
+        "bench",
+        "load",
+        "--modules",
+        "visual-encoder",
+        "--rounds",
+        "1",
+        "--reloads",
+        "2",
+        "--json",
+        "--svg",
+    ]);
+    watch(command.arg(&svg), &log);
+    let report = json(&mut command);
+    let modules = report["modules"].as_object().unwrap();
+    assert_eq!(modules.keys().collect::<Vec<_>>(), ["visual-encoder"]);
+    let module = &modules["visual-encoder"];
+    assert_eq!(module["prepacked"], true);
+    let forms = module["forms"].as_object().unwrap();
+    let names: Vec<&str> = forms.keys().map(String::as_str).collect();
+    assert_eq!(names, ["embedded", "external", "ours"]);
+    for (name, form) in forms {
+        for key in ["reload_ms", "rerun_ms", "second_run_ms", "release_ms"] {
+            assert!(number(&form[key]["median"]) > 0.0, "{name} {key}");
+        }
+        for key in ["cold", "warm"] {
+            assert!(number(&form[key]["load_ms"]["median"]) > 0.0);
+            assert!(number(&form[key]["first_run_ms"]["median"]) > 0.0);
+        }
+        let parts = form["reload_parts_ms"].as_object().unwrap();
+        assert!(number(&parts["create"]) > 0.0, "{name}");
+        assert_eq!(parts.contains_key("measure"), name == "ours");
+        assert!(number(&form["files_bytes"]) > 1e6 && number(&form["cosine"]) > 0.99);
+    }
+    for (name, ratios) in module["ratios"].as_object().unwrap() {
+        for key in ["load_cold", "load_warm", "reload", "reload_and_run"] {
+            assert!(number(&ratios[key]["median"]) > 0.0, "{name} {key}");
+        }
+        let anonymous = number(&forms["ours"]["anon_bytes"]) / number(&forms[name]["anon_bytes"]);
+        assert!((number(&ratios["anon"]) / anonymous - 1.0).abs() < 1e-6);
+    }
+    let parked = &module["parked"];
+    assert!(number(&parked["weights_bytes"]) > 1e6);
+    assert!(number(&parked["cached_bytes"]) >= number(&parked["weights_bytes"]));
+    for key in [
+        "uncached",
+        "park_ms",
+        "back_ms",
+        "read_ms",
+        "back_over_read",
+    ] {
+        assert!(number(&parked[key]["median"]) > 0.0, "{key}");
+    }
+    assert!(number(&module["limit"]["memory_read_ms"]) > 0.0);
+    assert!(
+        std::fs::read_to_string(&svg)
+            .unwrap()
+            .contains("visual-encoder, ours")
+    );
+
+    // Counted outside: one load to see what is mapped and one reload of it, then cold and warm: a load, two reloads, and of
+    // ours as many sessions to be parked.
+    let mut made: BTreeMap<u64, u64> = BTreeMap::new();
+    for session in loaded(&log) {
+        assert!(session.ok && session.released, "{session:?}");
+        *made.entry(session.pid).or_default() += 1;
+    }
+    let mut made: Vec<u64> = made.into_values().collect();
+    made.sort_unstable();
+    assert_eq!(made, [2, 2, 3, 3, 3, 3, 3, 5, 5]);
+
+    let done = output(atom().args(["bench", "load", "--modules", "nose", "--json"]));
+    let error: Value = serde_json::from_slice(&done.stderr).unwrap();
+    assert_eq!(error["error"]["kind"], "not_found");
+    let remedy = error["error"]["remedy"].as_str().unwrap();
+    assert!(remedy.contains("visual-encoder"), "{remedy}");
+    assert!(refused(&["load", "--reloads", "0"]).contains("1..=100"));
+    assert!(refused(&["load", "--worker", "{}"]).contains("--worker"));
 }

@@ -6,6 +6,7 @@ use super::entry::Owner;
 use super::ledger::{Charge, Ledger, Patience, State};
 use crate::error::Result;
 use crate::os::{memory, smaps};
+use crate::trace;
 
 impl Ledger {
     /// Makes something that stays and is no session, such as a vocabulary, and charges `owner` with what it was measured to
@@ -55,7 +56,7 @@ impl Ledger {
     pub fn measure_return(&self, free: impl FnOnce() -> Option<u64>) -> Option<u64> {
         let before = self.observe(0);
         let anon = free()?;
-        memory::trim();
+        trim();
         let after = self.observe(0);
         // Dropping the charge is one change.
         if before.at_work || after.changes > before.changes + 1 {
@@ -90,10 +91,10 @@ impl Charge {
     /// What `make` returns.
     pub fn measure<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<(T, Option<u64>)> {
         // What is free, but still the heap's, would be taken for nothing; so would what making it needed.
-        memory::trim();
+        trim();
         let before = self.others();
         let made = make()?;
-        memory::trim();
+        trim();
         let after = self.others();
         let quiet = before.changes == after.changes && !before.at_work;
         let grown = u64::try_from(after.rest - before.rest).unwrap_or(0);
@@ -101,6 +102,7 @@ impl Charge {
     }
 
     fn others(&self) -> Observed {
+        let _span = trace::span("memory", "measure");
         let state = self.ledger.lock();
         let own = state.entries.get(&self.id);
         let own = own.map_or(0, |own| own.anon_bytes - own.pending_bytes);
@@ -149,4 +151,10 @@ impl Drop for AtWork {
         state.changes += 1;
         state.at_work -= 1;
     }
+}
+
+/// Gives what is free back to the kernel.
+fn trim() {
+    let _span = trace::span("memory", "trim");
+    memory::trim();
 }

@@ -36,11 +36,13 @@ impl Loader<'_> {
         let (pack, spec, place) = (self.pack, self.spec, self.place);
         let named = |e: Error| e.context(format_args!("module {:?}", spec.id));
         let provider = provider(spec).map_err(named)?;
+        let span = trace::span("module", "check");
         let model = pack.checked(&spec.model).map_err(named)?;
         let mut data = Vec::new();
         for file in &spec.data {
             data.push(pack.checked(file).map_err(named)?);
         }
+        drop(span);
         let owner = Owner::Module(spec.id.clone());
         let need = self.need(provider);
         let charge = self
@@ -141,7 +143,10 @@ fn prepacked(
     }
     // Twice: an entry that turns out bad is made anew once.
     for _ in 0..2 {
-        if let Some(model) = artifacts.find(&key) {
+        let span = trace::span("module", "check");
+        let found = artifacts.find(&key);
+        drop(span);
+        if let Some(model) = found {
             let data = [model.with_added_extension("data")];
             let config = SessionConfig {
                 model,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::error::{ErrorKind, Result};
 use crate::os::file;
 use crate::os::madvise::FileMappings;
+use crate::trace;
 
 /// The mappings of one session: it must live as long as they are used.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +14,7 @@ pub(super) struct Weights(Vec<FileMappings>);
 impl Weights {
     /// All mappings there are now of `files`.
     pub(super) fn of(files: &[PathBuf]) -> Result<Self> {
+        let _span = trace::span("memory", "measure");
         let mappings = files.iter().map(|file| FileMappings::of(file));
         Ok(Self(mappings.collect::<Result<_>>()?))
     }

@@ -128,6 +128,7 @@ impl Session {
         let options = SessionOptions::new(config)?;
         let path = c_path(model)?;
         let mut session = ptr::null_mut();
+        let span = trace::span("module", "create");
         // SAFETY: environment, path and options are valid for the call; `session` receives an owned pointer.
         check(unsafe {
             (api.CreateSession)(
@@ -144,6 +145,8 @@ impl Session {
                 &e,
             )
         })?;
+        drop(span);
+        let _span = trace::span("module", "describe");
         let ptr = NonNull::new(session)
             .ok_or_else(|| Error::new(ErrorKind::Internal, "ONNX Runtime made no session"))?;
         let mut session = Self {

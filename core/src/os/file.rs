@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::memory::page_size;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Makes the entries of folder `dir` (created, renamed, removed files) durable.
@@ -82,9 +83,55 @@ pub(super) fn advise(
     }
 }
 
+/// Bytes of the file at `path` that are in the kernel's page cache, in whole pages.
+///
+/// # Errors
+/// What opening and mapping the file gives.
+pub fn cached_bytes(path: &Path) -> Result<u64> {
+    let io = |e: &std::io::Error| Error::io(path.display(), e);
+    let file = File::open(path).map_err(|e| io(&e))?;
+    let length = file.metadata().map_err(|e| io(&e))?.len();
+    if length == 0 {
+        return Ok(0);
+    }
+    // SAFETY: nothing is read through the mapping, so it matters to nobody whether the file changes meanwhile.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| io(&e))?;
+    let page = page_size();
+    let mut pages = vec![0_u8; map.len().div_ceil(page)];
+    // SAFETY: the mapping is page-aligned and that long, `pages` has a byte for each of its pages.
+    let code = unsafe {
+        libc::mincore(
+            map.as_ptr().cast_mut().cast(),
+            map.len(),
+            pages.as_mut_ptr().cast(),
+        )
+    };
+    if code != 0 {
+        return Err(io(&std::io::Error::last_os_error()));
+    }
+    let cached = pages.iter().filter(|page| **page & 1 != 0).count();
+    Ok((cached * page) as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_just_written_is_cached() -> Result<()> {
+        let dir = tempfile::tempdir().map_err(|e| Error::io("temp", &e))?;
+        let (full, empty) = (dir.path().join("full"), dir.path().join("empty"));
+        atomic_write(&full, &[7; 100_000])?;
+        atomic_write(&empty, b"")?;
+        assert!((100_000..200_000).contains(&cached_bytes(&full)?));
+        assert_eq!(cached_bytes(&empty)?, 0);
+        // The kernel may keep them, but must not fail.
+        uncache(&full)?;
+        assert!(cached_bytes(&full)? <= 131_072);
+        let missing = cached_bytes(&dir.path().join("missing"));
+        assert_eq!(missing.map_err(|e| e.kind()), Err(ErrorKind::NotFound));
+        Ok(())
+    }
 
     #[test]
     fn replaces_whole_files() -> Result<()> {

@@ -8,6 +8,7 @@ mod chart;
 mod decode;
 mod evict;
 mod limits;
+mod load;
 mod memory;
 mod nodes;
 mod overlap;
@@ -19,10 +20,10 @@ mod search;
 mod stats;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use atom_core::Result;
+use atom_core::{Error, ErrorKind, Result};
 use clap::Subcommand;
 
 use crate::session::Session;
@@ -44,6 +45,8 @@ pub enum Command {
     Evict(evict::Args),
     /// Measure frames to the visual encoder's input: time by size and format, and how near the result is to Pillow's.
     Preprocess(preprocess::Args),
+    /// Measure loading, releasing and reloading every module, cold and warm, against plain ONNX Runtime.
+    Load(load::Args),
 }
 
 /// Options of every measurement.
@@ -66,5 +69,23 @@ pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
         Command::Search(args) => search::run(session, args),
         Command::Evict(args) => evict::run(session, args),
         Command::Preprocess(args) => preprocess::run(session, args),
+        Command::Load(args) => load::run(session, args),
     }
+}
+
+/// The copy of the pack in folder `pack` whose weights lie inside the graphs, beside it.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] when the set-up has not made it.
+fn embedded(pack: &Path) -> Result<PathBuf> {
+    let name = pack.file_name().unwrap_or_default().to_string_lossy();
+    let plain = pack.with_file_name(format!("{name}-embedded"));
+    if plain.join("pack.toml").is_file() {
+        return Ok(plain);
+    }
+    Err(Error::new(
+        ErrorKind::NotFound,
+        format!("{} is missing, which is compared with", plain.display()),
+    )
+    .remedy("python3 models/setup.py bench"))
 }

@@ -220,15 +220,7 @@ impl Runner<'_> {
 /// The pack, and beside it the copy of it with plain weights.
 fn packs(session: &Session) -> Result<Packs> {
     let prepacked = session.pack_dir();
-    let name = prepacked.file_name().unwrap_or_default().to_string_lossy();
-    let plain = prepacked.with_file_name(format!("{name}-embedded"));
-    if !plain.join("pack.toml").is_file() {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!("{} is missing, which is compared with", plain.display()),
-        )
-        .remedy("python3 models/setup.py bench"));
-    }
+    let plain = super::embedded(&prepacked)?;
     Ok(Packs { plain, prepacked })
 }
 
