@@ -213,6 +213,14 @@ fn refused(args: &[&str]) -> String {
 }
 
 #[test]
+fn pictures_are_not_promised_where_none_is_drawn() {
+    for name in ["limits", "overlap"] {
+        let said = refused(&[name, "--svg", "x.svg"]);
+        assert!(said.contains(name) && said.contains("no picture"), "{said}");
+    }
+}
+
+#[test]
 fn preprocess_reports_time_limit_and_quality_of_every_size_and_format() {
     let folder = temporary();
     let svg = folder.path().join("preprocess.svg");

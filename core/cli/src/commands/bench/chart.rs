@@ -20,6 +20,12 @@ const COLOURS: [RGBColor; 8] = [
 ];
 const WIDTH: u32 = 860;
 
+/// Of series `index`: those beyond the colours have them again, lighter.
+fn colour(index: usize) -> RGBAColor {
+    let again = (index / COLOURS.len()) as f64;
+    COLOURS[index % COLOURS.len()].mix(0.45_f64.powf(again))
+}
+
 /// What an axis shows.
 #[derive(Debug, Clone)]
 pub struct Axis<'a> {
@@ -83,7 +89,7 @@ impl Lines<'_> {
                 .label_style(("sans-serif", 13))
                 .draw()?;
             for (index, (name, points)) in self.series.iter().enumerate() {
-                let colour = COLOURS[index % COLOURS.len()];
+                let colour = colour(index);
                 chart
                     .draw_series(LineSeries::new(
                         points.iter().copied(),
@@ -112,7 +118,7 @@ impl Lines<'_> {
                         PathElement::new([(x, y), (x + 18, y)], BLACK.stroke_width(1))
                     });
             }
-            legend(&mut chart)
+            legend(&mut chart, SeriesLabelPosition::LowerRight)
         })
     }
 }
@@ -144,6 +150,20 @@ impl Bars<'_> {
                 at += value;
             }
         }
+        // Where the shorter bars are.
+        let longest_of = |lower: bool| {
+            let middle = self.rows.len() as f64 / 2.0;
+            let half = bars
+                .iter()
+                .flatten()
+                .filter(|bar| (bar.2 >= middle) == lower);
+            half.map(|bar| bar.1).fold(0.0, f64::max)
+        };
+        let place = if longest_of(true) > longest_of(false) {
+            SeriesLabelPosition::UpperRight
+        } else {
+            SeriesLabelPosition::LowerRight
+        };
         let ends = bars.iter().flatten().map(|bar| bar.1);
         let limits = self.limits.iter().flat_map(|(_, values)| values).copied();
         let values = Scale::over(std::iter::once(0.0).chain(ends).chain(limits), false);
@@ -166,7 +186,7 @@ impl Bars<'_> {
                 .label_style(("sans-serif", 13))
                 .draw()?;
             for (index, ((name, _), bars)) in self.series.iter().zip(&bars).enumerate() {
-                let colour = COLOURS[index % COLOURS.len()];
+                let colour = colour(index);
                 chart
                     .draw_series(bars.iter().map(|(from, to, top)| {
                         Rectangle::new([(*from, *top), (*to, top + part * 0.94)], colour.filled())
@@ -191,12 +211,12 @@ impl Bars<'_> {
                         PathElement::new([(x + 9, y - 6), (x + 9, y + 6)], BLACK.stroke_width(2))
                     });
             }
-            legend(&mut chart)
+            legend(&mut chart, place)
         })
     }
 
     fn legend_lines(&self) -> usize {
-        // The legend stands in the picture, over the lowest rows' free ends at best: room for half of it is enough.
+        // The legend stands in the picture, over the free ends of the upper or the lower rows at best: room for half of it is enough.
         (self.series.len() + self.limits.len()).div_ceil(2)
     }
 }
@@ -206,10 +226,11 @@ type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 fn legend<'a, 'b: 'a>(
     chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<Scale, Scale>>,
+    place: SeriesLabelPosition,
 ) -> Drawn {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(place)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.2))
         .label_font(("sans-serif", 13))

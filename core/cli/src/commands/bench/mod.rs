@@ -60,7 +60,27 @@ pub struct Common {
     pub svg: Option<PathBuf>,
 }
 
+impl Common {
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when a picture is asked for.
+    fn without_picture(&self, name: &str) -> Result<()> {
+        if self.svg.is_none() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("bench {name} draws no picture"),
+        )
+        .remedy("leave --svg out"))
+    }
+}
+
 pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
+    match command {
+        Command::Limits(args) => args.common.without_picture("limits")?,
+        Command::Overlap(args) => args.common.without_picture("overlap")?,
+        _ => {}
+    }
     match command {
         Command::Limits(args) => limits::run(session, args),
         Command::Reuse(args) => reuse::run(session, args),
