@@ -3,7 +3,7 @@
 
     python3 models/setup.py demo        what `make demo` needs: ort videos tools pack
     python3 models/setup.py bench       what `atom bench` needs: demo embedded
-    python3 models/setup.py test        what `make test` needs: bench photos heldout llama
+    python3 models/setup.py test        what `make test` needs: bench photos heldout llama qnn npu
     python3 models/setup.py STEP...     single steps, see --list
 
 Everything lands in $ATOM_CACHE (default $XDG_CACHE_HOME/atom, ~/.cache/atom). Every file is pinned by version and
@@ -221,6 +221,20 @@ def stamp(name, key):
     os.replace(part, folder / name)
 
 
+def unpacked(step, *keys):
+    """The folder STEP of the cache, with the members that sources.json names of the packages KEYS."""
+    folder, pins = CACHE / step, sources()
+    wanted = [(key, member) for key in keys for member in pins[key]["members"]]
+    stamp_key = "".join(pins[key]["sha256"] for key in keys) + json.dumps(wanted)
+    if not all(stamped(step, stamp_key, folder / Path(member).name) for _, member in wanted):
+        with scratch() as work:
+            for key, member in wanted:
+                extract(fetch(key), member, work / step / Path(member).name)
+            exchange(work / step, folder)
+        stamp(step, stamp_key)
+    return str(folder)
+
+
 # ---- steps ---------------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +254,16 @@ def step_ort():
         fresh.symlink_to(name)
         os.replace(fresh, link)
     return str(target)
+
+
+def step_qnn():
+    """The QNN execution provider with the emulator of Qualcomm's NPU (x86_64 only)."""
+    if machine() != "x86_64":
+        return "skipped: only the x86_64 package holds an emulator; a board has its own libraries"
+    libc, version = platform.libc_ver()
+    if libc == "glibc" and tuple(int(part) for part in version.split(".")[:2]) < (2, 35):
+        return f"skipped: the wheel needs glibc 2.35, this is {version}; what needs it is not tested"
+    return unpacked("qnn", "qnn-x86_64")
 
 
 def step_videos():
@@ -295,26 +319,9 @@ def step_photos():
     return str(folder)
 
 
-HELDOUT = {
-    "heldout-gradio": [
-        "gradio/media_assets/images/cheetah.jpg", "gradio/media_assets/images/lion.jpg",
-        "gradio/media_assets/images/tower.jpg", "gradio/media_assets/images/groot.jpeg", "gradio/test_data/cheetah2.jpg",
-        "gradio/media_assets/videos/a.mp4", "gradio/media_assets/videos/b.mp4", "gradio/media_assets/videos/world.mp4",
-    ],
-    "heldout-imgaug": ["imgaug/quokka.jpg"],
-}
-
-
 def step_heldout():
     """Further photographs and clips, for the tests of captions."""
-    key = json.dumps(HELDOUT) + "".join(sources()[name]["sha256"] for name in HELDOUT)
-    folder = CACHE / "heldout"
-    wanted = [(name, member) for name, members in HELDOUT.items() for member in members]
-    if not all(stamped("heldout", key, folder / Path(member).name) for _, member in wanted):
-        for name, member in wanted:
-            extract(fetch(name), member, folder / Path(member).name)
-        stamp("heldout", key)
-    return str(folder)
+    return unpacked("heldout", "heldout-gradio", "heldout-imgaug")
 
 
 def step_pictures():
@@ -360,9 +367,9 @@ def step_llama():
 
 
 def sources_key(*names):
-    """A hash over files of models/reference and the pins, so that a change of either rebuilds."""
-    digest = hashlib.sha256()
-    for path in [HERE / "sources.json", HERE / "requirements.txt"] + sorted(HERE / "reference" / name for name in names):
+    """A hash over files of models/reference and the pack's pins, so that a change of either rebuilds."""
+    digest = hashlib.sha256(json.dumps([sources()[name] for name in PACK_SOURCES], sort_keys=True).encode())
+    for path in [HERE / "requirements.txt"] + sorted(HERE / "reference" / name for name in names):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -370,7 +377,7 @@ def sources_key(*names):
 def step_pack():
     """The reference pack, converted from the weights (no torch)."""
     reference = HERE / "reference"
-    skip = {"oracle.py", "labels.json"}
+    skip = {"oracle.py", "labels.json", "visual_qdq.py", "visual_ranges.json"}
     names = [path.name for path in reference.iterdir() if path.suffix in (".py", ".json", ".txt") and path.name not in skip]
     key = sources_key(*names)
     target = CACHE / "packs" / "reference"
@@ -398,28 +405,40 @@ def step_pack():
     return str(target)
 
 
-def step_embedded():
-    """The reference pack with its weights inside the graphs: what `atom bench` compares with."""
+def derived(step, name, script, *parts):
+    """The pack NAME that SCRIPT makes of the reference pack; PARTS of models/reference decide it too."""
     pack = Path(step_pack())
-    script = HERE / "embed.py"
-    key = sha256(script) + sha256(pack / "pack.toml")
-    target = CACHE / "packs" / "reference-embedded"
-    if not stamped("embedded", key, target / "pack.toml"):
+    script = HERE / script
+    key = "".join(sha256(path) for path in [script, *(HERE / "reference" / part for part in parts), pack / "pack.toml"])
+    target = CACHE / "packs" / name
+    if not stamped(step, key, target / "pack.toml"):
         with scratch() as folder:
             fresh = folder / target.name
             run([str(VENV_PYTHON), str(script), str(pack), str(fresh)], env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1"))
             exchange(fresh, target)
-        stamp("embedded", key)
+        stamp(step, key)
     return str(target)
+
+
+def step_embedded():
+    """The reference pack with its weights inside the graphs: what `atom bench` compares with."""
+    return derived("embedded", "reference-embedded", "embed.py")
+
+
+def step_npu():
+    """The reference pack's search half with a quantised visual encoder for NPUs."""
+    return derived("npu", "reference-npu", "npu.py", "visual_qdq.py", "visual_encoder.py", "visual_ranges.json", "manifest.py", "graph.py")
 
 
 PACK_SOURCES = ["efficientnet-lite0", "minilm", "minilm-tokenizer", "smollm2", "centernet", "objectron", "hands"]
 STEPS = {
     "ort": step_ort,
+    "qnn": step_qnn,
     "videos": step_videos,
     "tools": step_tools,
     "pack": step_pack,
     "embedded": step_embedded,
+    "npu": step_npu,
     "photos": step_photos,
     "heldout": step_heldout,
     "pictures": step_pictures,
@@ -428,7 +447,7 @@ STEPS = {
 GROUPS = {
     "demo": ["ort", "videos", "tools", "pack"],
     "bench": ["ort", "videos", "tools", "pack", "embedded"],
-    "test": ["ort", "videos", "tools", "pack", "embedded", "photos", "heldout", "llama"],
+    "test": ["ort", "videos", "tools", "pack", "embedded", "photos", "heldout", "llama", "qnn", "npu"],
 }
 
 

@@ -119,7 +119,7 @@ class Files(unittest.TestCase):
             "licence": 'odd "quotes" \\ and ü',
             "tasks": {"search": {"query_template": "a {}", "min_score": 0.3}},
             "grounding": {"taxonomy": reference},
-            "modules": [{"id": "m", "model": reference, "data": [reference], "preprocess": {"views": [{"fit": "crop", "fraction": 0.875}]}}],
+            "modules": [{"id": "m", "model": reference, "data": [reference], "preprocess": {"views": [{"fit": "crop", "fraction": 0.875}]}, "options": {"qnn": {"soc_model": 69}}}],
         }
         read = tomllib.loads(manifest.render(pack))
         expected = dict(pack, module=pack["modules"])

@@ -25,16 +25,14 @@ def is_table(name, value):
     return isinstance(value, dict) and "sha256" not in value
 
 
-def table(lines, header, content):
+def table(lines, header, content, path):
+    """CONTENT under HEADER; its sub-tables follow as [PATH.name]."""
     lines.append("")
     lines.append(header)
-    subs = []
-    for key, value in content.items():
-        if is_table(key, value):
-            subs.append((key, value))
-        else:
-            lines.append(f"{key} = {inline(value)}")
-    return subs
+    subs = {key: value for key, value in content.items() if is_table(key, value)}
+    lines.extend(f"{key} = {inline(value)}" for key, value in content.items() if key not in subs)
+    for key, value in subs.items():
+        table(lines, f"[{path}.{key}]", value, f"{path}.{key}")
 
 
 def render(pack):
@@ -44,10 +42,9 @@ def render(pack):
         if key not in ("tasks", "grounding", "modules"):
             lines.append(f"{key} = {inline(value)}")
     for name, task in pack["tasks"].items():
-        table(lines, f"[tasks.{name}]", task)
+        table(lines, f"[tasks.{name}]", task, f"tasks.{name}")
     if pack.get("grounding"):
-        table(lines, "[grounding]", pack["grounding"])
+        table(lines, "[grounding]", pack["grounding"], "grounding")
     for module in pack["modules"]:
-        for name, sub in table(lines, "[[module]]", module):
-            table(lines, f"[module.{name}]", sub)
+        table(lines, "[[module]]", module, "module")
     return "\n".join(lines) + "\n"
