@@ -1,5 +1,16 @@
 //! What encoding one keyframe leaves behind; every later task reads this and never the pixels.
 
+use std::sync::Arc;
+
+/// A module's own form or one of its variants: another graph, so other numbers for the same picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variant {
+    /// Hash of its graph and weights.
+    pub hash: [u8; 32],
+    /// For people: the module, the graph's file and its precision.
+    pub name: String,
+}
+
 /// One thing the detector found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Detection {
@@ -33,4 +44,6 @@ pub struct Features {
     pub detections: Vec<Detection>,
     /// What a connector reads.
     pub map: FeatureMap,
+    /// What made them; absent where that is not known, as in features read back from a store, which says it of all it holds.
+    pub made_by: Option<Arc<Variant>>,
 }

@@ -131,6 +131,7 @@ pub(super) fn decode(embedding: Vec<f32>, bytes: &[u8]) -> Option<Features> {
         posteriors,
         detections,
         map: FeatureMap { rows, dim, data },
+        made_by: None,
     })
 }
 
@@ -171,6 +172,7 @@ mod tests {
                 dim: 3,
                 data: (0u8..6).map(f32::from).collect(),
             },
+            made_by: None,
         }
     }
 

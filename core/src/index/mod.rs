@@ -37,6 +37,7 @@ mod sketch;
 mod sketch_scan;
 mod store;
 mod types;
+mod variant;
 mod write;
 mod writer;
 

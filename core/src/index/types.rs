@@ -28,7 +28,8 @@ impl fmt::Display for SegmentId {
 /// What made the vectors of a store: vectors of two identities are never compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Hash of the module, its variant and its provider.
+    /// Hash of the modules, all their variants included; which of them made the vectors is kept beside
+    /// ([`Store::variant`](super::Store::variant)).
     pub hash: [u8; 32],
     /// Length of a search vector, 1..=65,536.
     pub dim: usize,

@@ -16,6 +16,7 @@ use super::codec;
 use super::segment::{Batch, Layout, MAX_RECORDS, SLOT_BITS};
 use super::store::{Store, lock};
 use super::types::*;
+use super::variant;
 use super::writer::{NewRow, Writer};
 
 impl Store {
@@ -115,7 +116,7 @@ impl Store {
     ///
     /// # Errors
     /// `InvalidArgument`: an end before the start, a keyframe outside, features with a NaN, of the wrong dimension or zero, over
-    /// 65,536 segments. `NotFound`: no such stream. `DiskFull`: nothing was appended, and appending works again once there is
+    /// 65,536 segments. `StoreForeign`: another form of the visual encoder made what is there. `NotFound`: no such stream. `DiskFull`: nothing was appended, and appending works again once there is
     /// space. `ReadOnly`, `Io`.
     pub fn append_batch(
         &self,
@@ -139,6 +140,7 @@ impl Store {
             ));
         }
         let mut writer = self.writer()?;
+        let made_by = variant::of(&self.0.path, &writer.catalogue, segments)?;
         let known = self.known(&writer, stream, segments)?;
         let fresh =
             |segment: &NewSegment<'_>| !matches!(known.get(&segment.start_ns), Some((_, true)));
@@ -180,7 +182,7 @@ impl Store {
             records,
             blob_bytes,
         };
-        if let Err((error, unsure)) = writer.commit(stream, &row, &rows) {
+        if let Err((error, unsure)) = writer.commit(stream, &row, &rows, made_by) {
             if unsure {
                 // It may yet turn out to be on the disk after a power loss, so its bytes must stay as they are.
                 writer.current = None;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::Variant;
 use crate::os::clock::wall_ns;
 use crate::os::file::sync_dir;
 
@@ -14,7 +15,7 @@ use super::catalogue::{self, Catalogue, PartRow, sql};
 use super::lock::WriterLock;
 use super::segment::{HEADER_BYTES, Layout, MAX_RECORDS, PartWriter, SLOT_BITS};
 use super::types::{NewSegment, StreamId};
-use super::{folder, store};
+use super::{folder, store, variant};
 
 /// A partition takes no more segments after this long, so that a slow camera's are not all in one.
 const PARTITION_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -231,8 +232,10 @@ impl Writer {
         stream: StreamId,
         part: &PartRow,
         rows: &[NewRow<'_>],
+        made_by: Option<&Variant>,
     ) -> Result<(), (rusqlite::Error, bool)> {
         let fill = |tx: &rusqlite::Transaction<'_>| -> rusqlite::Result<()> {
+            made_by.map_or(Ok(()), |made_by| variant::note(tx, made_by))?;
             for row in rows {
                 if let Some(old) = row.replaced {
                     let ids = [old as i64, row.id as i64];

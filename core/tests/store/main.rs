@@ -98,6 +98,7 @@ fn sample(number: u64) -> (Features, Vec<u8>) {
             dim: 8,
             data: floats(16),
         },
+        made_by: None,
     };
     let bytes = 100 + random.below(900);
     let thumbnail = (0..bytes).map(|_| random.next() as u8).collect();

@@ -1,7 +1,8 @@
 use std::fs;
+use std::sync::Arc;
 
 use atom_core::ErrorKind;
-use atom_core::features::Features;
+use atom_core::features::{Features, Variant};
 use atom_core::index::{Access, Filter, NewSegment, NewStream, Store, StoreOptions};
 
 use crate::{
@@ -28,6 +29,66 @@ fn a_store_of_another_pack_is_refused_and_names_both() {
         assert_eq!(error.kind(), ErrorKind::StoreForeign);
     }
     drop(writable(folder.path()).unwrap());
+}
+
+#[test]
+fn vectors_of_another_variant_are_refused_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let [own, quantised] =
+        [(1, "encoder as own.onnx"), (2, "encoder as small.onnx")].map(|(hash, name)| {
+            Arc::new(Variant {
+                hash: [hash; 32],
+                name: name.to_owned(),
+            })
+        });
+    let by = |number: u64, variant: &Arc<Variant>| {
+        let (mut features, _) = sample(number);
+        features.made_by = Some(Arc::clone(variant));
+        features
+    };
+    let add = |store: &Store, all: &[&Features]| {
+        let stream = camera(store, "a");
+        let first = store.stats().unwrap().segments as i64;
+        let segments = all.iter().zip(first..).map(|(features, at)| NewSegment {
+            start_ns: at,
+            end_ns: at,
+            keyframe_ns: at,
+            features,
+            thumbnail: &[],
+        });
+        store.append_batch(stream, &segments.collect::<Vec<_>>())
+    };
+    let refused = |store: &Store, all: &[&Features]| {
+        let before = store.stats().unwrap().segments;
+        let error = add(store, all).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreForeign, "{error}");
+        for variant in [&own, &quantised] {
+            assert!(error.to_string().contains(&variant.name), "{error}");
+        }
+        assert!(error.remedy_text().is_some());
+        assert_eq!(store.stats().unwrap().segments, before);
+    };
+    let store = writable(folder.path()).unwrap();
+    assert_eq!(store.variant().unwrap(), None);
+    // Not even the first may be of two.
+    refused(&store, &[&by(1, &own), &by(2, &quantised)]);
+    assert_eq!(store.variant().unwrap(), None);
+    add(&store, &[&by(1, &quantised), &by(2, &quantised)]).unwrap();
+    refused(&store, &[&by(3, &own)]);
+    refused(&store, &[&by(3, &quantised), &by(4, &own)]);
+    drop(store);
+    // Kept with the store, for readers too.
+    let store = readable(folder.path()).unwrap();
+    assert_eq!(store.variant().unwrap().as_ref(), Some(&*quantised));
+    assert!(store.check_variant(&quantised).is_ok());
+    assert_eq!(
+        store.check_variant(&own).unwrap_err().kind(),
+        ErrorKind::StoreForeign
+    );
+    drop(store);
+    let store = writable(folder.path()).unwrap();
+    refused(&store, &[&by(3, &own)]);
+    add(&store, &[&by(3, &quantised)]).unwrap();
 }
 
 #[test]

@@ -1,0 +1,87 @@
+//! Which form of the visual encoder made the vectors of a store. Its identity names all that the pack has; this the one.
+
+use std::path::Path;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::Variant;
+
+use super::catalogue::Catalogue;
+use super::store::{Store, lock};
+use super::types::NewSegment;
+
+const HASH: &str = "variant";
+const NAME: &str = "variant_name";
+
+impl Store {
+    /// What made the vectors; `None` in an empty store, and in one by a version of Atom that did not say.
+    ///
+    /// # Errors
+    /// `StoreCorrupt`, `Io`.
+    pub fn variant(&self) -> Result<Option<Variant>> {
+        read(&lock(&self.0.reader).catalogue)
+    }
+
+    /// Whether vectors of `variant` may be added: those of two forms of a module are never compared.
+    ///
+    /// # Errors
+    /// `StoreForeign`, naming both, when another made those that are there; `StoreCorrupt`, `Io`.
+    pub fn check_variant(&self, variant: &Variant) -> Result<()> {
+        same(&self.0.path, self.variant()?.as_ref(), variant)
+    }
+}
+
+/// What made the vectors of `catalogue`'s store.
+fn read(catalogue: &Catalogue) -> Result<Option<Variant>> {
+    let get = "SELECT value FROM meta WHERE key = ?1";
+    catalogue.run(|c| {
+        let mut get = c.prepare_cached(get)?;
+        let hash = get.query_row([HASH], |r| r.get(0)).optional()?;
+        let name = get.query_row([NAME], |r| r.get(0)).optional()?;
+        Ok(hash.zip(name).map(|(hash, name)| Variant { hash, name }))
+    })
+}
+
+/// What made `segments`, which must be one and the one that made what the store at `path` holds; `None` where nobody says.
+pub(super) fn of<'a>(
+    path: &Path,
+    catalogue: &Catalogue,
+    segments: &[NewSegment<'a>],
+) -> Result<Option<&'a Variant>> {
+    let mut made_by = segments
+        .iter()
+        .filter_map(|s| s.features.made_by.as_deref());
+    let Some(first) = made_by.next() else {
+        return Ok(None);
+    };
+    for variant in made_by {
+        same(path, Some(first), variant)?;
+    }
+    same(path, read(catalogue)?.as_ref(), first)?;
+    Ok(Some(first))
+}
+
+/// Notes, with the first vectors, what made them.
+pub(super) fn note(tx: &Transaction<'_>, variant: &Variant) -> rusqlite::Result<()> {
+    let set = "INSERT OR IGNORE INTO meta(key, value) VALUES (?1, ?2)";
+    tx.execute(set, params![HASH, variant.hash])?;
+    tx.execute(set, params![NAME, variant.name])?;
+    Ok(())
+}
+
+fn same(path: &Path, found: Option<&Variant>, wanted: &Variant) -> Result<()> {
+    let Some(found) = found.filter(|found| found.hash != wanted.hash) else {
+        return Ok(());
+    };
+    Err(Error::new(
+        ErrorKind::StoreForeign,
+        format!(
+            "the vectors of store {} were made by {}; here they would be made by {}, which makes others of the same picture",
+            path.display(),
+            found.name,
+            wanted.name
+        ),
+    )
+    .remedy("index into another folder, or add to this one in a process that has not loaded the module before: it then runs in the form that made the store"))
+}
