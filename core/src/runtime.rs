@@ -189,6 +189,12 @@ impl Runtime {
         Status::of(self)
     }
 
+    /// Which execution providers there are, and why not the others. The first call loads the libraries of those that are
+    /// plug-ins.
+    pub fn providers(&self) -> Vec<status::Provider> {
+        status::Provider::all(|provider| provider.presence(self.0.environment))
+    }
+
     /// Anonymous bytes the process had when this runtime was opened.
     pub fn program_anon_bytes(&self) -> u64 {
         self.0.program_anon_bytes
@@ -256,8 +262,10 @@ impl Runtime {
     /// # Errors
     /// As [`Ingest::start`](crate::task::ingest::Ingest::start).
     pub fn ingest(&self, store: &Store, options: &IngestOptions) -> Result<Indexing> {
+        // Begun first: the store may have a say in which form of the encoder is loaded.
+        let indexing = Indexing::start(&self.0.registry, store, options, None)?;
         self.prefetch(Task::Index);
-        Indexing::start(&self.0.registry, store, options, None)
+        Ok(indexing)
     }
 
     /// As [`ingest`](Self::ingest); segments are captioned as they are stored, those of the stream that have no caption
@@ -268,9 +276,10 @@ impl Runtime {
     /// As [`ingest`](Self::ingest); [`ErrorKind::Unsupported`] when the pack cannot caption.
     pub fn ingest_captioned(&self, store: &Store, options: &IngestOptions) -> Result<Indexing> {
         let backlog = self.backlog(store)?;
+        let indexing = Indexing::start(&self.0.registry, store, options, Some(backlog))?;
         self.prefetch(Task::Index);
         self.prefetch(Task::Caption);
-        Indexing::start(&self.0.registry, store, options, Some(backlog))
+        Ok(indexing)
     }
 
     /// Captions the segments of `stream` that have no caption of this pack yet; waits until that is done.

@@ -17,6 +17,8 @@ pub enum Owner {
     Queue,
     /// What frames are prepared in for a module.
     Frames,
+    /// What an execution provider keeps after its last session.
+    Provider(String),
     /// Free blocks between those in use, which the heap cannot give back: what releases were measured not to return.
     Heap,
 }
@@ -30,6 +32,7 @@ impl fmt::Display for Owner {
             Self::Prefixes => f.write_str("prefixes"),
             Self::Queue => f.write_str("queue"),
             Self::Frames => f.write_str("frames"),
+            Self::Provider(name) => write!(f, "provider {name}"),
             Self::Heap => f.write_str("heap"),
         }
     }

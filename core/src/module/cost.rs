@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ort::Provider;
 use crate::os::file;
 
 /// Growth of the arena below this is not worth writing down.
@@ -26,6 +27,8 @@ pub(super) struct Cost {
     load: AtomicU64,
     /// Microseconds of the last load.
     load_us: AtomicU64,
+    /// Whose session that was.
+    provider: Mutex<Provider>,
     /// The arena, in whole, when shrinking it last gave nothing back: something small lies in every region of it.
     stuck: AtomicU64,
     /// Where it is written down, and the arena as it was then.
@@ -39,6 +42,8 @@ struct Record {
     arena_bytes: u64,
     load_bytes: u64,
     load_us: u64,
+    #[serde(default)]
+    provider: Provider,
 }
 
 impl Record {
@@ -67,6 +72,7 @@ impl Cost {
             arena: AtomicU64::new(arena),
             load: AtomicU64::new(known.map_or(0, |known| known.load_bytes)),
             load_us: AtomicU64::new(known.map_or(0, |known| known.load_us)),
+            provider: Mutex::new(known.map_or_else(Provider::default, |known| known.provider)),
             stuck: AtomicU64::new(0),
             file: Mutex::new(file.map(|file| (file, arena))),
         }
@@ -75,6 +81,15 @@ impl Cost {
     /// Anonymous bytes of the session before it runs, if that was ever measured.
     pub(super) fn anon(&self) -> Option<u64> {
         Some(self.anon.load(Ordering::Relaxed)).filter(|&anon| anon != u64::MAX)
+    }
+
+    /// The same, if the last session was `provider`'s: another's takes something else.
+    pub(super) fn anon_by(&self, provider: Provider) -> Option<u64> {
+        self.anon().filter(|_| *self.provider() == provider)
+    }
+
+    fn provider(&self) -> MutexGuard<'_, Provider> {
+        self.provider.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a load and the runs after it take at most beyond what the session keeps; 0 before the first.
@@ -87,15 +102,18 @@ impl Cost {
         self.arena.load(Ordering::Relaxed)
     }
 
-    /// A load took `ms` and needed `more` bytes meanwhile; it left `anon` anonymous bytes, if that could be measured.
-    pub(super) fn loaded(&self, anon: Option<u64>, more: u64, ms: f64) {
+    /// A load by `provider` took `ms` and needed `more` bytes meanwhile; it left `anon` anonymous bytes, if that could be
+    /// measured.
+    pub(super) fn loaded(&self, provider: Provider, anon: Option<u64>, more: u64, ms: f64) {
         self.load.store(more, Ordering::Relaxed);
         self.load_us.store((ms * 1e3) as u64, Ordering::Relaxed);
         let known = match anon {
             Some(anon) => self.anon.swap(anon, Ordering::Relaxed) != u64::MAX,
             None => true,
         };
-        self.write(!known);
+        let changed =
+            anon.is_some() && std::mem::replace(&mut *self.provider(), provider) != provider;
+        self.write(!known || changed);
     }
 
     /// After a run the arena had `arena` bytes.
@@ -131,6 +149,7 @@ impl Cost {
             arena_bytes: arena,
             load_bytes: self.load.load(Ordering::Relaxed),
             load_us: self.load_us.load(Ordering::Relaxed),
+            provider: *self.provider(),
         };
         let text = serde_json::to_vec(&record).unwrap_or_default();
         let made = path.parent().map_or(Ok(()), fs::create_dir_all);
@@ -153,12 +172,14 @@ mod tests {
         let file = folder.path().join("costs/key.json");
         let cost = Cost::new(Some(file.clone()));
         assert_eq!((cost.anon(), cost.more()), (None, 0));
-        cost.loaded(None, 30 << 20, 12.0);
+        cost.loaded(Provider::Cpu, None, 30 << 20, 12.0);
         assert_eq!(Cost::new(Some(file.clone())).anon(), None);
-        cost.loaded(Some(5 << 20), 30 << 20, 12.0);
+        cost.loaded(Provider::Cpu, Some(5 << 20), 30 << 20, 12.0);
         cost.ran(100 << 20);
         let next = Cost::new(Some(file));
         assert_eq!(next.anon(), Some(5 << 20));
+        assert_eq!(next.anon_by(Provider::Cpu), Some(5 << 20));
+        assert_eq!(next.anon_by(Provider::Qnn), None);
         assert_eq!(next.more(), (100 << 20) / 10 * 9);
     }
 

@@ -13,6 +13,7 @@ use super::slot::Held;
 use crate::budget::{AtWork, Ledger};
 use crate::control::Control;
 use crate::error::Result;
+use crate::features::Variant;
 use crate::ort::{Port, Session};
 use crate::pack::{ModuleSpec, Pack};
 use crate::trace::{self, Span};
@@ -114,9 +115,14 @@ impl Lease {
         &self.resident().outputs
     }
 
-    /// The provider the session was made for.
+    /// The provider that serves the module now.
     pub fn provider(&self) -> &'static str {
-        self.resident().provider
+        self.resident().serving.now().provider.name()
+    }
+
+    /// The form of the module that runs: the same for every lease of a registry.
+    pub fn variant(&self) -> &Arc<Variant> {
+        &self.resident().variant
     }
 
     fn resident(&self) -> &Resident {

@@ -1,31 +1,31 @@
-//! From a module's files to a session.
+//! The load of a module: room for it, a provider that serves it, what it costs.
 
-use std::path::PathBuf;
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::cost::Cost;
+use super::floors::{After, Floors};
+use super::make::{Maker, Measured, Refusal, estimate};
 use super::place::Place;
-use super::ports;
-use super::probe::Probe;
-use super::resident::{Loaded, Resident};
-use super::weights::Weights;
-use crate::budget::{Charge, Events, Ledger, Owner, Patience, What};
+use super::resident::Resident;
+use super::serving::Serving;
+use super::upkeep::Upkeep;
+use crate::budget::{Events, Ledger, Owner, Patience, What};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ort::{Environment, GraphForm, Session, SessionConfig, Threads};
-use crate::pack::{
-    ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, Policy, Provider, realign,
-};
+use crate::ort::{Environment, Provider, Rescue};
+use crate::pack::{ArtifactCache, LoadPath, ModuleSpec, Pack, Policy};
 use crate::trace;
 
 /// What a load needs.
 pub(super) struct Loader<'a> {
-    pub(super) pack: &'a Pack,
+    pub(super) pack: &'a Arc<Pack>,
     pub(super) spec: &'a ModuleSpec,
     pub(super) environment: &'static Environment,
     pub(super) ledger: &'a Ledger,
     pub(super) events: &'a Events,
     pub(super) artifacts: &'a ArtifactCache,
+    pub(super) floors: &'a Arc<Floors>,
     pub(super) place: &'a Place,
 }
 
@@ -35,16 +35,9 @@ impl Loader<'_> {
     pub(super) fn load(&self, patience: &Patience<'_>) -> Result<Resident> {
         let (pack, spec, place) = (self.pack, self.spec, self.place);
         let named = |e: Error| e.context(format_args!("module {:?}", spec.id));
-        let provider = provider(spec).map_err(named)?;
-        let span = trace::span("module", "check");
-        let model = pack.checked(&spec.model).map_err(named)?;
-        let mut data = Vec::new();
-        for file in &spec.data {
-            data.push(pack.checked(file).map_err(named)?);
-        }
-        drop(span);
+        let providers = candidates(spec);
         let owner = Owner::Module(spec.id.clone());
-        let need = self.need(provider);
+        let need = self.need(providers[0]);
         let charge = self
             .ledger
             .charge_with(owner.clone(), need, 0, patience)
@@ -58,33 +51,76 @@ impl Loader<'_> {
         let turn = self.ledger.turn();
         let span = trace::span("module", "load").what(&place.id);
         let started = Instant::now();
-        let source = SessionConfig {
+        let maker = Maker {
+            pack,
             environment: self.environment,
-            model,
-            form: GraphForm::Source,
-            threads: match spec.kind {
-                // One token is hundreds of nodes of a few microseconds.
-                ModuleKind::LanguageDecoder => Threads::Own,
-                _ => Threads::Shared,
+            artifacts: self.artifacts,
+            measured: Measured {
+                charge: &charge,
+                cost: Some(&place.cost),
             },
-            profile: None,
         };
-        let measured = Measured {
-            charge: &charge,
-            cost: &place.cost,
+        let settled = place.variant.get().copied();
+        // Not what the first provider would run: a store, or another provider before, has settled it.
+        let held = settled.filter(|variant| *variant != spec.variant_for(providers[0]));
+        let named = |e: Error| match held {
+            Some(variant) => {
+                named(e.context(format_args!("held to {}", spec.variant(variant).name)))
+            }
+            None => named(e),
         };
-        let loaded = match prepacked(pack, spec, &source, provider, self.artifacts, &measured) {
-            Some(loaded) => loaded,
-            None => measured.load(&source, &data).map_err(named)?,
+        let mut refused: Vec<String> = Vec::new();
+        let mut found = None;
+        for (at, &provider) in providers.iter().enumerate() {
+            let variant = settled.unwrap_or_else(|| spec.variant_for(provider));
+            self.floors.watch(provider);
+            match maker.make(spec, variant, provider) {
+                Ok(made) => {
+                    // Nobody else settles it meanwhile: that waits for the turn.
+                    place.variant.get_or_init(|| variant);
+                    found = Some((at, variant, made));
+                    break;
+                }
+                Err(Refusal::Module(e)) => return Err(named(e)),
+                Err(Refusal::Provider(e)) if providers.len() == 1 => return Err(named(e)),
+                Err(Refusal::Provider(e)) => {
+                    log::warn!("module {}: {provider} does not serve it: {e}", spec.id);
+                    refused.push(format!("{provider}: {e}"));
+                }
+            }
+        }
+        let Some((at, variant, mut made)) = found else {
+            return Err(named(
+                Error::new(
+                    ErrorKind::Unsupported,
+                    format!("no provider of its list serves it: {}", refused.join("; ")),
+                )
+                .remedy("list \"cpu\" in providers, or use policy = \"allow\""),
+            ));
         };
         drop((span, turn));
-        ports::check(spec, &loaded.session)?;
+        let serving = Arc::new(Serving::new(providers[at], &made, refused));
+        let after = After::new(self.floors, providers[at]);
+        for &provider in &providers[..at] {
+            after.also(provider);
+        }
+        let upkeep = Arc::new(Upkeep::new(charge, &made.loaded, after));
+        if at > 0 {
+            // Those that were tried in vain may keep something.
+            upkeep.charge_floors();
+        }
+        if providers[at] != Provider::Cpu {
+            let rescue = self.rescue(&providers[at..], variant, &serving, &upkeep);
+            made.loaded.session.on_failure(rescue);
+        }
+        let loaded = made.loaded;
         let ms = started.elapsed().as_secs_f64() * 1e3;
         place.loads.fetch_add(1, Ordering::Relaxed);
         let arena = loaded.session.arena();
         let meanwhile = arena.most_in_use.saturating_sub(arena.in_use);
-        place.cost.loaded(loaded.measured, meanwhile, ms);
-        log::debug!("module {}: {}", spec.id, loaded.session.placement());
+        let (measured, cost) = (loaded.measured, &place.cost);
+        cost.loaded(providers[at], measured, meanwhile, ms);
+        log::debug!("module {}: {}", spec.id, loaded.placement);
         self.events.add(What::Loaded {
             owner,
             ms,
@@ -92,7 +128,54 @@ impl Loader<'_> {
             mapped_bytes: loaded.weights.bytes(),
             evicted_before: place.usage.take_evicted(),
         });
-        Ok(Resident::new(&spec.id, loaded, provider.name(), ms, charge))
+        let name = spec.variant(variant);
+        let session = loaded.session;
+        Ok(Resident::new(&spec.id, session, name, serving, ms, upkeep))
+    }
+
+    /// What is done when a run fails: the first of `providers`, which serves the module now, gets another try, then the others
+    /// get theirs, all in the form `variant` that runs now: what it makes goes on being the same.
+    fn rescue(
+        &self,
+        providers: &[Provider],
+        variant: Option<usize>,
+        serving: &Arc<Serving>,
+        upkeep: &Arc<Upkeep>,
+    ) -> Rescue {
+        let (pack, spec) = (Arc::clone(self.pack), self.spec.clone());
+        let (environment, artifacts) = (self.environment, self.artifacts.clone());
+        let ledger = self.ledger.clone();
+        let (serving, upkeep) = (Arc::clone(serving), Arc::clone(upkeep));
+        let mut left: VecDeque<Provider> = providers.iter().copied().collect();
+        Box::new(move |error| {
+            let now = serving.now().provider;
+            log::warn!("module {}: {now} failed while running: {error}", spec.id);
+            serving.refused(format!("{now} failed while running: {error}"));
+            let _turn = ledger.turn();
+            let maker = Maker {
+                pack: &pack,
+                environment,
+                artifacts: &artifacts,
+                measured: Measured {
+                    charge: &upkeep.charge,
+                    cost: None,
+                },
+            };
+            while let Some(provider) = left.pop_front() {
+                match maker.make(&spec, variant, provider) {
+                    Ok(made) => {
+                        log::warn!("module {}: {provider} serves it again", spec.id);
+                        serving.by(provider, &made);
+                        upkeep.replace(&made.loaded, provider);
+                        return Some(made.loaded.session);
+                    }
+                    Err(Refusal::Provider(e) | Refusal::Module(e)) => {
+                        serving.refused(format!("{provider}: {e}"));
+                    }
+                }
+            }
+            None
+        })
     }
 
     /// Anonymous bytes to ask for: what it took before, with what loads and runs needed beyond; an estimate before it was
@@ -113,131 +196,14 @@ impl Loader<'_> {
     }
 }
 
-/// What a session takes of a graph of so many bytes with weights that it copies: thirty times the graph, measured on the
-/// reference pack's modules (21 to 56).
-fn estimate(graph: u64, copied: u64) -> u64 {
-    graph * 30 + copied
-}
-
-/// The session of the prepacked form, made first if need be; `None` when the module does not want one or there is no
-/// way to have one: it then loads as it lies in the pack.
-fn prepacked(
-    pack: &Pack,
-    spec: &ModuleSpec,
-    source: &SessionConfig,
-    provider: Provider,
-    artifacts: &ArtifactCache,
-    measured: &Measured<'_>,
-) -> Option<Loaded> {
-    artifacts.dir()?;
-    if spec.load != LoadPath::Prepacked {
-        return None;
+/// The providers that may serve `spec`, in order.
+fn candidates(spec: &ModuleSpec) -> Vec<Provider> {
+    let mut all = match spec.policy {
+        Policy::Require => spec.providers.iter().take(1).copied().collect(),
+        Policy::Prefer | Policy::Allow => spec.providers.clone(),
+    };
+    if spec.policy == Policy::Allow && !all.contains(&Provider::Cpu) {
+        all.push(Provider::Cpu);
     }
-    let key = ArtifactCache::key(spec, source.environment.version(), provider);
-    if artifacts.condemned(&key) {
-        log::info!(
-            "module {} loads without its prepacked form, which is unusable",
-            spec.id
-        );
-        return None;
-    }
-    // Twice: an entry that turns out bad is made anew once.
-    for _ in 0..2 {
-        let span = trace::span("module", "check");
-        let found = artifacts.find(&key);
-        drop(span);
-        if let Some(model) = found {
-            let data = [model.with_added_extension("data")];
-            let config = SessionConfig {
-                model,
-                form: GraphForm::Prepacked,
-                ..source.clone()
-            };
-            match measured.load(&config, &data) {
-                Ok(loaded) => return Some(loaded),
-                Err(e) => artifacts.quarantine(&key, &e),
-            }
-        }
-        let mut faithful = true;
-        let made = artifacts.create(&key, &spec.id, |path| {
-            let form = |form| SessionConfig {
-                form,
-                ..source.clone()
-            };
-            let mut original = Session::load(&form(GraphForm::SourceAndSave(path.to_owned())))?;
-            let expected = Probe::new(pack, spec, &original)?
-                .run(&mut original)
-                .inspect_err(|_| faithful = false)?;
-            drop(original);
-            realign(path)?;
-            let mut saved = Session::load(&SessionConfig {
-                model: path.to_owned(),
-                ..form(GraphForm::Prepacked)
-            })?;
-            expected
-                .same_from(&mut saved)
-                .inspect_err(|_| faithful = false)
-        });
-        if let Err(e) = made {
-            log::warn!("module {} loads without its prepacked form: {e}", spec.id);
-            // What a run shows, it shows every time; a file that cannot be written may be written another time.
-            if !faithful {
-                artifacts.condemn(&key, &e);
-            }
-            return None;
-        }
-    }
-    log::warn!(
-        "module {} loads without its prepacked form, which cannot be read back",
-        spec.id
-    );
-    None
-}
-
-/// Measures what a session takes, for its charge.
-struct Measured<'a> {
-    charge: &'a Charge,
-    cost: &'a Cost,
-}
-
-impl Measured<'_> {
-    /// `data` are the files whose weights the session maps.
-    fn load(&self, config: &SessionConfig, data: &[PathBuf]) -> Result<Loaded> {
-        let mapped = Weights::of(data)?;
-        let (session, measured) = self.charge.measure(|| Session::load(config))?;
-        let weights = Weights::of(data)?.added_since(&mapped);
-        let size = |path: &PathBuf| path.metadata().map_or(0, |file| file.len());
-        let known = measured.or(self.cost.anon()).unwrap_or_else(|| {
-            let all: u64 = data.iter().map(size).sum();
-            estimate(size(&config.model), all.saturating_sub(weights.bytes()))
-        });
-        Ok(Loaded {
-            anon: known.max(session.arena().in_use),
-            measured,
-            session,
-            weights,
-        })
-    }
-}
-
-/// The provider to use: the first of the list that this build has.
-fn provider(spec: &ModuleSpec) -> Result<Provider> {
-    let preferred = spec.providers.first().copied().unwrap_or(Provider::Cpu);
-    if preferred == Provider::Cpu {
-        return Ok(Provider::Cpu);
-    }
-    let listed = spec.providers.contains(&Provider::Cpu);
-    if spec.policy == Policy::Require || (spec.policy == Policy::Prefer && !listed) {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("provider {:?} is not in this build", preferred.name()),
-        )
-        .remedy("list \"cpu\" in providers with policy = \"prefer\", or use policy = \"allow\""));
-    }
-    log::warn!(
-        "module {}: provider {} is not in this build, the processor runs it",
-        spec.id,
-        preferred.name()
-    );
-    Ok(Provider::Cpu)
+    all
 }

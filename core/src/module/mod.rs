@@ -1,17 +1,22 @@
 //! Modules: loaded once, leased by whoever needs them, run one step at a time.
 
+mod accelerate;
 mod cost;
 mod evict;
+mod floors;
 mod lease;
 mod load;
+mod make;
 mod permit;
 mod place;
 mod ports;
 mod probe;
 mod registry;
 mod resident;
+mod serving;
 mod slot;
 mod sync;
+mod upkeep;
 mod usage;
 mod weights;
 

@@ -1,7 +1,7 @@
 //! A module's place: its slot, and what is known of it whether it is loaded or not.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::cost::Cost;
 use super::resident::Resident;
@@ -21,6 +21,9 @@ pub(super) struct Place {
     pub(super) slot: Slot<Resident, Stamps>,
     pub(super) usage: Usage,
     pub(super) cost: Cost,
+    /// The form it runs in (`Some(None)`: its own), settled by its first load and never changed: what it made before and
+    /// what it makes after another load, or when its provider fails, may stand side by side.
+    pub(super) variant: OnceLock<Option<usize>>,
     pub(super) loads: AtomicU64,
     pub(super) runs: AtomicU64,
     /// Anonymous bytes a load under way was admitted for.
@@ -35,6 +38,7 @@ impl Place {
             slot: Slot::new(),
             usage: Usage::new(age),
             cost,
+            variant: OnceLock::new(),
             loads: AtomicU64::new(0),
             runs: AtomicU64::new(0),
             loading: AtomicU64::new(0),
@@ -56,7 +60,7 @@ impl Place {
     pub(super) fn release_idle(&self, ledger: &Ledger) -> Option<u64> {
         let charged = AtomicU64::new(0);
         let last = |resident: &Resident| {
-            charged.store(resident.charge.bytes().0, Ordering::Relaxed);
+            charged.store(resident.upkeep.charge.bytes().0, Ordering::Relaxed);
         };
         let release = || self.slot.release_idle(&last);
         let returned =

@@ -1,5 +1,7 @@
 //! Known and made-up inputs, to see whether a session computes what it should.
 
+use std::time::Instant;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{DType, Dim, Port, RunArgs, Session, Tensor};
 use crate::pack::{GoldenPort, GoldenSpec, ModuleSpec, Pack};
@@ -126,6 +128,27 @@ pub(super) fn golden_cosine(
         smallest = smallest.min(cosine(&expected, found)?);
     }
     Ok(smallest)
+}
+
+/// Whether `session`, of `spec`, makes of its golden inputs what it should: the cosine, and the milliseconds it took to see.
+pub(super) fn held_to_golden(
+    pack: &Pack,
+    spec: &ModuleSpec,
+    golden: &GoldenSpec,
+    session: &mut Session,
+) -> Result<(f64, f64)> {
+    let began = Instant::now();
+    let cosine = golden_cosine(pack, spec, golden, session)?;
+    let floor = golden.cosine;
+    if cosine < floor {
+        return Err(Error::new(
+            ErrorKind::BadModel,
+            format!(
+                "it comes to a cosine of {cosine:.6} with the golden outputs, {floor} is needed"
+            ),
+        ));
+    }
+    Ok((cosine, began.elapsed().as_secs_f64() * 1e3))
 }
 
 fn read(pack: &Pack, port: &GoldenPort, dtype: DType) -> Result<Tensor> {

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::cost::Cost;
+use super::floors::Floors;
 use super::lease::Lease;
 use super::load::Loader;
 use super::place::Place;
@@ -16,8 +17,9 @@ use super::slot::View;
 use super::usage::Keep;
 use crate::budget::{Governor, Ledger, Owner, Patience, Reclaim};
 use crate::control::Control;
-use crate::error::Result;
-use crate::ort::Environment;
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::Variant;
+use crate::ort::{Environment, Placement};
 use crate::os::stamp::FileStamp;
 use crate::pack::{ArtifactCache, GoldenReport, ModuleKind, Pack};
 
@@ -31,6 +33,7 @@ pub(super) struct Inner {
     environment: &'static Environment,
     pub(super) governor: Governor,
     artifacts: ArtifactCache,
+    floors: Arc<Floors>,
     /// In the manifest's order.
     pub(super) places: Vec<Arc<Place>>,
     pub(super) by_id: HashMap<String, usize>,
@@ -120,8 +123,18 @@ pub struct ModuleStatus {
     pub keep: Keep,
     /// The provider in use; `None` unless resident.
     pub provider: Option<String>,
+    /// The form it runs in, its own or a variant, by its graph and precision; `None` unless resident.
+    pub variant: Option<String>,
     /// Which provider runs how many nodes, as ONNX Runtime recorded it; `None` unless resident.
     pub placement: Option<String>,
+    /// The same in full; for a compiled module as found when it was compiled.
+    pub nodes: Placement,
+    /// How near its golden outputs the session came when it was loaded; `None` on the processor, which is not asked.
+    pub golden_cosine: Option<f64>,
+    /// How much of the load was spent on that, in milliseconds.
+    pub golden_ms: Option<f64>,
+    /// Why providers that are preferred to the one in use do not serve it, and what of it they leave to others.
+    pub fallbacks: Vec<String>,
     /// How long the last load took, in milliseconds; `None` unless resident.
     pub load_ms: Option<f64>,
     /// Why the last load failed.
@@ -162,6 +175,7 @@ impl Registry {
             pack,
             environment,
             governor: governor.clone(),
+            floors: Floors::new(governor.ledger()),
             artifacts,
             places,
             by_id,
@@ -185,7 +199,7 @@ impl Registry {
     /// others may wait for it.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown id, cancelling and deadline while waiting,
+    /// [`ErrorKind::NotFound`] for an unknown id, cancelling and deadline while waiting,
     /// and what loading gives. A failed load is tried again once the module's files change, or after
     /// [`reset`](Self::reset).
     pub fn lease_with(&self, id: &str, control: &Control) -> Result<Lease> {
@@ -210,6 +224,7 @@ impl Registry {
             events: inner.governor.events(),
             ledger: inner.governor.ledger(),
             artifacts: &inner.artifacts,
+            floors: &inner.floors,
             place,
         };
         let load = || loader.load(patience);
@@ -230,7 +245,7 @@ impl Registry {
     /// what fails is told to who leases it.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown id.
+    /// [`ErrorKind::NotFound`] for an unknown id.
     pub fn prefetch(&self, id: &str) -> Result<()> {
         let place = &self.0.places[self.index(id)?];
         match place.slot.peek() {
@@ -277,17 +292,40 @@ impl Registry {
     /// How dear module `id` is to the application when memory is short.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown id.
+    /// [`ErrorKind::NotFound`] for an unknown id.
     pub fn set_keep(&self, id: &str, keep: Keep) -> Result<()> {
         self.0.places[self.index(id)?].usage.set_keep(keep);
         Ok(())
+    }
+
+    /// Has module `id` run in the form that has the hash `hash`, by whichever provider serves it so, for as long as this
+    /// registry lives: what it makes can then be added to what that form made before. Waits for a load under way. What it runs
+    /// in: another form, if it was loaded in one before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for an unknown id, [`ErrorKind::BadPack`](crate::ErrorKind::BadPack)
+    /// where no form has that hash.
+    pub fn hold_to(&self, id: &str, hash: &[u8; 32]) -> Result<Variant> {
+        let index = self.index(id)?;
+        let spec = &self.0.pack.manifest().modules[index];
+        let Some(wanted) = spec.variant_of(hash) else {
+            return Err(Error::new(
+                ErrorKind::BadPack,
+                format!("module {id:?} has no variant of the hash asked for"),
+            )
+            .remedy("use the pack that has it"));
+        };
+        // Loads settle it too, and take turns.
+        let _turn = self.ledger().turn();
+        let variant = *self.0.places[index].variant.get_or_init(|| wanted);
+        Ok(spec.variant(variant))
     }
 
     /// Drops the session of a module that nobody leases, and gives its memory back; `false` if it is leased or not
     /// resident.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown id.
+    /// [`ErrorKind::NotFound`] for an unknown id.
     pub fn release_idle(&self, id: &str) -> Result<bool> {
         let place = &self.0.places[self.index(id)?];
         Ok(place.release_idle(self.ledger()).is_some())
@@ -296,7 +334,7 @@ impl Registry {
     /// Forgets a failed load, so that the next lease tries again.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown id.
+    /// [`ErrorKind::NotFound`] for an unknown id.
     pub fn reset(&self, id: &str) -> Result<()> {
         self.0.places[self.index(id)?].slot.reset();
         Ok(())
@@ -313,6 +351,10 @@ impl Registry {
             .map(|(spec, golden)| {
                 let lease = self.lease(&spec.id)?;
                 let mut step = lease.step(&Control::default())?;
+                // In the form that was loaded, which may have golden outputs of its own.
+                let variant = self.0.places[self.index(&spec.id)?].variant.get();
+                let spec = &spec.as_variant(variant.copied().flatten());
+                let golden = spec.golden.as_ref().unwrap_or(golden);
                 let cosine = probe::golden_cosine(&self.0.pack, spec, golden, &mut step)
                     .map_err(|e| e.context(format_args!("golden run of module {:?}", spec.id)))?;
                 Ok(GoldenReport {
@@ -366,7 +408,12 @@ impl Registry {
                     mapped_bytes: 0,
                     keep: place.usage.keep(),
                     provider: None,
+                    variant: None,
                     placement: None,
+                    nodes: Placement::default(),
+                    golden_cosine: None,
+                    golden_ms: None,
+                    fallbacks: Vec::new(),
                     load_ms: None,
                     error: None,
                 };
@@ -384,10 +431,16 @@ impl Registry {
                         } else {
                             ModuleState::Resident
                         };
-                        (status.anon_bytes, status.mapped_bytes) = resident.charge.bytes();
+                        (status.anon_bytes, status.mapped_bytes) = resident.upkeep.charge.bytes();
                         status.leases = held.leased();
-                        status.provider = Some(resident.provider.to_owned());
-                        status.placement = Some(resident.placement.clone());
+                        let serving = resident.serving.now();
+                        status.provider = Some(serving.provider.name().to_owned());
+                        status.variant = Some(resident.variant.name.clone());
+                        status.placement = Some(serving.placement.to_string());
+                        status.nodes = serving.placement;
+                        status.golden_cosine = serving.golden.map(|(cosine, _)| cosine);
+                        status.golden_ms = serving.golden.map(|(_, ms)| ms);
+                        status.fallbacks = serving.fallbacks;
                         status.load_ms = Some(resident.load_ms);
                     }
                 }

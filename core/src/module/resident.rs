@@ -1,14 +1,17 @@
 //! A loaded session: what it takes, and how it gives some of that back while it stays.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use super::cost::Cost;
 use super::permit::Gate;
+use super::serving::Serving;
+use super::upkeep::Upkeep;
 use super::weights::Weights;
-use crate::budget::{Charge, Patience};
+use crate::budget::Patience;
 use crate::error::Result;
-use crate::ort::{Port, Session};
+use crate::features::Variant;
+use crate::ort::{Placement, Port, Session};
 
 /// Growth of the arena below this is not asked for.
 const NOTABLE: u64 = 1 << 20;
@@ -18,17 +21,15 @@ pub(super) struct Resident {
     pub(super) gate: Gate,
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
-    pub(super) placement: String,
-    pub(super) provider: &'static str,
+    pub(super) serving: Arc<Serving>,
     pub(super) load_ms: f64,
-    pub(super) charge: Charge,
-    /// The clean mappings of its weights.
-    weights: Weights,
+    /// The form of the module that runs.
+    pub(super) variant: Arc<Variant>,
     parked: AtomicBool,
-    /// Anonymous bytes measured at the load, and what the arena had then.
-    loaded: (u64, u64),
     /// What the arena had when the charge was last set.
     arena: AtomicU64,
+    // Dropped after the session.
+    pub(super) upkeep: Arc<Upkeep>,
 }
 
 /// What a load gives.
@@ -39,73 +40,66 @@ pub(super) struct Loaded {
     pub(super) anon: u64,
     /// What it was measured to take, where that could be told.
     pub(super) measured: Option<u64>,
+    /// Where its nodes run, or did when it was compiled.
+    pub(super) placement: Placement,
 }
 
 impl Resident {
-    /// `charge` is set to what was measured.
     pub(super) fn new(
         module: &str,
-        loaded: Loaded,
-        provider: &'static str,
+        session: Session,
+        variant: Variant,
+        serving: Arc<Serving>,
         load_ms: f64,
-        charge: Charge,
+        upkeep: Arc<Upkeep>,
     ) -> Self {
-        let Loaded {
-            session,
-            weights,
-            anon,
-            measured: _,
-        } = loaded;
-        charge.state(anon, weights.bytes());
-        let arena = session.arena().touched();
         Self {
-            loaded: (anon, arena),
-            arena: AtomicU64::new(arena),
+            arena: AtomicU64::new(upkeep.arena()),
             inputs: session.inputs().to_vec(),
             outputs: session.outputs().to_vec(),
-            placement: session.placement().to_string(),
             session: Mutex::new(session),
             gate: Gate::new(module),
-            provider,
+            serving,
             load_ms,
-            charge,
-            weights,
+            variant: Arc::new(variant),
             parked: AtomicBool::new(false),
+            upkeep,
         }
     }
 
     /// Has the ledger hold what a run is known to need of the arena, before it runs. Called by who has the turn.
     pub(super) fn reserve(&self, cost: &Cost, patience: &Patience<'_>) -> Result<()> {
         let peak = cost.arena();
-        let (anon, then) = self.loaded;
+        let upkeep = &self.upkeep;
+        let then = upkeep.arena();
         if peak <= self.arena.load(Ordering::Relaxed).max(then) + NOTABLE {
             return Ok(());
         }
-        let (_, mapped) = self.charge.bytes();
-        self.charge.resize_with(self.anon(peak), mapped, patience)?;
+        let (anon, mapped) = (upkeep.anon(then), upkeep.mapped());
+        upkeep
+            .charge
+            .resize_with(upkeep.anon(peak), mapped, patience)?;
         if let Ok(session) = self.session.try_lock() {
             let arena = session.arena_watch();
             let in_memory = move || (anon + arena().touched()).saturating_sub(then);
-            self.charge.watch(in_memory);
+            upkeep.charge.watch(in_memory);
         }
         Ok(())
     }
 
-    /// Has the ledger say what the arena has now. Called by who holds the session, after a run.
+    /// Has the ledger say what the session and its arena have now. Called by who holds the session, after a run.
     pub(super) fn charge_arena(&self, session: &Session, cost: &Cost) {
         let now = session.arena().touched();
         let reserved = cost.arena() > now;
         cost.ran(now);
-        if self.arena.swap(now, Ordering::Relaxed) != now || reserved {
-            let (_, mapped) = self.charge.bytes();
-            self.charge.state(self.anon(now), mapped);
+        let upkeep = &self.upkeep;
+        let replaced = upkeep.was_replaced();
+        if self.arena.swap(now, Ordering::Relaxed) != now || reserved || replaced {
+            upkeep.charge.state(upkeep.anon(now), upkeep.mapped());
         }
-    }
-
-    /// Anonymous bytes when the arena has `arena`.
-    fn anon(&self, arena: u64) -> u64 {
-        let (anon, then) = self.loaded;
-        (anon + arena).saturating_sub(then)
+        if replaced {
+            upkeep.charge_floors();
+        }
     }
 
     /// Bytes of the arena that no tensor is in; 0 while it runs, or where shrinking is of no use.
@@ -132,9 +126,11 @@ impl Resident {
             cost.did_not_shrink(whole);
         }
         self.arena.store(after, Ordering::Relaxed);
-        let (anon, mapped) = self.charge.bytes();
+        let upkeep = &self.upkeep;
+        let (anon, mapped) = upkeep.charge.bytes();
         // Less than before, so that nothing is evicted for it: this may be an eviction.
-        let _ = self.charge.resize_free(anon.min(self.anon(after)), mapped);
+        let less = anon.min(upkeep.anon(after));
+        let _ = upkeep.charge.resize_free(less, mapped);
         Some(before.saturating_sub(after))
     }
 
@@ -143,7 +139,7 @@ impl Resident {
         if self.parked.load(Ordering::Relaxed) {
             0
         } else {
-            self.weights.bytes()
+            self.upkeep.mapped()
         }
     }
 
@@ -154,7 +150,7 @@ impl Resident {
     /// Lets the kernel have the weights; the bytes that are no longer in memory. Runs that are under way go on and read
     /// again what they need.
     pub(super) fn park(&self) -> Result<u64> {
-        let given = self.weights.park()?;
+        let given = self.upkeep.park()?;
         self.parked.store(true, Ordering::Relaxed);
         Ok(given)
     }
@@ -162,7 +158,7 @@ impl Resident {
     /// Has the kernel read the weights again, if they were parked: the next run would page by page.
     pub(super) fn unpark(&self) {
         if self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::Relaxed) {
-            self.weights.will_need();
+            self.upkeep.will_need();
         }
     }
 }

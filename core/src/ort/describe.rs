@@ -1,28 +1,102 @@
 //! What a loaded graph says of itself: ports and placement.
 
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fmt;
 use std::ptr::{self, NonNull};
 
 use ::ort::sys;
+use serde::{Deserialize, Serialize};
 
+use super::provider::Provider;
 use super::tensor::{self, DType, Dim, Port};
 use super::{api, check, failure};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Which provider runs how many nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Placement(pub Vec<(String, usize)>);
+/// Which provider runs what, as ONNX Runtime recorded it when it divided the graph.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Placement(pub Vec<Share>);
+
+/// The nodes of one provider.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Share {
+    /// Its name in manifests.
+    pub provider: String,
+    /// Nodes, without `conversions`.
+    pub nodes: usize,
+    /// `QuantizeLinear` and `DequantizeLinear` nodes: most of them vanish into their neighbours, so they tell nothing.
+    pub conversions: usize,
+    /// How many nodes of which operator, without `conversions`.
+    pub operators: Vec<Operator>,
+    /// The share of the graph's multiply-accumulates (convolutions, matrix products), 0..=1; absent where the graph does not say
+    /// the shapes that decide.
+    #[serde(default)]
+    pub compute: Option<f64>,
+    /// The names of its nodes, until `compute` is known.
+    #[serde(skip)]
+    pub(crate) names: Vec<String>,
+}
+
+/// How many nodes an operator has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operator {
+    /// Its name.
+    pub operator: String,
+    /// Its nodes.
+    pub nodes: usize,
+}
+
+impl Placement {
+    /// Nodes that `provider` runs, conversions left out.
+    pub fn nodes(&self, provider: Provider) -> usize {
+        let shares = self.0.iter().filter(|s| s.provider == provider.name());
+        shares.map(|share| share.nodes).sum()
+    }
+
+    /// Whether [`Share::compute`] is still to be found.
+    pub(crate) fn wants_compute(&self) -> bool {
+        self.0.iter().any(|share| !share.names.is_empty())
+    }
+
+    /// Sets each part's share of compute.
+    pub(crate) fn set_compute(&mut self, shares: Option<Vec<f64>>) {
+        for (at, share) in self.0.iter_mut().enumerate() {
+            share.names = Vec::new();
+            share.compute = shares.as_ref().and_then(|shares| shares.get(at).copied());
+        }
+    }
+
+    /// All nodes, conversions left out.
+    pub fn total(&self) -> usize {
+        self.0.iter().map(|share| share.nodes).sum()
+    }
+
+    /// Operators that others than `provider` run, and how many nodes of each; conversions left out.
+    pub fn elsewhere(&self, provider: Provider) -> BTreeMap<String, usize> {
+        let mut all = BTreeMap::new();
+        for share in self.0.iter().filter(|s| s.provider != provider.name()) {
+            for of in &share.operators {
+                *all.entry(of.operator.clone()).or_default() += of.nodes;
+            }
+        }
+        all
+    }
+}
 
 impl fmt::Display for Placement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
+        let shown: Vec<&Share> = self.0.iter().filter(|share| share.nodes > 0).collect();
+        if shown.is_empty() {
             return f.write_str("unknown");
         }
-        for (i, (provider, nodes)) in self.0.iter().enumerate() {
+        let several = shown.len() > 1;
+        for (i, share) in shown.into_iter().enumerate() {
             let comma = if i == 0 { "" } else { ", " };
-            let s = if *nodes == 1 { "" } else { "s" };
-            write!(f, "{comma}{provider}: {nodes} node{s}")?;
+            let s = if share.nodes == 1 { "" } else { "s" };
+            write!(f, "{comma}{}: {} node{s}", share.provider, share.nodes)?;
+            if let Some(compute) = share.compute.filter(|_| several) {
+                write!(f, " ({:.1} % of compute)", compute * 100.0)?;
+            }
         }
         Ok(())
     }
@@ -156,7 +230,7 @@ fn read_placement(
     api: &sys::OrtApi,
     session: NonNull<sys::OrtSession>,
 ) -> std::result::Result<Placement, ::ort::Error> {
-    let mut placement: Vec<(String, usize)> = Vec::new();
+    let mut placement: Vec<Share> = Vec::new();
     // SAFETY: the session is valid; the arrays and strings it hands out live as long as it does and are only read.
     unsafe {
         let mut parts = ptr::null();
@@ -176,14 +250,50 @@ fn read_placement(
                 &mut node_count,
             ))?;
             let name = short_provider(&CStr::from_ptr(name).to_string_lossy());
-            match placement.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, nodes)) => *nodes += node_count,
-                None => placement.push((name, node_count)),
+            let at = placement.iter().position(|share| share.provider == name);
+            let at = at.unwrap_or_else(|| {
+                placement.push(Share {
+                    provider: name,
+                    ..Share::default()
+                });
+                placement.len() - 1
+            });
+            let share = &mut placement[at];
+            for index in 0..node_count {
+                let mut operator = ptr::null();
+                check((api.EpAssignedNode_GetOperatorType)(
+                    *nodes.add(index),
+                    &mut operator,
+                ))?;
+                let operator = CStr::from_ptr(operator).to_string_lossy().into_owned();
+                if CONVERSIONS.contains(&operator.as_str()) {
+                    share.conversions += 1;
+                } else {
+                    share.nodes += 1;
+                    let mut name = ptr::null();
+                    check((api.EpAssignedNode_GetName)(*nodes.add(index), &mut name))?;
+                    let name = CStr::from_ptr(name).to_string_lossy().into_owned();
+                    share.names.push(name);
+                    let of = &mut share.operators;
+                    match of.iter_mut().find(|known| known.operator == operator) {
+                        Some(known) => known.nodes += 1,
+                        None => of.push(Operator { operator, nodes: 1 }),
+                    }
+                }
             }
         }
     }
-    Ok(Placement(placement))
+    let mut placement = Placement(placement);
+    if placement.0.iter().filter(|share| share.nodes > 0).count() == 1 {
+        let all = |share: &Share| if share.nodes > 0 { 1.0 } else { 0.0 };
+        let shares = placement.0.iter().map(all).collect();
+        placement.set_compute(Some(shares));
+    }
+    Ok(placement)
 }
+
+/// Operators that only change between numbers and their quantised form.
+const CONVERSIONS: [&str; 2] = ["QuantizeLinear", "DequantizeLinear"];
 
 /// `CPUExecutionProvider` is `cpu` in manifests and reports.
 fn short_provider(name: &str) -> String {

@@ -9,6 +9,7 @@ use ::ort::environment::GlobalThreadPoolOptions;
 use ::ort::logging::LogLevel;
 use ::ort::{AsPointer, sys};
 
+use super::check;
 use crate::cache;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -122,6 +123,32 @@ impl Environment {
     /// Threads that work on one run, the caller's included.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// Whether the library has the execution provider that ONNX Runtime calls `name` built in.
+    pub(super) fn has_provider(&self, name: &str) -> bool {
+        let api = ::ort::api();
+        let (mut list, mut count) = (std::ptr::null_mut(), 0);
+        // SAFETY: both are writable.
+        if check(unsafe { (api.GetAvailableProviders)(&mut list, &mut count) }).is_err() {
+            return false;
+        }
+        let has = (0..usize::try_from(count).unwrap_or(0)).any(|at| {
+            // SAFETY: the list has `count` NUL-terminated strings.
+            unsafe { CStr::from_ptr(*list.add(at)) }.to_str() == Ok(name)
+        });
+        // SAFETY: the list is the one just received, released once.
+        let _ = check(unsafe { (api.ReleaseAvailableProviders)(list, count) });
+        has
+    }
+
+    /// Says that the library has no provider called `name` built in.
+    pub(super) fn lacks(&self, name: &str) -> String {
+        format!(
+            "ONNX Runtime {} at {} was built without {name}",
+            self.version,
+            self.library.display()
+        )
     }
 
     pub(super) fn ptr(&self) -> *const sys::OrtEnv {
@@ -299,7 +326,7 @@ fn probe_handle(handle: *mut c_void) -> std::result::Result<(PathBuf, String), S
     Ok((PathBuf::from(OsStr::from_bytes(file.to_bytes())), version))
 }
 
-fn loader_error() -> String {
+pub(super) fn loader_error() -> String {
     // SAFETY: dlerror returns NULL or a string valid until the thread's next dl call; it is copied at once.
     unsafe {
         let text = libc::dlerror();

@@ -7,14 +7,17 @@ mod arena;
 mod describe;
 mod env;
 mod options;
+pub mod provider;
+mod run_options;
 mod session;
 mod tensor;
 mod watch;
 
 pub use arena::ArenaUse;
-pub use describe::Placement;
+pub use describe::{Operator, Placement, Share};
 pub use env::{Environment, EnvironmentOptions};
-pub use session::{GraphForm, RunArgs, Session, SessionConfig, Threads};
+pub use provider::{Device, Presence, Provider, ProviderOptions, Setting, Target};
+pub use session::{GraphForm, Rescue, RunArgs, Session, SessionConfig, Threads};
 pub use tensor::{DType, Dim, Element, Port, Tensor};
 
 use ::ort::sys;

@@ -8,7 +8,7 @@ use ::ort::sys;
 use sys::GraphOptimizationLevel as Level;
 
 use super::session::{GraphForm, SessionConfig, Threads, c_path};
-use super::{api, check, failure};
+use super::{api, check, failure, provider};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a session's own threads stay awake for the next node. Half of it is too short for some nodes that one thread
@@ -38,7 +38,10 @@ impl SessionOptions {
             .ok_or_else(|| Error::new(ErrorKind::Internal, "ONNX Runtime made no options"))?;
         let level = match form {
             GraphForm::Prepacked => Level::ORT_DISABLE_ALL,
-            GraphForm::Source | GraphForm::SourceAndSave(_) => Level::ORT_ENABLE_ALL,
+            GraphForm::Source
+            | GraphForm::SourceAndSave(_)
+            | GraphForm::SourceAndCompile(_)
+            | GraphForm::Compiled => Level::ORT_ENABLE_ALL,
         };
         // SAFETY: the options are valid.
         check(unsafe { (api.SetSessionGraphOptimizationLevel)(raw, level) })
@@ -70,10 +73,34 @@ impl SessionOptions {
             check(unsafe { (api.EnableProfiling)(raw, prefix.as_ptr()) })
                 .map_err(|e| refused(&e))?;
         }
-        if let GraphForm::SourceAndSave(path) = form {
-            options.save_to(path)?;
+        for (name, size) in &config.fixed {
+            options.fix(name, *size)?;
         }
+        match form {
+            GraphForm::SourceAndSave(path) => options.save_to(path)?,
+            GraphForm::SourceAndCompile(path) => options.compile_to(path)?,
+            GraphForm::Source | GraphForm::Prepacked | GraphForm::Compiled => {}
+        }
+        provider::append(config.environment, &config.target, &options)?;
         Ok(options)
+    }
+
+    /// Gives the dimension called `name` a size: providers that compile take no other.
+    fn fix(&self, name: &str, size: usize) -> Result<()> {
+        let api = api()?;
+        let name = CString::new(name)
+            .map_err(|_| Error::new(ErrorKind::Internal, "a dimension's name contains a NUL"))?;
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
+        // SAFETY: options and name are valid for the call.
+        check(unsafe { (api.AddFreeDimensionOverrideByName)(self.raw(), name.as_ptr(), size) })
+            .map_err(|e| refused(&e))
+    }
+
+    /// The compiled parts go to a file beside the graph, so that it can be checked apart.
+    fn compile_to(&self, path: &Path) -> Result<()> {
+        self.set("ep.context_enable", "1")?;
+        self.set("ep.context_embed_mode", "0")?;
+        self.set("ep.context_file_path", &path.to_string_lossy())
     }
 
     fn save_to(&self, path: &Path) -> Result<()> {
@@ -105,6 +132,11 @@ impl SessionOptions {
     }
 
     pub(super) fn ptr(&self) -> *const sys::OrtSessionOptions {
+        self.0.as_ptr()
+    }
+
+    /// To add to.
+    pub(super) fn raw(&self) -> *mut sys::OrtSessionOptions {
         self.0.as_ptr()
     }
 }

@@ -14,6 +14,8 @@ use ::ort::sys;
 use super::arena::{Arena, ArenaUse};
 use super::describe::{self, Placement, Side};
 use super::options::SessionOptions;
+use super::provider::{Provider, Target};
+use super::run_options::RunOptions;
 use super::tensor::{Port, Tensor};
 use super::{Environment, api, check, failure, watch};
 use crate::control::CancelToken;
@@ -30,6 +32,11 @@ pub enum GraphForm {
     SourceAndSave(PathBuf),
     /// A form that `SourceAndSave` wrote on this machine: no optimisation, weights mapped from the file.
     Prepacked,
+    /// As exported; what the provider compiled is also written, as a graph to this path and the compiled parts beside it.
+    /// Neither may exist.
+    SourceAndCompile(PathBuf),
+    /// A form that `SourceAndCompile` wrote, for the same kind of device. Only the provider that made it can load it.
+    Compiled,
 }
 
 /// Which threads share the work of a run with its caller.
@@ -54,6 +61,10 @@ pub struct SessionConfig {
     pub form: GraphForm,
     /// Who works on it.
     pub threads: Threads,
+    /// What runs it; the processor gets what that leaves.
+    pub target: Target,
+    /// Sizes for dimensions that the graph leaves open, by name.
+    pub fixed: Vec<(String, usize)>,
     /// Time every node, for [`Session::profile`]: costs several microseconds each. The file's name begins like this.
     pub profile: Option<PathBuf>,
 }
@@ -84,9 +95,16 @@ pub struct Session {
     placement: Placement,
     arena: Option<Arc<Arena>>,
     model: PathBuf,
+    provider: Provider,
+    /// Anonymous bytes it was seen to take, where its provider is watched.
+    taken: u64,
+    rescue: Option<Rescue>,
     profiled: bool,
     runs: u64,
 }
+
+/// Makes another session of the same ports after a run has failed; `None` when there is none to be had.
+pub type Rescue = Box<dyn FnMut(&Error) -> Option<Session> + Send>;
 
 // SAFETY: the session and its allocator belong to this value alone and ONNX Runtime does not tie it to a thread.
 unsafe impl Send for Session {}
@@ -95,8 +113,10 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.arena = None;
         if let Ok(api) = api() {
-            // SAFETY: the session is owned and no run is under way, since runs borrow it.
-            unsafe { (api.ReleaseSession)(self.ptr.as_ptr()) };
+            self.provider.release(self.taken, || {
+                // SAFETY: the session is owned and no run is under way, since runs borrow it.
+                unsafe { (api.ReleaseSession)(self.ptr.as_ptr()) };
+            });
         }
     }
 }
@@ -115,7 +135,8 @@ impl Session {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when the file is missing, [`ErrorKind::BadModel`] when ONNX Runtime refuses it, and
-    /// [`ErrorKind::Unsupported`] when a port is not a tensor of a [`DType`](super::DType).
+    /// [`ErrorKind::Unsupported`] when a port is not a tensor of a [`DType`](super::DType) or the provider is not here;
+    /// [`ErrorKind::InvalidArgument`] when its options are not legal.
     pub fn load(config: &SessionConfig) -> Result<Self> {
         let api = api()?;
         let model = &config.model;
@@ -128,23 +149,27 @@ impl Session {
         let options = SessionOptions::new(config)?;
         let path = c_path(model)?;
         let mut session = ptr::null_mut();
+        let provider = config.target.provider;
         let span = trace::span("module", "create");
-        // SAFETY: environment, path and options are valid for the call; `session` receives an owned pointer.
-        check(unsafe {
-            (api.CreateSession)(
-                config.environment.ptr(),
-                path.as_ptr(),
-                options.ptr(),
-                &mut session,
-            )
-        })
-        .map_err(|e| {
-            failure(
-                ErrorKind::BadModel,
-                format_args!("loading {}", model.display()),
-                &e,
-            )
-        })?;
+        let ((), taken) = provider
+            .load(|| {
+                // SAFETY: environment, path and options are valid for the call; `session` receives an owned pointer.
+                check(unsafe {
+                    (api.CreateSession)(
+                        config.environment.ptr(),
+                        path.as_ptr(),
+                        options.ptr(),
+                        &mut session,
+                    )
+                })
+            })
+            .map_err(|e| {
+                failure(
+                    ErrorKind::BadModel,
+                    format_args!("loading {}", model.display()),
+                    &e,
+                )
+            })?;
         drop(span);
         let _span = trace::span("module", "describe");
         let ptr = NonNull::new(session)
@@ -158,6 +183,9 @@ impl Session {
             placement: Placement::default(),
             arena: Arena::of(ptr).map(Arc::new),
             model: model.clone(),
+            provider,
+            taken,
+            rescue: None,
             profiled: config.profile.is_some(),
             runs: 0,
         };
@@ -208,6 +236,17 @@ impl Session {
         }
     }
 
+    /// What runs it, but for the nodes it leaves to the processor.
+    pub fn provider(&self) -> Provider {
+        self.provider
+    }
+
+    /// Has `rescue` called when a run fails for another reason than its arguments or being ended: the session becomes what it
+    /// returns, and the run is done again, unless it had `in_place` tensors, whose content is lost.
+    pub fn on_failure(&mut self, rescue: Rescue) {
+        self.rescue = Some(rescue);
+    }
+
     /// Runs finished without error.
     pub fn runs(&self) -> u64 {
         self.runs
@@ -253,8 +292,29 @@ impl Session {
     /// [`ErrorKind::Cancelled`] or [`ErrorKind::DeadlineExceeded`] when ended early (the content of `in_place` tensors
     /// is then undefined); [`ErrorKind::Inference`] when the graph fails.
     pub fn run(&mut self, args: RunArgs<'_>) -> Result<Vec<Tensor>> {
+        loop {
+            let error = match self.attempt(&args) {
+                Err(error) if error.kind() == ErrorKind::Inference => error,
+                done => return done,
+            };
+            let Some(mut rescue) = self.rescue.take() else {
+                return Err(error);
+            };
+            let Some(mut next) = rescue(&error) else {
+                return Err(error);
+            };
+            next.runs += self.runs;
+            next.rescue = Some(rescue);
+            *self = next;
+            if !args.in_place.is_empty() {
+                return Err(error);
+            }
+        }
+    }
+
+    fn attempt(&mut self, args: &RunArgs<'_>) -> Result<Vec<Tensor>> {
         let api = api()?;
-        self.check_args(&args)?;
+        self.check_args(args)?;
         let count = args.inputs.len() + args.in_place.len();
         let mut input_names: Vec<*const c_char> = Vec::with_capacity(count);
         let mut inputs: Vec<*const sys::OrtValue> = Vec::with_capacity(count);
@@ -283,20 +343,29 @@ impl Session {
             .deadline
             .map(|at| watch::at(at, Arc::new(move || stop.terminate())));
         let span = trace::span("module", "run");
-        // SAFETY: all arrays have the lengths given; names and tensors live through `args` and `self` until the call
-        // ends; `&mut self` makes this the only run; a tensor bound twice is borrowed mutably in `args`.
-        let status = check(unsafe {
-            (api.Run)(
-                self.ptr.as_ptr(),
-                options.0.as_ptr(),
-                input_names.as_ptr(),
-                inputs.as_ptr(),
-                inputs.len(),
-                output_names.as_ptr(),
-                output_names.len(),
-                outputs.as_mut_ptr(),
-            )
-        });
+        let mut run = || {
+            // SAFETY: all arrays have the lengths given; names and tensors live through `args` and `self` until the call
+            // ends; `&mut self` makes this the only run; a tensor bound twice is borrowed mutably in `args`.
+            check(unsafe {
+                (api.Run)(
+                    self.ptr.as_ptr(),
+                    options.ptr(),
+                    input_names.as_ptr(),
+                    inputs.as_ptr(),
+                    inputs.len(),
+                    output_names.as_ptr(),
+                    output_names.len(),
+                    outputs.as_mut_ptr(),
+                )
+            })
+        };
+        let status = if self.runs == 0 {
+            let (status, taken) = self.provider.first_run(run);
+            self.taken += taken;
+            status
+        } else {
+            run()
+        };
         drop(span);
         drop((cancel_hook, deadline));
         // Those after `args.outputs` are the caller's own tensors.
@@ -307,7 +376,7 @@ impl Session {
             .map(|value| unsafe { Tensor::from_value(value) })
             .collect();
         if let Err(e) = status {
-            return Err(self.run_failure(&args, &e));
+            return Err(self.run_failure(args, &e));
         }
         let made = made.into_iter().collect::<Result<Vec<_>>>()?;
         if made.len() != args.outputs.len() {
@@ -406,44 +475,4 @@ fn c_names(ports: &[Port]) -> Result<HashMap<String, (usize, CString)>> {
             Ok((port.name.clone(), (at, name)))
         })
         .collect()
-}
-
-/// Options of one run; setting its terminate flag ends the run.
-struct RunOptions(NonNull<sys::OrtRunOptions>);
-
-// SAFETY: the only thing done from other threads is setting the terminate flag, which the API allows during a run.
-unsafe impl Send for RunOptions {}
-// SAFETY: as for Send.
-unsafe impl Sync for RunOptions {}
-
-impl RunOptions {
-    fn new() -> Result<Self> {
-        let api = api()?;
-        let mut options = ptr::null_mut();
-        // SAFETY: `options` receives an owned pointer.
-        check(unsafe { (api.CreateRunOptions)(&mut options) })
-            .map_err(|e| failure(ErrorKind::Internal, "making run options", &e))?;
-        NonNull::new(options)
-            .map(Self)
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "ONNX Runtime made no run options"))
-    }
-
-    fn terminate(&self) {
-        if let Ok(api) = api() {
-            // SAFETY: the options are valid as long as `self`.
-            let set = check(unsafe { (api.RunOptionsSetTerminate)(self.0.as_ptr()) });
-            if let Err(e) = set {
-                log::warn!("a run could not be ended: {e}");
-            }
-        }
-    }
-}
-
-impl Drop for RunOptions {
-    fn drop(&mut self) {
-        if let Ok(api) = api() {
-            // SAFETY: owned, and no run uses them any more: `run` keeps its own reference until the run has ended.
-            unsafe { (api.ReleaseRunOptions)(self.0.as_ptr()) };
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! What is made from a pack on this device and kept: optimised, prepacked forms of graphs.
+//! What is made from a pack and kept: optimised, prepacked forms of graphs, and those that a provider compiled.
 //!
 //! One folder per entry, named by what it was made from; written aside and renamed, so that an entry is whole or absent.
 
@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::checks::{self, Checks};
 use super::spec::{ModuleSpec, Provider};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ort::Placement;
 use crate::os::file;
 use crate::os::stamp::FileStamp;
 use crate::os::{cpu, memory, user};
@@ -23,6 +24,8 @@ use crate::os::{cpu, memory, user};
 const FORMAT: u32 = 2;
 const MODEL: &str = "model.onnx";
 const RECORD: &str = "entry.json";
+/// Beside a compiled graph, which itself is one node: where the nodes it was made from run.
+const PLACEMENT: &str = "placement.json";
 const QUARANTINE: &str = "quarantine";
 const CHECKS: &str = "checks";
 const COSTS: &str = "costs";
@@ -39,6 +42,17 @@ pub struct ArtifactCache(Option<Arc<Inner>>);
 struct Inner {
     dir: PathBuf,
     checks: Checks,
+    /// Bytes that entries may come to.
+    limit: u64,
+}
+
+/// Which files need not be hashed.
+#[derive(Clone, Copy)]
+enum Trust {
+    /// Those that were, and have not been touched since.
+    Stamp,
+    /// None.
+    Nothing,
 }
 
 /// Names an entry by what it was made from.
@@ -60,12 +74,24 @@ struct RecordedFile {
 }
 
 impl ArtifactCache {
+    /// Bytes that entries may come to, unless told otherwise.
+    pub const DEFAULT_LIMIT: u64 = 4 << 30;
+
     /// A cache in folder `dir`, made when first written to. A folder that cannot be written is no error: what is there is
     /// used, and modules load without what is not, with a logged warning.
+    ///
+    /// Entries come to at most [`DEFAULT_LIMIT`](Self::DEFAULT_LIMIT) bytes.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self::with_limit(dir, Self::DEFAULT_LIMIT)
+    }
+
+    /// As [`new`](Self::new), with entries of at most `limit` bytes together: those whose use is longest ago are removed when
+    /// one is added. A single larger one stays.
+    pub fn with_limit(dir: impl Into<PathBuf>, limit: u64) -> Self {
         let inner = Inner {
             dir: dir.into(),
             checks: Checks::default(),
+            limit,
         };
         inner.checks.persist_in(&inner.dir.join(CHECKS));
         inner.sweep();
@@ -112,6 +138,9 @@ impl ArtifactCache {
             provider.name()
         ));
         hash.update(cpu::isa());
+        for (name, size) in &spec.fixed {
+            hash.update(format!("\0{name}:{size}"));
+        }
         for file in spec.weights() {
             // External data is found by its name, so the name counts.
             hash.update(format!("\0{}\0{}", file.file, file.sha256));
@@ -121,14 +150,68 @@ impl ArtifactCache {
         Key(key)
     }
 
+    /// The key of `spec` as compiled under ONNX Runtime `version` by `provider`; see [`Provider::compiler`] for `compiler`.
+    pub(crate) fn compiled_key(
+        spec: &ModuleSpec,
+        version: &str,
+        provider: Provider,
+        compiler: &str,
+    ) -> Key {
+        let mut hash = Sha256::new();
+        hash.update(format!(
+            "atom compiled {FORMAT}\0{version}\0{provider}\0{compiler}\0"
+        ));
+        for (name, size) in &spec.fixed {
+            hash.update(format!("\0{name}:{size}"));
+        }
+        for file in spec.weights() {
+            hash.update(format!("\0{}\0{}", file.file, file.sha256));
+        }
+        let mut key = checks::hex(&hash.finalize());
+        key.truncate(40);
+        Key(key)
+    }
+
     /// The graph of an intact entry. A damaged one is put into quarantine, as if it were absent.
     pub(crate) fn find(&self, key: &Key) -> Option<PathBuf> {
+        self.find_with(key, Trust::Stamp)
+    }
+
+    /// The graph of an intact compiled entry and the placement found when it was made. Hashed at every call: a provider
+    /// loads a damaged one and computes garbage.
+    pub(crate) fn find_compiled(&self, key: &Key) -> Option<(PathBuf, Placement)> {
+        let model = self.find_with(key, Trust::Nothing)?;
+        let path = model.with_file_name(PLACEMENT);
+        let read = fs::read(&path)
+            .map_err(|e| Error::io(path.display(), &e))
+            .and_then(|text| {
+                serde_json::from_slice(&text)
+                    .map_err(|e| Error::new(ErrorKind::BadPack, format!("{}: {e}", path.display())))
+            });
+        match read {
+            Ok(placement) => Some((model, placement)),
+            Err(e) => {
+                self.quarantine(key, &e);
+                None
+            }
+        }
+    }
+
+    /// Writes `placement` beside the graph at `model`, while the entry is made.
+    pub(crate) fn keep_placement(model: &Path, placement: &Placement) -> Result<()> {
+        let text = serde_json::to_vec_pretty(placement)
+            .map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?;
+        let path = model.with_file_name(PLACEMENT);
+        fs::write(&path, text).map_err(|e| Error::io(path.display(), &e))
+    }
+
+    fn find_with(&self, key: &Key, trust: Trust) -> Option<PathBuf> {
         let inner = self.0.as_ref()?;
         let entry = inner.dir.join(&key.0);
         if !entry.is_dir() {
             return None;
         }
-        match inner.check(&entry) {
+        match inner.check(&entry, trust) {
             Ok(()) => {
                 // When it was last used; of no consequence where it cannot be written.
                 let now =
@@ -179,6 +262,7 @@ impl ArtifactCache {
                 return Ok(());
             }
             file::sync_dir(&inner.dir)?;
+            inner.shrink(&entry);
             for file in &record.files {
                 let path = entry.join(&file.name);
                 inner
@@ -197,6 +281,11 @@ impl ArtifactCache {
         self.0
             .as_ref()
             .is_some_and(|inner| inner.mark(key).exists())
+    }
+
+    /// Why there cannot be a good entry of this key, if that was found.
+    pub(crate) fn condemned_for(&self, key: &Key) -> Option<String> {
+        fs::read_to_string(self.0.as_ref()?.mark(key)).ok()
     }
 
     /// Remembers that there cannot be a good entry of this key, so that it is not made at every start.
@@ -278,7 +367,7 @@ impl Inner {
     }
 
     /// Whether an entry is whole and has the hashes it was made with.
-    fn check(&self, entry: &Path) -> Result<()> {
+    fn check(&self, entry: &Path, trust: Trust) -> Result<()> {
         let bad = |what: String| Error::new(ErrorKind::BadPack, what);
         let path = entry.join(RECORD);
         let text = fs::read(&path).map_err(|e| Error::io(path.display(), &e))?;
@@ -307,9 +396,44 @@ impl Inner {
             if metadata.mode() & 0o022 != 0 || (metadata.uid() != user && metadata.uid() != 0) {
                 return Err(bad(format!("{} can be written by others", path.display())));
             }
-            self.checks.ensure(&path, &file.sha256)?;
+            match trust {
+                Trust::Stamp => self.checks.ensure(&path, &file.sha256)?,
+                Trust::Nothing => self.checks.hash_now(&path, &file.sha256, &mut |_| {})?,
+            }
         }
         Ok(())
+    }
+
+    /// Removes the entries whose use is longest ago until all are within the limit; never `newest`.
+    fn shrink(&self, newest: &Path) {
+        let Ok(found) = fs::read_dir(&self.dir) else {
+            return;
+        };
+        let mut entries: Vec<(SystemTime, PathBuf, u64)> = found
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path != newest && path.join(RECORD).exists())
+            .filter_map(|path| {
+                let used = fs::metadata(&path).and_then(|metadata| metadata.modified());
+                let bytes = size_of_dir(&path);
+                Some((used.ok()?, path, bytes))
+            })
+            .collect();
+        entries.sort();
+        let mut bytes = size_of_dir(newest) + entries.iter().map(|(_, _, b)| b).sum::<u64>();
+        for (_, path, size) in entries {
+            if bytes <= self.limit {
+                return;
+            }
+            // Who has it mapped keeps it; whoever wants it next makes it anew.
+            match fs::remove_dir_all(&path) {
+                Ok(()) => {
+                    log::info!("artifact {} gives way to newer ones", path.display());
+                    bytes -= size;
+                }
+                Err(e) => log::debug!("{}: {e}", path.display()),
+            }
+        }
     }
 
     /// Removes what makers that died left behind, and what nobody has used for long.
@@ -353,3 +477,7 @@ fn size_of_dir(dir: &Path) -> u64 {
         })
         .sum()
 }
+
+#[cfg(test)]
+#[path = "artifact_cache_tests.rs"]
+mod tests;

@@ -2,11 +2,15 @@
 
 mod artifact_cache;
 mod checks;
+mod compute;
 mod files;
 pub mod manifest;
+mod protobuf;
 mod realign;
 mod spec;
 mod validate;
+mod validate_providers;
+mod variant;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +19,7 @@ use sha2::{Digest, Sha256};
 pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
+pub(crate) use compute::Compute;
 pub use manifest::{
     CaptionMode, FileRef, GroundingSpec, IndexTask, LanguageTask, Manifest, SearchTask, Task,
     TasksSpec,
@@ -23,7 +28,7 @@ pub(crate) use realign::realign;
 pub use spec::{
     DecoderSpec, DetectorSpec, Fit, GoldenPort, GoldenSpec, KvForm, Layout, LoadPath, ModuleKind,
     ModuleSpec, Order, Policy, PortSpec, Precision, PreprocessSpec, Provider, Resample, Role,
-    TokenizerSpec, ViewSpec,
+    TokenizerSpec, VariantSpec, ViewSpec,
 };
 
 use crate::error::{Error, ErrorKind, Result};

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use super::protobuf::Field;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What ONNX Runtime's allocator aligns blocks to when it packs them.
@@ -187,66 +188,6 @@ fn entry(mut message: &[u8]) -> Result<(&str, &str)> {
         }
     }
     Ok((key, value))
-}
-
-/// One field of a protobuf message.
-struct Field<'a> {
-    number: u64,
-    /// All of it.
-    raw: &'a [u8],
-    /// The content, if it has a length.
-    payload: Option<&'a [u8]>,
-}
-
-impl<'a> Field<'a> {
-    /// Takes the next field off `rest`.
-    fn read(rest: &mut &'a [u8]) -> Result<Self> {
-        let start = *rest;
-        let tag = varint(rest)?;
-        let mut payload = None;
-        match tag & 7 {
-            0 => {
-                varint(rest)?;
-            }
-            1 => {
-                take(rest, 8)?;
-            }
-            2 => {
-                let length = varint(rest)?;
-                payload = Some(take(rest, length)?);
-            }
-            5 => {
-                take(rest, 4)?;
-            }
-            _ => return Err(broken("a field has an unknown form")),
-        }
-        Ok(Self {
-            number: tag >> 3,
-            raw: &start[..start.len() - rest.len()],
-            payload,
-        })
-    }
-}
-
-fn take<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8]> {
-    let taken = usize::try_from(length)
-        .ok()
-        .and_then(|length| rest.split_at_checked(length));
-    let (taken, left) = taken.ok_or_else(|| broken("it ends in the middle of a field"))?;
-    *rest = left;
-    Ok(taken)
-}
-
-fn varint(rest: &mut &[u8]) -> Result<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = take(rest, 1)?[0];
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(broken("a number is too long"))
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {

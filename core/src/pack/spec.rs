@@ -1,10 +1,13 @@
 //! A module's entry in `pack.toml`.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::manifest::FileRef;
-use crate::ort::{DType, Dim};
+pub use crate::ort::Provider;
+use crate::ort::{DType, Dim, ProviderOptions};
 
 /// What a module does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -60,32 +63,6 @@ impl Precision {
             Self::Fp16 => "fp16",
             Self::Int8 => "int8",
             Self::Int4 => "int4",
-        }
-    }
-}
-
-/// Something that runs graphs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    /// The processor.
-    Cpu,
-    /// Qualcomm's NPU.
-    Qnn,
-    /// Android's neural networks API.
-    Nnapi,
-    /// XNNPACK on the processor.
-    Xnnpack,
-}
-
-impl Provider {
-    /// The name in manifests and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Qnn => "qnn",
-            Self::Nnapi => "nnapi",
-            Self::Xnnpack => "xnnpack",
         }
     }
 }
@@ -182,7 +159,36 @@ pub struct ModuleSpec {
     pub decoder: Option<DecoderSpec>,
     /// Detector: labels and thresholds.
     pub detector: Option<DetectorSpec>,
-    /// A known input and its output.
+    /// A known input and its output. Providers other than the processor serve no module without one.
+    pub golden: Option<GoldenSpec>,
+    /// Options of the providers.
+    #[serde(default)]
+    pub options: BTreeMap<Provider, ProviderOptions>,
+    /// Other forms of the module, for providers that want one.
+    #[serde(default, rename = "variant")]
+    pub variants: Vec<VariantSpec>,
+    /// Sizes of dimensions that the graph leaves open: those of the variant in use.
+    #[serde(skip)]
+    pub fixed: BTreeMap<String, usize>,
+}
+
+/// A form of a module for certain providers: the same ports, other weights.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariantSpec {
+    /// Providers that use it in place of the module's own form.
+    pub providers: Vec<Provider>,
+    /// The ONNX graph.
+    pub model: FileRef,
+    /// The graph's external data.
+    #[serde(default)]
+    pub data: Vec<FileRef>,
+    /// Precision of the weights.
+    pub precision: Precision,
+    /// Sizes for dimensions that the module's ports name: NPUs compile for fixed shapes.
+    #[serde(default)]
+    pub fixed: BTreeMap<String, usize>,
+    /// A known input and its output, and how near this form must come; the module's own when absent.
     pub golden: Option<GoldenSpec>,
 }
 
@@ -368,14 +374,22 @@ impl ModuleSpec {
             .decoder
             .iter()
             .filter_map(|decoder| decoder.chat_template.as_ref());
-        let golden = self.golden.iter().flat_map(|golden| {
+        let goldens = self.golden.iter();
+        let goldens = goldens.chain(self.variants.iter().filter_map(|v| v.golden.as_ref()));
+        let golden = goldens.flat_map(|golden| {
             let ports = golden.inputs.iter().chain(&golden.outputs);
             ports.map(|port| &port.file)
         });
         self.weights()
+            .chain(self.variants.iter().flat_map(VariantSpec::weights))
             .chain(tokenizer)
             .chain(template)
             .chain(golden)
+    }
+
+    /// The options of `provider`.
+    pub fn options_of(&self, provider: Provider) -> ProviderOptions {
+        self.options.get(&provider).cloned().unwrap_or_default()
     }
 
     /// The files a session is made from.
@@ -416,6 +430,12 @@ impl ModuleSpec {
     pub fn hash_identity(&self, hash: &mut Sha256) {
         for file in self.weights() {
             hash.update(file.sha256.as_bytes());
+        }
+        // All of them, as it is not known before a load which is served; a store keeps which one made its vectors.
+        for variant in &self.variants {
+            for file in variant.weights() {
+                hash.update(file.sha256.as_bytes());
+            }
         }
         if let Some(tokenizer) = &self.tokenizer {
             hash.update(tokenizer.file.sha256.as_bytes());

@@ -8,15 +8,25 @@ use super::manifest::{CaptionMode, FileRef, LanguageTask, Manifest};
 use super::spec::{
     DecoderSpec, DetectorSpec, GoldenSpec, ModuleKind, ModuleSpec, PortSpec, PreprocessSpec, Role,
 };
+use super::validate_providers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{DType, Dim};
 
 /// `key` is wrong: what it is, and what it must be.
-fn bad<T>(key: impl Display, what: impl Display, remedy: impl Into<String>) -> Result<T> {
+pub(super) fn bad<T>(
+    key: impl Display,
+    what: impl Display,
+    remedy: impl Into<String>,
+) -> Result<T> {
     Err(Error::new(ErrorKind::BadPack, format!("{key} {what}")).remedy(remedy))
 }
 
-fn require(holds: bool, key: impl Display, what: impl Display, remedy: &str) -> Result<()> {
+pub(super) fn require(
+    holds: bool,
+    key: impl Display,
+    what: impl Display,
+    remedy: &str,
+) -> Result<()> {
     if holds {
         Ok(())
     } else {
@@ -83,7 +93,7 @@ fn same_file_same_hash(manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-fn file(key: &str, file: &FileRef) -> Result<()> {
+pub(super) fn file(key: &str, file: &FileRef) -> Result<()> {
     if let Some(why) = files::bad_name(&file.file) {
         return bad(
             format_args!("{key}.file"),
@@ -235,25 +245,8 @@ fn language_task(key: &str, task: &LanguageTask, manifest: &Manifest) -> Result<
 }
 
 fn module(module: &ModuleSpec) -> Result<()> {
-    file("model", &module.model)?;
-    for data in &module.data {
-        file("data", data)?;
-        // ONNX Runtime looks for external data beside the graph, or beside its optimised form.
-        let folder = |path: &str| path.rsplit_once('/').map(|(dir, _)| dir.to_owned());
-        require(
-            folder(&data.file) == folder(&module.model.file),
-            "data.file",
-            format_args!("= {:?} lies elsewhere than model", data.file),
-            "put both into the same folder",
-        )?;
-    }
-    let distinct: HashSet<_> = module.providers.iter().collect();
-    require(
-        !module.providers.is_empty() && distinct.len() == module.providers.len(),
-        "providers",
-        "is empty or names one twice",
-        "list each provider once, for example [\"cpu\"]",
-    )?;
+    validate_providers::graph("", &module.model, &module.data)?;
+    validate_providers::providers(module)?;
     ports("inputs", &module.inputs)?;
     ports("outputs", &module.outputs)?;
     if let Some(port) = module.inputs.iter().find(|port| port.role != Role::None) {
@@ -310,7 +303,7 @@ fn module(module: &ModuleSpec) -> Result<()> {
         detector(spec, &module.outputs)?;
     }
     if let Some(spec) = &module.golden {
-        golden(spec, module)?;
+        golden("golden", spec, module)?;
     }
     Ok(())
 }
@@ -353,7 +346,7 @@ fn ports(key: &str, ports: &[PortSpec]) -> Result<()> {
     Ok(())
 }
 
-fn size(key: &str, value: usize, limit: usize) -> Result<()> {
+pub(super) fn size(key: &str, value: usize, limit: usize) -> Result<()> {
     require(
         (1..=limit).contains(&value),
         key,
@@ -456,15 +449,16 @@ fn detector(spec: &DetectorSpec, outputs: &[PortSpec]) -> Result<()> {
     Ok(())
 }
 
-fn golden(spec: &GoldenSpec, module: &ModuleSpec) -> Result<()> {
-    within("golden.cosine", spec.cosine, 0.0, 1.0)?;
-    for (key, declared, given) in [
-        ("golden.inputs", &module.inputs, &spec.inputs),
-        ("golden.outputs", &module.outputs, &spec.outputs),
+pub(super) fn golden(key: &str, spec: &GoldenSpec, module: &ModuleSpec) -> Result<()> {
+    within(&format!("{key}.cosine"), spec.cosine, 0.0, 1.0)?;
+    for (side, declared, given) in [
+        ("inputs", &module.inputs, &spec.inputs),
+        ("outputs", &module.outputs, &spec.outputs),
     ] {
+        let key = format!("{key}.{side}");
         require(
             !given.is_empty(),
-            key,
+            &key,
             "is empty",
             "give at least one tensor",
         )?;

@@ -10,6 +10,7 @@ use crate::budget::Counters;
 use crate::budget::pressure::Reading;
 use crate::error::{Error, ErrorKind, Result};
 use crate::language::PrefixStats;
+use crate::ort::{Presence, Share};
 use crate::os::cgroup::CgroupFs;
 use crate::os::{file, memory, smaps};
 
@@ -25,6 +26,9 @@ pub struct Status {
     pub onnxruntime: Library,
     /// The pack.
     pub pack: Pack,
+    /// The execution providers, as far as is known without loading any; [`Runtime::providers`] looks closer.
+    #[serde(default)]
+    pub providers: Vec<Provider>,
     /// Its modules, in the manifest's order.
     pub modules: Vec<Module>,
     /// Who owns which bytes.
@@ -65,6 +69,28 @@ pub struct Pack {
     pub tasks: Vec<String>,
 }
 
+/// An execution provider.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provider {
+    /// Whether it can be used, and on what.
+    #[serde(flatten)]
+    pub presence: Presence,
+    /// Anonymous bytes that stayed after its last session was released.
+    pub floor_bytes: u64,
+}
+
+impl Provider {
+    /// One for each there is.
+    pub(super) fn all(look: impl Fn(crate::ort::Provider) -> Presence) -> Vec<Self> {
+        let all = crate::ort::Provider::ALL.into_iter();
+        all.map(|provider| Self {
+            presence: look(provider),
+            floor_bytes: provider.floor_bytes(),
+        })
+        .collect()
+    }
+}
+
 /// A module.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Module {
@@ -88,8 +114,23 @@ pub struct Module {
     pub mapped_bytes: u64,
     /// The provider asked for.
     pub provider: Option<String>,
+    /// The form it runs in: its own graph or a variant's, with its precision.
+    #[serde(default)]
+    pub variant: Option<String>,
     /// Where its nodes run.
     pub placement: Option<String>,
+    /// The same by provider, with the operators of each.
+    #[serde(default)]
+    pub nodes: Vec<Share>,
+    /// How near its golden outputs it came when it was loaded; absent on the processor.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub golden_cosine: Option<f64>,
+    /// How much of the load was spent on that, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub golden_ms: Option<f64>,
+    /// Why preferred providers do not serve it, and what of it they leave to others.
+    #[serde(default)]
+    pub fallbacks: Vec<String>,
     /// Milliseconds of the last load.
     pub load_ms: Option<f64>,
     /// Why it failed.
@@ -198,7 +239,12 @@ impl Status {
             anon_bytes: module.anon_bytes,
             mapped_bytes: module.mapped_bytes,
             provider: module.provider,
+            variant: module.variant,
             placement: module.placement,
+            nodes: module.nodes.0,
+            golden_cosine: module.golden_cosine,
+            golden_ms: module.golden_ms,
+            fallbacks: module.fallbacks,
             load_ms: module.load_ms,
             error: module.error,
         });
@@ -227,6 +273,7 @@ impl Status {
                     .map(Into::into)
                     .collect(),
             },
+            providers: Provider::all(|provider| provider.known(environment)),
             modules: modules.collect(),
             ledger: ledger.collect(),
             prefixes: runtime.prefixes().stats(),

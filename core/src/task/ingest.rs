@@ -115,7 +115,8 @@ impl Ingest {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] when the pack has no index task, [`ErrorKind::InvalidArgument`] for options out of
-    /// range, [`ErrorKind::ReadOnly`] on a store opened read-only.
+    /// range, [`ErrorKind::ReadOnly`] on a store opened read-only, [`ErrorKind::StoreForeign`] when the store's vectors were made
+    /// by another form of the encoder than the one that is loaded.
     pub fn start(
         registry: &Registry,
         store: &Store,
@@ -139,6 +140,10 @@ impl Ingest {
             .remedy(format!("give 1 to {MAX_FRAME_BYTES}")));
         }
         let mut encoder = VisualEncoder::new(registry)?;
+        if let Some(made_by) = store.variant()? {
+            // Whichever provider is here today: vectors of two forms are never compared.
+            store.check_variant(&encoder.hold_to(&made_by)?)?;
+        }
         let sampler = Sampler::new(options.sampler.clone())?;
         let ring_bytes = ring::DEPTH as u64 * options.max_frame_bytes as u64;
         let ring_charge = registry.ledger().charge(Owner::Queue, ring_bytes, 0)?;

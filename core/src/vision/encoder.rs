@@ -1,5 +1,7 @@
 //! Keyframes to features, by the pack's visual encoder and detectors.
 
+use std::sync::Arc;
+
 use half::f16;
 
 use super::detector::{Raw, detections};
@@ -7,9 +9,9 @@ use super::preprocess::Preprocessor;
 use crate::budget::Owner;
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{Detection, FeatureMap, Features};
+use crate::features::{Detection, FeatureMap, Features, Variant};
 use crate::frame::Frame;
-use crate::module::{Registry, patience};
+use crate::module::{Lease, Registry, patience};
 use crate::ort::{DType, Dim, RunArgs, Tensor};
 use crate::pack::{DetectorSpec, ModuleSpec, PreprocessSpec, Role};
 use crate::trace;
@@ -76,6 +78,15 @@ impl VisualEncoder {
         })
     }
 
+    /// Has the encoder run in the form `made_by`, so that what it makes can be added to what that made; the form it runs in,
+    /// which is another if it was loaded before. Holds for all who share its modules.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadPack`] where the encoder has no such form.
+    pub fn hold_to(&self, made_by: &Variant) -> Result<Variant> {
+        self.registry.hold_to(&self.encoder.id, &made_by.hash)
+    }
+
     /// Encodes one frame: one step of the encoder over all its views, whose outputs are averaged, and one step of each
     /// detector over its first view.
     ///
@@ -87,26 +98,31 @@ impl VisualEncoder {
         let names: Vec<&str> = self.ports.iter().map(|(_, name)| name.as_str()).collect();
         let (encoder, ports) = (&mut self.encoder, &self.ports);
         let views = encoder.preprocessor.shape()[0];
-        let mut features = encoder.run(&self.registry, frame, &names, control, |id, outputs| {
-            let mut features = Features::default();
-            for ((role, name), tensor) in ports.iter().zip(outputs) {
-                let wrong = |e: Error| wrong(id, name, &e);
-                let (rows, data) = average(tensor, views).map_err(wrong)?;
-                match role {
-                    Role::Embedding => features.embedding = normalised(data).map_err(wrong)?,
-                    Role::Posteriors => features.posteriors = data,
-                    Role::Features => {
-                        features.map = FeatureMap {
-                            rows,
-                            dim: data.len() / rows.max(1),
-                            data,
+        let mut features =
+            encoder.run(&self.registry, frame, &names, control, |lease, outputs| {
+                let id = &lease.spec().id;
+                let mut features = Features {
+                    made_by: Some(Arc::clone(lease.variant())),
+                    ..Features::default()
+                };
+                for ((role, name), tensor) in ports.iter().zip(outputs) {
+                    let wrong = |e: Error| wrong(id, name, &e);
+                    let (rows, data) = average(tensor, views).map_err(wrong)?;
+                    match role {
+                        Role::Embedding => features.embedding = normalised(data).map_err(wrong)?,
+                        Role::Posteriors => features.posteriors = data,
+                        Role::Features => {
+                            features.map = FeatureMap {
+                                rows,
+                                dim: data.len() / rows.max(1),
+                                data,
+                            }
                         }
+                        Role::None => {}
                     }
-                    Role::None => {}
                 }
-            }
-            Ok(features)
-        })?;
+                Ok(features)
+            })?;
         for detector in &mut self.detectors {
             let found = detector.run(&self.registry, frame, control)?;
             features.detections.extend(found);
@@ -138,7 +154,7 @@ impl Detector {
         let names = ["boxes", "scores", "classes"];
         let (module, rules) = (&mut self.module, &self.rules);
         let region = module.preprocessor.region(0, frame);
-        let mut found = module.run(registry, frame, &names, control, |id, outputs| {
+        let mut found = module.run(registry, frame, &names, control, |lease, outputs| {
             let found = match outputs {
                 [boxes, scores, classes] => floats(boxes).and_then(|boxes| {
                     let raw = Raw {
@@ -150,7 +166,7 @@ impl Detector {
                 }),
                 _ => Err(Error::new(ErrorKind::Inference, "outputs are missing")),
             };
-            found.map_err(|e| wrong(id, "boxes", &e))
+            found.map_err(|e| wrong(&lease.spec().id, "boxes", &e))
         })?;
         for detection in &mut found {
             detection.label += self.first;
@@ -209,7 +225,7 @@ impl Module {
         })
     }
 
-    /// Has `read` look at the outputs, with the module's name. They live in the session's arena and keep its memory, so
+    /// Has `read` look at the outputs, with the lease. They live in the session's arena and keep its memory, so
     /// they are gone before the lease ends.
     fn run<T>(
         &mut self,
@@ -217,7 +233,7 @@ impl Module {
         frame: &Frame<'_>,
         outputs: &[&str],
         control: &Control,
-        read: impl FnOnce(&str, &[Tensor]) -> Result<T>,
+        read: impl FnOnce(&Lease, &[Tensor]) -> Result<T>,
     ) -> Result<T> {
         control.check()?;
         let shape = self.preprocessor.shape();
@@ -253,7 +269,7 @@ impl Module {
             ..RunArgs::default()
         })?;
         drop((input, charge));
-        read(&self.id, &outputs)
+        read(&lease, &outputs)
     }
 }
 

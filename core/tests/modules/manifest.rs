@@ -177,6 +177,41 @@ fn what_is_wrong_is_named() -> Test {
             &["providers"],
         ),
         ("providers = [\"cpu\"]", "providers = [\"gpu\"]", &["gpu"]),
+        (
+            "providers = [\"cpu\"]",
+            "providers = [\"cpu\"]\noptions = { qnn = { soc_model = 69 } }",
+            &["options.qnn", "not in providers"],
+        ),
+        (
+            "providers = [\"cpu\"]",
+            "providers = [\"qnn\", \"cpu\"]\noptions = { qnn = { soc_model = 70 } }",
+            &["options.qnn", "soc_model = 70", "69"],
+        ),
+        (
+            "providers = [\"cpu\"]",
+            "providers = [\"cpu\"]\noptions = { cpu = { threads = 2 } }",
+            &["options.cpu", "threads", "it takes none"],
+        ),
+        (
+            "providers = [\"cpu\"]",
+            "providers = [\"xnnpack\"]\noptions = { xnnpack = { intra_op_num_threads = 0 } }",
+            &["options.xnnpack", "intra_op_num_threads = 0", "from 1"],
+        ),
+        (
+            "providers = [\"cpu\"]",
+            "providers = [\"nnapi\"]\noptions = { nnapi = { cpu_only = true, cpu_disabled = true } }",
+            &["options.nnapi", "cpu_only"],
+        ),
+        (
+            "providers = [\"cpu\"]",
+            "providers = [\"cpu\"]\nvariant = [ { providers = [\"qnn\"], model = { file = \"q.onnx\", sha256 = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\", bytes = 10 }, precision = \"int8\" } ]",
+            &["variant", "not in providers"],
+        ),
+        (
+            "providers = [\"cpu\"]",
+            "providers = [\"qnn\"]\nvariant = [ { providers = [\"qnn\"], fixed = { rows = 2 }, model = { file = \"q.onnx\", sha256 = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\", bytes = 10 }, precision = \"int8\" } ]",
+            &["variant.fixed", "rows"],
+        ),
         ("policy = \"allow\"", "policy = \"maybe\"", &["maybe"]),
         ("load = \"prepacked\"", "load = \"fast\"", &["fast"]),
         (

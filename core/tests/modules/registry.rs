@@ -293,6 +293,45 @@ fn a_required_provider_is_not_replaced() -> Test {
         let registry = registry(dir.path(), ArtifactCache::disabled())?;
         let expected = (!allowed).then_some(ErrorKind::Unsupported);
         assert_eq!(kind(registry.lease("linear")), expected, "{policy}");
+        let status = status(&registry);
+        let why = if allowed {
+            assert_eq!(status.provider.as_deref(), Some("cpu"));
+            status.fallbacks.join("\n")
+        } else {
+            status.error.unwrap_or_default()
+        };
+        // Nothing says whether it computes the right thing.
+        assert!(why.contains("no golden outputs"), "{policy}: {why}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_provider_the_library_lacks_is_refused_by_name() -> Test {
+    for provider in ["nnapi", "xnnpack"] {
+        let dir = linear_pack(LINEAR_PORTS)?;
+        let x: Vec<u8> = X.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let y = expected_linear(&X);
+        let y: Vec<u8> = y.iter().flat_map(|y| y.to_le_bytes()).collect();
+        fs::write(dir.path().join("x.bin"), x)?;
+        fs::write(dir.path().join("y.bin"), y)?;
+        let spec = format!(
+            "providers = [\"{provider}\"]\n{LINEAR_PORTS}\n[module.golden]\ncosine = 0.999\n\
+             inputs = [ {{ port = \"x\", shape = [1, 16], file = {} }} ]\n\
+             outputs = [ {{ port = \"y\", shape = [1, 24], file = {} }} ]\n",
+            file_ref(dir.path(), "x.bin")?,
+            file_ref(dir.path(), "y.bin")?,
+        );
+        write_linear_manifest(dir.path(), &spec)?;
+        let registry = registry(dir.path(), ArtifactCache::disabled())?;
+        assert_linear(&registry.lease("linear")?)?;
+        let status = status(&registry);
+        assert_eq!(status.provider.as_deref(), Some("cpu"), "{provider}");
+        let why = status.fallbacks.join("\n").to_lowercase();
+        assert!(
+            why.contains(&format!("was built without {provider}executionprovider")),
+            "{why}"
+        );
     }
     Ok(())
 }

@@ -6,7 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use atom_core::control::CancelToken;
-use atom_core::ort::{DType, Dim, GraphForm, RunArgs, Session, SessionConfig, Tensor, Threads};
+use atom_core::ort::{
+    DType, Dim, GraphForm, RunArgs, Session, SessionConfig, Target, Tensor, Threads,
+};
 use atom_core::{ErrorKind, Result};
 
 use crate::support::{Test, X, environment, expected_linear, fixture, kind};
@@ -18,6 +20,8 @@ fn load(model: &Path) -> Result<Session> {
         form: GraphForm::Source,
         threads: Threads::Shared,
         profile: None,
+        target: Target::default(),
+        fixed: Vec::new(),
     })
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use atom_core::ort::{GraphForm, RunArgs, Session, SessionConfig, Tensor, Threads};
+use atom_core::ort::{GraphForm, RunArgs, Session, SessionConfig, Target, Tensor, Threads};
 use atom_core::pack::{DecoderSpec, KvForm, ModuleSpec};
 use atom_core::runtime::Runtime;
 use atom_core::{Error, ErrorKind, Result};
@@ -78,6 +78,8 @@ fn steps(
         form: GraphForm::Source,
         threads: Threads::Own,
         profile: Some(folder.path().join("nodes")),
+        target: Target::default(),
+        fixed: Vec::new(),
     })?;
     let whole = |values: Vec<i64>| Tensor::from_vec(&[1, values.len()], values);
     let vocab = spec.vocab as i64;

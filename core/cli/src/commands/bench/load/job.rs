@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use atom_core::module::Lease;
 use atom_core::ort::{
-    Dim, Environment, GraphForm, Port, RunArgs, Session, SessionConfig, Tensor, Threads,
+    Dim, Environment, GraphForm, Port, RunArgs, Session, SessionConfig, Target, Tensor, Threads,
 };
 use atom_core::os::{file, smaps};
 use atom_core::pack::{ModuleKind, ModuleSpec, Pack};
@@ -199,6 +199,8 @@ pub(super) fn load(runtime: &Runtime, spec: &ModuleSpec, form: Form) -> Result<L
             ModuleKind::LanguageDecoder => Threads::Own,
             _ => Threads::Shared,
         },
+        target: Target::default(),
+        fixed: Vec::new(),
         profile: None,
     })?;
     Ok(Loaded::Plain(Box::new(session)))

@@ -1,0 +1,228 @@
+//! From a module's files to a session.
+
+use std::path::PathBuf;
+
+use super::accelerate;
+use super::cost::Cost;
+use super::ports;
+use super::probe::{self, Probe};
+use super::resident::Loaded;
+use super::weights::Weights;
+use crate::budget::Charge;
+use crate::error::{Error, Result};
+use crate::ort::{Environment, GraphForm, Provider, Session, SessionConfig, Target, Threads};
+use crate::os::smaps;
+use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, realign};
+use crate::trace;
+
+/// Why there is no session.
+pub(super) enum Refusal {
+    /// The provider cannot serve the module; another may.
+    Provider(Error),
+    /// The module itself is wrong.
+    Module(Error),
+}
+
+/// A session, and what its making showed.
+pub(super) struct Made {
+    pub(super) loaded: Loaded,
+    /// How near its golden outputs it came, where that was asked, and how long the asking took, in milliseconds.
+    pub(super) golden: Option<(f64, f64)>,
+    /// What the provider leaves to others.
+    pub(super) remark: Option<String>,
+}
+
+/// What sessions are made from.
+pub(super) struct Maker<'a> {
+    pub(super) pack: &'a Pack,
+    pub(super) environment: &'static Environment,
+    pub(super) artifacts: &'a ArtifactCache,
+    pub(super) measured: Measured<'a>,
+}
+
+impl Maker<'_> {
+    /// A session of `spec` in the form `variant`, run by `provider`, by the fastest way there is.
+    pub(super) fn make(
+        &self,
+        spec: &ModuleSpec,
+        variant: Option<usize>,
+        provider: Provider,
+    ) -> Result<Made, Refusal> {
+        let module = Refusal::Module;
+        let spec = &spec.as_variant(variant);
+        let span = trace::span("module", "check");
+        let model = self.pack.checked(&spec.model).map_err(module)?;
+        let mut data = Vec::new();
+        for file in &spec.data {
+            data.push(self.pack.checked(file).map_err(module)?);
+        }
+        drop(span);
+        let source = SessionConfig {
+            environment: self.environment,
+            model,
+            form: GraphForm::Source,
+            threads: match spec.kind {
+                // One token is hundreds of nodes of a few microseconds.
+                ModuleKind::LanguageDecoder => Threads::Own,
+                _ => Threads::Shared,
+            },
+            target: Target {
+                provider,
+                options: spec.options_of(provider),
+            },
+            fixed: spec.fixed.clone().into_iter().collect(),
+            profile: None,
+        };
+        let made = if provider == Provider::Cpu {
+            let prepacked = prepacked(self.pack, spec, &source, self.artifacts, &self.measured);
+            let mut loaded = match prepacked {
+                Some(loaded) => loaded,
+                None => self.measured.load(&source, &data).map_err(module)?,
+            };
+            // In another provider's form the processor, too, has to show that it makes the same of it.
+            let golden = match (&spec.golden, variant) {
+                (Some(golden), Some(_)) => Some(
+                    probe::held_to_golden(self.pack, spec, golden, &mut loaded.session)
+                        .map_err(Refusal::Provider)?,
+                ),
+                _ => None,
+            };
+            Made {
+                loaded,
+                golden,
+                remark: None,
+            }
+        } else {
+            accelerate::make(self, spec, &source)?
+        };
+        ports::check(spec, &made.loaded.session).map_err(module)?;
+        Ok(made)
+    }
+}
+
+/// The session of the prepacked form, made first if need be; `None` when the module does not want one or there is no
+/// way to have one: it then loads as it lies in the pack.
+fn prepacked(
+    pack: &Pack,
+    spec: &ModuleSpec,
+    source: &SessionConfig,
+    artifacts: &ArtifactCache,
+    measured: &Measured<'_>,
+) -> Option<Loaded> {
+    artifacts.dir()?;
+    if spec.load != LoadPath::Prepacked {
+        return None;
+    }
+    let key = ArtifactCache::key(spec, source.environment.version(), Provider::Cpu);
+    if artifacts.condemned(&key) {
+        log::info!(
+            "module {} loads without its prepacked form, which is unusable",
+            spec.id
+        );
+        return None;
+    }
+    // Twice: an entry that turns out bad is made anew once.
+    for _ in 0..2 {
+        let span = trace::span("module", "check");
+        let found = artifacts.find(&key);
+        drop(span);
+        if let Some(model) = found {
+            let data = [model.with_added_extension("data")];
+            let config = SessionConfig {
+                model,
+                form: GraphForm::Prepacked,
+                ..source.clone()
+            };
+            match measured.load(&config, &data) {
+                Ok(loaded) => return Some(loaded),
+                Err(e) => artifacts.quarantine(&key, &e),
+            }
+        }
+        let mut faithful = true;
+        let made = artifacts.create(&key, &spec.id, |path| {
+            let form = |form| SessionConfig {
+                form,
+                ..source.clone()
+            };
+            let mut original = Session::load(&form(GraphForm::SourceAndSave(path.to_owned())))?;
+            let expected = Probe::new(pack, spec, &original)?
+                .run(&mut original)
+                .inspect_err(|_| faithful = false)?;
+            drop(original);
+            realign(path)?;
+            let mut saved = Session::load(&SessionConfig {
+                model: path.to_owned(),
+                ..form(GraphForm::Prepacked)
+            })?;
+            expected
+                .same_from(&mut saved)
+                .inspect_err(|_| faithful = false)
+        });
+        if let Err(e) = made {
+            log::warn!("module {} loads without its prepacked form: {e}", spec.id);
+            // What a run shows, it shows every time; a file that cannot be written may be written another time.
+            if !faithful {
+                artifacts.condemn(&key, &e);
+            }
+            return None;
+        }
+    }
+    log::warn!(
+        "module {} loads without its prepacked form, which cannot be read back",
+        spec.id
+    );
+    None
+}
+
+/// What the processor's session takes of a graph of so many bytes with weights that it copies: thirty times the graph,
+/// measured on the reference pack's modules (21 to 56).
+pub(super) fn estimate(graph: u64, copied: u64) -> u64 {
+    graph * 30 + copied
+}
+
+/// Measures what a session takes, for its charge.
+pub(super) struct Measured<'a> {
+    pub(super) charge: &'a Charge,
+    /// What is known of earlier loads.
+    pub(super) cost: Option<&'a Cost>,
+}
+
+impl Measured<'_> {
+    /// What `work` returns, and by how many anonymous bytes the process grew meanwhile: as measured, or, where others took or
+    /// gave back memory too, a figure that they have blurred.
+    pub(super) fn growth<T>(
+        &self,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, Option<u64>, u64)> {
+        let anon = || smaps::process_memory().map_or(0, |memory| memory.pss_anon);
+        let before = anon();
+        let (made, measured) = self.charge.measure(work)?;
+        let grown = measured.unwrap_or_else(|| anon().saturating_sub(before));
+        Ok((made, measured, grown))
+    }
+
+    /// `data` are the files whose weights the session maps.
+    pub(super) fn load(&self, config: &SessionConfig, data: &[PathBuf]) -> Result<Loaded> {
+        let mapped = Weights::of(data)?;
+        let provider = config.target.provider;
+        let (session, measured, grown) = self.growth(|| Session::load(config))?;
+        let weights = Weights::of(data)?.added_since(&mapped);
+        let size = |path: &PathBuf| path.metadata().map_or(0, |file| file.len());
+        let known = self.cost.and_then(|cost| cost.anon_by(provider));
+        let anon = measured.or(known).unwrap_or_else(|| match provider {
+            Provider::Cpu => {
+                let all: u64 = data.iter().map(size).sum();
+                estimate(size(&config.model), all.saturating_sub(weights.bytes()))
+            }
+            // What others take of a graph is not known, and it is tens of megabytes.
+            _ => grown,
+        });
+        Ok(Loaded {
+            anon: anon.max(session.arena().in_use),
+            measured,
+            placement: session.placement().clone(),
+            session,
+            weights,
+        })
+    }
+}
