@@ -99,6 +99,8 @@ pub enum Command {
     Frames(FramesArgs),
     /// Load every module of the pack and tell the truth about it.
     Doctor,
+    /// Compile the pack's modules for NPUs ahead of time, to ship in an image.
+    Compile(CompileArgs),
     /// Show the memory of a running program, again and again.
     Top(TopArgs),
     /// Run a script of commands in one process, so that they share their modules.
@@ -303,4 +305,14 @@ fn interval(text: &str) -> Result<f64, String> {
 pub struct RunArgs {
     /// The script: one command a line as after `atom`, `#` starts a comment, `$NAME` is taken from the environment.
     pub script: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CompileArgs {
+    /// Chips to compile for, by QNN's numbers (`soc_model`): 36, 43, 57, 60, 69, 77, 87
+    #[arg(long, value_name = "N", value_delimiter = ',', required = true)]
+    pub soc: Vec<u32>,
+    /// Folder for what is made; on the device it is the artifacts folder
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
 }

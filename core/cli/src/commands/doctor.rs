@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use atom_core::Result;
 use atom_core::control::Control;
 use atom_core::runtime::Status;
+use atom_core::runtime::status::Module;
 
 use crate::output::{bytes, print_json, print_line, table};
 use crate::session::Session;
@@ -24,19 +25,33 @@ pub fn run(session: &mut Session) -> Result<ExitCode> {
             }
         }
     }
-    let status = runtime.status()?;
+    let mut status = runtime.status()?;
+    if fresh {
+        // What a provider keeps of memory shows once its sessions are gone.
+        for module in &status.modules {
+            if module.provider.as_deref().is_some_and(|name| name != "cpu") {
+                runtime.registry().release_idle(&module.id)?;
+            }
+        }
+    }
+    status.providers = runtime.providers();
     if session.global.json {
         print_json(&status)?;
     } else {
         print_line(&text(&status))?;
     }
-    let failed = status.modules.iter().any(|module| module.error.is_some());
-    Ok(if failed {
+    let any = |what: fn(&Module) -> bool| status.modules.iter().any(what);
+    Ok(if any(|module| module.error.is_some()) {
         ExitCode::from(4)
+    } else if any(|module| !module.fallbacks.is_empty()) {
+        ExitCode::from(FALLEN_BACK)
     } else {
         ExitCode::SUCCESS
     })
 }
+
+/// Everything works, but not all of it where the pack would have it.
+const FALLEN_BACK: u8 = 9;
 
 /// The report for people; `atom top` shows the same.
 pub fn text(status: &Status) -> String {
@@ -57,7 +72,13 @@ pub fn text(status: &Status) -> String {
         ),
         modules(status),
     ];
+    if !status.providers.is_empty() {
+        lines.push(providers(status));
+    }
     for module in &status.modules {
+        for why in &module.fallbacks {
+            lines.push(format!("  {}: {why}", module.id));
+        }
         if let Some(error) = &module.error {
             lines.push(format!("  {}: {error}", module.id));
         }
@@ -70,6 +91,49 @@ pub fn text(status: &Status) -> String {
         ));
     }
     lines.join("\n")
+}
+
+/// Who can run graphs here, and why the others cannot.
+fn providers(status: &Status) -> String {
+    let rows = status.providers.iter().map(|provider| {
+        let presence = &provider.presence;
+        let devices: Vec<_> = presence
+            .devices
+            .iter()
+            .map(|device| {
+                let emulated = if device.emulated { ", emulated" } else { "" };
+                format!("{} {}{emulated}", device.kind, device.vendor)
+            })
+            .collect();
+        let state = match (&presence.missing, &presence.library) {
+            (None, _) => "usable",
+            (Some(_), Some(_)) => "unusable",
+            (Some(_), None) => "absent",
+        };
+        let mut why = presence
+            .missing
+            .clone()
+            .or_else(|| presence.version.clone())
+            .unwrap_or_default();
+        if provider.floor_bytes > 0 {
+            why.push_str(&format!(
+                "; keeps {} after its last session",
+                bytes(provider.floor_bytes)
+            ));
+        }
+        vec![
+            presence.provider.name().to_owned(),
+            state.to_owned(),
+            devices.join(", "),
+            why,
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    table(
+        &["provider", "state", "device", "version, or why not"],
+        &rows,
+        &[],
+    )
 }
 
 fn modules(status: &Status) -> String {
@@ -88,6 +152,9 @@ fn modules(status: &Status) -> String {
                     .load_ms
                     .map_or_else(String::new, |ms| format!("{ms:.0} ms")),
                 module.placement.clone().unwrap_or_default(),
+                module
+                    .golden_cosine
+                    .map_or_else(String::new, |cosine| format!("{cosine:.5}")),
             ]
         })
         .collect();
@@ -100,6 +167,7 @@ fn modules(status: &Status) -> String {
         "mapped",
         "load",
         "placement",
+        "golden",
     ];
     table(&head, &rows, &[2, 3, 4, 5, 6])
 }

@@ -4,6 +4,7 @@ mod ask;
 pub mod assemble;
 pub mod bench;
 mod caption;
+mod compile;
 mod doctor;
 mod frames;
 mod generate;
@@ -31,6 +32,7 @@ pub fn dispatch(session: &mut Session, command: Command) -> Result<ExitCode> {
         Command::Assemble(args) => assemble::run(session, &args),
         Command::Frames(args) => frames::run(session, &args),
         Command::Doctor => doctor::run(session),
+        Command::Compile(args) => compile::run(session, &args),
         Command::Top(args) => top::run(session, &args),
         Command::Run(args) => run::run(session, &args),
         Command::Bench { command } => bench::run(session, &command),
