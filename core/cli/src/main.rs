@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         _ => "debug",
     };
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("ATOM_LOG", level)).init();
+    output::keep_output();
     let json = cli.global.json;
     match run(cli) {
         Ok(code) => code,

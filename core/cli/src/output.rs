@@ -1,8 +1,11 @@
 //! How results and errors are printed.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use atom_core::{Error, ErrorKind, Result};
@@ -73,10 +76,44 @@ pub fn print_line(text: &str) -> Result<()> {
     print_text(&format!("{text}\n"))
 }
 
+/// What standard output was when the command began.
+static OUTPUT: OnceLock<File> = OnceLock::new();
+
+/// Keeps standard output for the command's own documents: whatever else is written there from now on goes to standard error.
+/// QNN's emulator greets on it from native code, which would spoil a JSON document. Done here and not in the library,
+/// because the descriptor is the program's: only who owns the process may move it, and only before it has other threads.
+pub fn keep_output() {
+    let kept = io::stdout().as_fd().try_clone_to_owned().and_then(|kept| {
+        rustix::stdio::dup2_stdout(io::stderr())?;
+        Ok(kept)
+    });
+    match kept {
+        Ok(kept) => {
+            let _ = OUTPUT.set(File::from(kept));
+        }
+        // Closed, or no descriptor is left: as it was.
+        Err(e) => log::debug!("standard output stays shared: {e}"),
+    }
+}
+
+/// Whether a person reads what is printed.
+pub fn is_terminal() -> bool {
+    OUTPUT
+        .get()
+        .map_or_else(|| io::stdout().is_terminal(), IsTerminal::is_terminal)
+}
+
 /// Prints text at once, without ending the line.
 pub fn print_text(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    let write = |out: &mut dyn Write| {
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    };
+    let written = match OUTPUT.get() {
+        Some(mut out) => write(&mut out),
+        None => write(&mut io::stdout().lock()),
+    };
+    match written {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => Err(Error::io("standard output", &error)),

@@ -1,6 +1,5 @@
 //! `atom top`: the state another program writes down, shown as it changes.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +8,7 @@ use atom_core::{Error, ErrorKind, Result};
 
 use super::doctor;
 use crate::args::TopArgs;
-use crate::output::{print_json, print_line};
+use crate::output::{is_terminal, print_json, print_line};
 use crate::session::Session;
 
 /// A state older than this is of a program that has ended, or hangs.
@@ -25,7 +24,7 @@ pub fn run(session: &Session, args: &TopArgs) -> Result<ExitCode> {
         if session.global.json {
             print_json(&status)?;
         } else {
-            let screen = std::io::stdout().is_terminal() && !args.once;
+            let screen = is_terminal() && !args.once;
             let clear = if screen { HOME } else { "" };
             print_line(&format!("{clear}{}", page(&status, age)))?;
         }
