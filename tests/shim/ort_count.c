@@ -8,6 +8,8 @@
  *        "outputs":["image_embeds"]}
  *       {"event":"run","session":1,"pid":7,"ok":true}
  *       {"event":"release","session":1,"pid":7}
+ *   ATOM_SHIM_FAIL  PART:N: a session whose model's path contains PART fails from its Nth run on, as one does whose
+ *                   accelerator was lost
  *
  * OrtApi is a table of function pointers that only ever grows at its end (ORT's promise for its C API), so a copy of the
  * first N entries is a valid table of the version that had N. The positions and the N below are those of onnxruntime
@@ -32,6 +34,7 @@ typedef struct {
 } ApiBase;
 
 enum {
+    CREATE_STATUS = 0,
     CREATE_SESSION = 7,
     CREATE_SESSION_FROM_ARRAY = 8,
     RUN = 9,
@@ -62,7 +65,9 @@ static int made[VERSIONS];
 static const ApiBase *real_base;
 static int log_file = -1;
 static unsigned created;
-static struct { Session *session; unsigned number; } live[4096];
+static struct { Session *session; unsigned number, runs; int fails; } live[4096];
+static char *fail_part; /* ATOM_SHIM_FAIL, split */
+static unsigned fail_from;
 
 static void die(const char *what, const char *why) {
     fprintf(stderr, "ort_count: %s: %s\n", what, why ? why : "?");
@@ -137,6 +142,8 @@ static void note_create(const char *model, Status *status, Session **out) {
         if (slot == sizeof live / sizeof live[0]) die("sessions", "too many alive at once");
         live[slot].session = session;
         live[slot].number = number;
+        live[slot].runs = 0;
+        live[slot].fails = fail_part != NULL && strstr(model, fail_part) != NULL;
     }
     size_t n = (size_t)snprintf(text, sizeof text, "{\"event\":\"create\",\"session\":%u,\"pid\":%d,\"ok\":%s,\"model\":\"",
                                 number, (int)getpid(), session != NULL ? "true" : "false");
@@ -178,10 +185,24 @@ static Status *create_session_from_array_prepacked(void *env, const void *data, 
     return status;
 }
 
+/* Whether this run is one that ATOM_SHIM_FAIL has fail. */
+static int to_fail(Session *session) {
+    int fails = 0;
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < sizeof live / sizeof live[0]; i++)
+        if (live[i].session == session && live[i].fails) fails = ++live[i].runs >= fail_from;
+    pthread_mutex_unlock(&lock);
+    return fails;
+}
+
 static Status *run(Session *session, void *options, void *names, void *values, size_t count, void *out_names,
                    size_t out_count, void *out) {
-    Status *status = ((Status * (*)(Session *, void *, void *, void *, size_t, void *, size_t, void *)) real[RUN])(
-        session, options, names, values, count, out_names, out_count, out);
+    Status *status;
+    if (to_fail(session))
+        status = ((Status * (*)(int, const char *)) real[CREATE_STATUS])(1, "device lost (injected by the test)");
+    else
+        status = ((Status * (*)(Session *, void *, void *, void *, size_t, void *, size_t, void *)) real[RUN])(
+            session, options, names, values, count, out_names, out_count, out);
     note("run", session, status == NULL, 0);
     return status;
 }
@@ -241,6 +262,11 @@ static void set_up(void) {
     if (library == NULL) die(path, dlerror());
     const ApiBase *(*get)(void) = (const ApiBase *(*)(void))dlsym(library, "OrtGetApiBase");
     if (get == NULL) die(path, dlerror());
+    const char *fail = getenv("ATOM_SHIM_FAIL"), *colon = fail != NULL ? strrchr(fail, ':') : NULL;
+    if (fail != NULL) {
+        if (colon == NULL || (fail_from = (unsigned)atoi(colon + 1)) == 0) die("ATOM_SHIM_FAIL", "is not PART:N");
+        fail_part = strndup(fail, (size_t)(colon - fail));
+    }
     log_file = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
     if (log_file < 0) die(log, "cannot be opened");
     real_base = get();
