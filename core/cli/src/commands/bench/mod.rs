@@ -14,6 +14,7 @@ mod nodes;
 mod overlap;
 mod peer;
 mod preprocess;
+mod pressure;
 mod reuse;
 mod scheduling;
 mod search;
@@ -47,6 +48,8 @@ pub enum Command {
     Preprocess(preprocess::Args),
     /// Measure loading, releasing and reloading every module, cold and warm, against plain ONNX Runtime.
     Load(load::Args),
+    /// Watch a hog take memory beside the runtime in a memory cgroup that does not hold both, ungoverned and governed.
+    Pressure(pressure::Args),
 }
 
 /// Options of every measurement.
@@ -90,6 +93,7 @@ pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
         Command::Evict(args) => evict::run(session, args),
         Command::Preprocess(args) => preprocess::run(session, args),
         Command::Load(args) => load::run(session, args),
+        Command::Pressure(args) => pressure::run(session, args),
     }
 }
 

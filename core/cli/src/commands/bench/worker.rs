@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 use crate::output::print_json;
 use crate::session::Session;
 
-/// Runs `atom bench NAME --worker JOB` with this process's global options and returns what it printed.
+/// `atom bench NAME --worker JOB` with this process's global options, to be started.
 ///
 /// # Errors
-/// A worker that cannot be started, that fails (its own words are in the message) or that prints something else.
-pub fn call<R: DeserializeOwned>(session: &Session, name: &str, job: &impl Serialize) -> Result<R> {
+/// When this program's own path is not to be had.
+pub fn command(session: &Session, name: &str, job: &impl Serialize) -> Result<Command> {
     let program = std::env::current_exe().map_err(|error| Error::io("this program", &error))?;
     let mut command = Command::new(program);
     command.args(["bench", name, "--json", "--worker", &text(job)?]);
@@ -30,8 +30,16 @@ pub fn call<R: DeserializeOwned>(session: &Session, name: &str, job: &impl Seria
     if let Some(threads) = global.threads {
         command.args(["--threads", &threads.to_string()]);
     }
-    let done = command
-        .stdin(Stdio::null())
+    command.stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Runs such a worker to its end and returns what it printed.
+///
+/// # Errors
+/// A worker that cannot be started, that fails (its own words are in the message) or that prints something else.
+pub fn call<R: DeserializeOwned>(session: &Session, name: &str, job: &impl Serialize) -> Result<R> {
+    let done = command(session, name, job)?
         .output()
         .map_err(|error| Error::io(format_args!("starting a worker for {name}"), &error))?;
     let said = String::from_utf8_lossy(&done.stderr);
