@@ -205,6 +205,32 @@ fn evict_adds_up_and_takes_other_recordings() {
     );
 }
 
+/// In a memory cgroup of its own, made by the command.
+#[test]
+fn pressure_kills_the_ungoverned_and_nobody_once_governed() {
+    let done = output(atom().args(["bench", "pressure", "--json", "--rate", "100"]));
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(said.contains("no memory cgroup can be made here"), "{said}");
+        eprintln!("SKIPPED: {said}");
+        return;
+    }
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let (limit, hog) = (number(&report["limit_bytes"]), number(&report["hog_bytes"]));
+    assert!(number(&report["working_set_bytes"]) + hog > limit);
+    assert!(report["ungoverned"]["killed"].is_string(), "{report}");
+    assert_eq!(number(&report["ungoverned"]["returned_bytes"]), 0.0);
+    let governed = &report["governed"];
+    assert!(governed["killed"].is_null(), "{report}");
+    assert_eq!(governed["hog_full"], true);
+    assert_eq!(number(&governed["refused"]), 0.0, "{report}");
+    let first = number(&governed["first_return_at"]);
+    assert!(first < 1.0, "given back only at {first} of the limit");
+    let samples = governed["samples"].as_array().unwrap();
+    let last = samples.last().unwrap();
+    assert!(number(&last["hog_bytes"]) >= hog && number(&last["rounds"]) > 0.0);
+}
+
 /// What a refused command line says.
 fn refused(args: &[&str]) -> String {
     let done = output(atom().arg("bench").args(args));

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The runtime works alone for so long, and again once the hog is full.
 const ALONE: Duration = Duration::from_secs(3);
 /// What the hog takes, and what of that the limit leaves beside the runtime's working set.
-const HOG: f64 = 0.6;
+const HOG: f64 = 0.45;
 const ROOM: f64 = 0.25;
 const MB: f64 = 1e6;
 
@@ -68,6 +68,8 @@ enum Job {
 struct Progress {
     /// Times every module has run.
     rounds: u64,
+    /// Rounds that a module was refused its memory in.
+    refused: u64,
     /// Anonymous bytes given back so far.
     returned_bytes: u64,
     /// The most anonymous bytes it has had.
@@ -95,6 +97,8 @@ struct Run {
     /// What both had when memory was given back first, as a part of the limit.
     first_return_at: Option<f64>,
     returned_bytes: u64,
+    /// Rounds that a module was refused its memory in.
+    refused: u64,
     /// Rounds a second while the runtime was alone, and once the hog was full.
     alone_rounds_per_s: f64,
     beside_rounds_per_s: f64,
@@ -228,6 +232,7 @@ impl Scene<'_> {
             first_return_at: first
                 .map(|at| (at.runtime_bytes + at.hog_bytes) as f64 / self.limit as f64),
             returned_bytes: last.map_or(0, |last| last.returned_bytes),
+            refused: last.map_or(0, |last| last.refused),
             alone_rounds_per_s: rate(&samples, 0.0, alone),
             beside_rounds_per_s: beside.map_or(0.0, |from| rate(&samples, from, f64::INFINITY)),
             samples,
@@ -263,6 +268,7 @@ impl Report {
                 run.first_return_at
                     .map_or("-".into(), |at| format!("{:.0} %", at * 100.0)),
                 bytes(run.returned_bytes),
+                run.refused.to_string(),
                 format!("{:.1}", run.alone_rounds_per_s),
                 format!("{:.1}", run.beside_rounds_per_s),
             ]
@@ -277,10 +283,11 @@ impl Report {
             "hog full",
             "first return at",
             "returned",
+            "refused",
             "rounds/s alone",
             "beside the hog",
         ];
-        print_line(&table(&head, &rows, &[3, 4, 5, 6]))
+        print_line(&table(&head, &rows, &[3, 4, 5, 6, 7]))
     }
 
     fn draw(&self, path: &std::path::Path) -> Result<()> {
@@ -451,14 +458,20 @@ fn work(job: &Job) -> Result<()> {
             let mut all = Vec::new();
             let mut progress = Progress {
                 rounds: 0,
+                refused: 0,
                 returned_bytes: 0,
                 peak_anon_bytes: 0,
             };
             while seconds.is_none_or(|seconds| began.elapsed().as_secs_f64() < seconds) {
-                runtime.registry().golden()?;
+                let refused = match runtime.registry().golden() {
+                    Ok(_) => 0,
+                    Err(e) if e.kind() == ErrorKind::OutOfBudget => 1,
+                    Err(e) => return Err(e),
+                };
                 let anon = process_memory().map_or(0, |memory| memory.pss_anon);
                 progress = Progress {
-                    rounds: progress.rounds + 1,
+                    rounds: progress.rounds + 1 - refused,
+                    refused: progress.refused + refused,
                     returned_bytes: runtime.events().counters().anon_returned_bytes,
                     peak_anon_bytes: progress.peak_anon_bytes.max(anon),
                 };
