@@ -2,10 +2,9 @@
 //! is not asserted here.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use atom_core::pack::Pack;
-use atom_tests::shim::{Session, sessions, watch};
+use atom_tests::shim::{sessions, watch};
 use atom_tests::{atom, cached, json, output, pack, temporary};
 use serde_json::Value;
 
@@ -27,12 +26,6 @@ fn expected() -> BTreeMap<&'static str, u64> {
         ("reload_features", index + 2 * search + 2 * decoder),
         ("shared", all),
     ])
-}
-
-/// Modules that were loaded, which is from files; a session made from memory is none.
-fn loaded(log: &Path) -> impl Iterator<Item = Session> {
-    let all = sessions(log).into_iter();
-    all.filter(|session| session.model != "(memory)")
 }
 
 fn number(value: &Value) -> f64 {
@@ -96,7 +89,7 @@ fn reuse_counts_every_load_and_compares_equal_outputs() {
     // Counted outside: sessions of each process. Every mode runs twice (for time, for memory), the first and the last
     // two times more (warm-up, from the files).
     let mut made: BTreeMap<u64, u64> = BTreeMap::new();
-    for session in loaded(&log) {
+    for session in sessions(&log) {
         assert!(session.ok && session.failed_runs == 0, "{session:?}");
         assert!(session.released, "{session:?}");
         *made.entry(session.pid).or_default() += 1;
@@ -373,7 +366,7 @@ fn load_reports_every_form_and_makes_the_sessions_it_times() {
     // Counted outside: one load to see what is mapped and one reload of it, then cold and warm: a load, two reloads, and of
     // ours as many sessions to be parked.
     let mut made: BTreeMap<u64, u64> = BTreeMap::new();
-    for session in loaded(&log) {
+    for session in sessions(&log) {
         assert!(session.ok && session.released, "{session:?}");
         *made.entry(session.pid).or_default() += 1;
     }

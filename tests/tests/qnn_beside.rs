@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use atom_core::control::Control;
 use atom_core::ort::{DType, RunArgs, Tensor};
 use atom_core::pack::ModuleKind;
-use atom_core::runtime::{Runtime, RuntimeOptions};
+use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
 use atom_tests::npu::emulator;
 use atom_tests::{cached, ort_library, pack, temporary};
 
@@ -14,6 +14,8 @@ fn open(pack: PathBuf, artifacts: PathBuf) -> Runtime {
     let mut options = RuntimeOptions::new(pack);
     options.ort_library = Some(ort_library());
     options.artifacts = Some(artifacts);
+    // What is loaded stays, whatever else the machine does.
+    options.memory = MemoryOptions::ungoverned();
     Runtime::open(&options).unwrap()
 }
 

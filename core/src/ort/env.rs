@@ -90,7 +90,6 @@ impl Environment {
             .map_err(|e| broken(&e))?;
         // A custom logger starts verbose; formatting messages nobody reads costs time in every run.
         inner.set_log_level(LogLevel::Warning);
-        make_tables(&inner).map_err(|e| broken(&e))?;
         let environment: &'static Self = Box::leak(Box::new(Self {
             inner,
             version,
@@ -195,18 +194,6 @@ fn silence_telemetry() {
         // none during the first open.
         unsafe { std::env::set_var(SWITCH, "1") };
     }
-}
-
-/// `y = Identity(x)` of one f32, as an ONNX model.
-const IDENTITY: &[u8] = b"\x08\x08:7\x0a\x10\x0a\x01x\x12\x01y\"\x08Identity\x12\x01gZ\x0f\x0a\x01x\x12\x0a\x0a\x08\x08\x01\
-\x12\x04\x0a\x02\x08\x01b\x0f\x0a\x01y\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01B\x02\x10\x0d";
-
-/// ONNX Runtime makes its tables of operators and kernels, some 5 MB, with the first session and keeps them for good. With
-/// a session of one node they are the program's, not the first module's.
-fn make_tables(environment: &::ort::environment::Environment) -> ::ort::Result<()> {
-    ::ort::session::Session::builder(environment)?
-        .commit_from_memory(IDENTITY)
-        .map(drop)
 }
 
 fn conflict(what: &str, open: impl std::fmt::Display, asked: impl std::fmt::Display) -> Error {
