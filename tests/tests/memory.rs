@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Instant;
 
+use atom_core::budget::Owner;
 use atom_core::budget::pressure::Level;
 use atom_core::index::Access;
 use atom_core::os::cgroup::{CgroupFs, Version};
@@ -236,7 +237,11 @@ fn released_in_a_child() {
         );
         after.push(left as f64 / MB);
     }
-    let tables: u64 = runtime.ledger().total().0;
+    let entries = runtime.ledger().snapshot();
+    let tables = entries
+        .iter()
+        .filter(|e| matches!(e.owner, Owner::Tables(_)));
+    let tables: u64 = tables.map(|e| e.anon_bytes).sum();
     println!(
         "on the ledger: {:.1} MB of vocabularies",
         tables as f64 / MB
