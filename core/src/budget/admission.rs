@@ -16,7 +16,7 @@ const DRAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// A budget that follows the kernel's figures is given this long to grow: what others gave back may not be counted yet, and
 /// what they do unseen by the ledger comes to an end.
-const HOPE: Duration = Duration::from_secs(2);
+const HOPE: Duration = Duration::from_secs(5);
 
 /// One who waits for room.
 pub(super) struct Waiting<'a> {

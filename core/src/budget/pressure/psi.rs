@@ -7,8 +7,13 @@ use std::time::Duration;
 use super::config::PsiThresholds;
 use super::{Level, Reading, Source};
 use crate::os::cgroup::CgroupFs;
+use crate::os::memory::{self, MachineMemory};
 use crate::os::poll::{Interest, Ready};
 use crate::os::psi::{self, Psi, Stall, Threshold, Trigger};
+
+/// While more of the machine's memory than this is available, tasks that stall do so at a limit of their own group, which is
+/// not the machine's shortage.
+const PLENTY: f64 = 0.5;
 
 /// Watches a PSI file: by triggers where the kernel allows them, and by its averages at every reading.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub struct PsiSource {
     triggers: Vec<Armed>,
     /// Why a trigger is missing.
     untriggered: Option<String>,
+    /// It is the whole machine's: stalls mean nothing while that has plenty.
+    whole: bool,
 }
 
 #[derive(Debug)]
@@ -32,7 +39,10 @@ struct Armed {
 impl PsiSource {
     /// The whole machine.
     pub fn system(thresholds: PsiThresholds) -> Self {
-        Self::watch("psi", Ok(PathBuf::from(psi::SYSTEM)), thresholds)
+        Self {
+            whole: true,
+            ..Self::watch("psi", Ok(PathBuf::from(psi::SYSTEM)), thresholds)
+        }
     }
 
     /// This process's group in the unified hierarchy.
@@ -51,6 +61,7 @@ impl PsiSource {
             thresholds,
             triggers: Vec::new(),
             untriggered: None,
+            whole: false,
         };
         if let Ok(file) = source.file.clone() {
             source.arm(&file);
@@ -117,6 +128,14 @@ impl PsiSource {
         }
         if let Some(reason) = &self.untriggered {
             why = format!("{why}; read only now and then, no trigger: {reason}");
+        }
+        if self.whole && level > Level::None {
+            let MachineMemory { total, available } = memory::machine();
+            if available as f64 > total as f64 * PLENTY {
+                let (available, total) = (available / 1_000_000, total / 1_000_000);
+                why = format!("{why}; but {available} MB of {total} MB are available");
+                return Reading::seen(Level::None, why);
+            }
         }
         Reading::seen(level, why)
     }
