@@ -44,13 +44,13 @@ pub enum atom_keep {
 #[repr(u32)]
 #[derive(Debug, Clone, Copy)]
 pub enum atom_memory_event_kind {
-    /// A module was loaded: anon_bytes and mapped_bytes are what it takes.
+    /// A module was loaded, or a vocabulary read: anon_bytes and mapped_bytes are what it takes.
     LOADED = 1,
     /// An arena or a cache was shrunk: the bytes are what came back, as with the next two.
     SHRUNK = 2,
     /// A module's weights were given back to the kernel; it stays usable.
     PARKED = 3,
-    /// A module was released; the next use loads it again.
+    /// A module or a vocabulary was released; the next use loads it again.
     RELEASED = 4,
     /// The level of memory pressure changed; `text` says to which and why.
     PRESSURE = 5,

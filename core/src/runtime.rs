@@ -84,12 +84,10 @@ struct Inner {
     // Dropped before what it governs.
     keeper: Keeper,
     registry: Registry,
-    queries: Lazy<QueryEncoder>,
-    searcher: Lazy<Searcher>,
-    assembler: Lazy<Assembler>,
+    /// What searching and assembling share; `None` in a pack that cannot search.
+    queries: Option<QueryEncoder>,
+    /// What captioning and asking share.
     speech: Speech,
-    captioner: Lazy<Captioner>,
-    asker: Lazy<Asker>,
     /// One for each store whose segments are captioned ahead of need.
     backlogs: Mutex<Vec<Weak<Backlog>>>,
 }
@@ -118,7 +116,12 @@ impl Runtime {
             .clone()
             .unwrap_or_else(|| cache::dir().join("artifacts"));
         let governor = Governor::default();
-        let registry = Registry::new(pack, environment, &governor, ArtifactCache::new(artifacts));
+        let registry = Registry::new(
+            pack.clone(),
+            environment,
+            &governor,
+            ArtifactCache::new(artifacts),
+        );
         let program_anon_bytes = smaps::process_memory().map_or(0, |memory| memory.pss_anon);
         governor.ledger().set_program(program_anon_bytes);
         let runtime = Self(Arc::new(Inner {
@@ -126,12 +129,11 @@ impl Runtime {
             program_anon_bytes,
             keeper: Keeper::start(&governor, &options.memory)?,
             speech: Speech::new(&registry, options.prefix_bytes),
+            queries: match pack.manifest().tasks.search {
+                Some(_) => Some(QueryEncoder::new(&registry)?),
+                None => None,
+            },
             registry,
-            queries: Lazy::default(),
-            searcher: Lazy::default(),
-            assembler: Lazy::default(),
-            captioner: Lazy::default(),
-            asker: Lazy::default(),
             backlogs: Mutex::default(),
         }));
         if let Some(path) = options.memory.status_file.clone() {
@@ -292,7 +294,7 @@ impl Runtime {
 
     /// The thread that captions `store`'s segments; started by the first who needs it, ended with the last.
     fn backlog(&self, store: &Store) -> Result<Arc<Backlog>> {
-        let captioner = self.captioner()?;
+        let captioner = Captioner::sharing(&self.0.speech)?;
         let mut backlogs = lock(&self.0.backlogs);
         backlogs.retain(|backlog| backlog.strong_count() > 0);
         let running = backlogs.iter().filter_map(Weak::upgrade);
@@ -302,10 +304,6 @@ impl Runtime {
         let started = Arc::new(Backlog::start(captioner, store)?);
         backlogs.push(Arc::downgrade(&started));
         Ok(started)
-    }
-
-    fn captioner(&self) -> Result<Arc<Captioner>> {
-        self.0.captioner.get(|| Captioner::sharing(&self.0.speech))
     }
 
     /// The features of one picture, without storing anything.
@@ -327,10 +325,7 @@ impl Runtime {
         query: &SearchQuery,
         control: &Control,
     ) -> Result<Vec<Hit>> {
-        self.0
-            .searcher
-            .get(|| Ok(Searcher::new(self.queries()?)))?
-            .search(store, query, control)
+        Searcher::new(self.queries()?).search(store, query, control)
     }
 
     /// A storyboard of segments of `store` for the lines of a script.
@@ -343,16 +338,14 @@ impl Runtime {
         query: &AssembleQuery,
         control: &Control,
     ) -> Result<Storyboard> {
-        self.0
-            .assembler
-            .get(|| Ok(Assembler::new(self.queries()?)))?
-            .assemble(store, query, control)
+        Assembler::new(self.queries()?).assemble(store, query, control)
     }
 
-    /// What searching and assembling share.
     fn queries(&self) -> Result<QueryEncoder> {
-        let queries = self.0.queries.get(|| QueryEncoder::new(&self.0.registry))?;
-        Ok(queries.as_ref().clone())
+        match &self.0.queries {
+            Some(queries) => Ok(queries.clone()),
+            None => QueryEncoder::new(&self.0.registry),
+        }
     }
 
     /// Says what the pictures whose `features` are given show. They should be of one segment. `on_text` gets the text
@@ -368,8 +361,7 @@ impl Runtime {
         control: &Control,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Statement> {
-        self.captioner()?
-            .caption(features, options, control, on_text)
+        Captioner::sharing(&self.0.speech)?.caption(features, options, control, on_text)
     }
 
     /// Says what segment `segment` of `store` shows. A caption that this pack's decoder gave it before is served without
@@ -387,7 +379,7 @@ impl Runtime {
         control: &Control,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Statement> {
-        self.captioner()?
+        Captioner::sharing(&self.0.speech)?
             .caption_segment(store, segment, options, fresh, control, on_text)
     }
 
@@ -397,7 +389,7 @@ impl Runtime {
     /// # Errors
     /// What [`Store::set_caption`] reports.
     pub fn keep_caption(&self, store: &Store, segment: SegmentId, said: &Statement) -> Result<()> {
-        self.captioner()?.keep(store, segment, said)
+        Captioner::sharing(&self.0.speech)?.keep(store, segment, said)
     }
 
     /// Answers `question` about the pictures whose `features` are given, as [`caption`](Self::caption) does.
@@ -412,10 +404,7 @@ impl Runtime {
         control: &Control,
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Statement> {
-        self.0
-            .asker
-            .get(|| Asker::sharing(&self.0.speech))?
-            .ask(features, question, options, control, on_text)
+        Asker::sharing(&self.0.speech)?.ask(features, question, options, control, on_text)
     }
 
     /// Runs every module that has one on its golden input and compares.
@@ -456,27 +445,6 @@ impl Runtime {
             dim,
             description: format!("{} {} {}", manifest.id, manifest.version, visual.id),
         })
-    }
-}
-
-/// Made by the first caller that needs it; a failure is not kept, so a later call tries again.
-struct Lazy<T>(Mutex<Option<Arc<T>>>);
-
-impl<T> Default for Lazy<T> {
-    fn default() -> Self {
-        Self(Mutex::new(None))
-    }
-}
-
-impl<T> Lazy<T> {
-    fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
-        let mut slot = lock(&self.0);
-        if let Some(value) = &*slot {
-            return Ok(value.clone());
-        }
-        let value = Arc::new(make()?);
-        *slot = Some(value.clone());
-        Ok(value)
     }
 }
 

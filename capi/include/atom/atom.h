@@ -523,7 +523,7 @@ enum atom_memory_event_kind
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * A module was loaded: anon_bytes and mapped_bytes are what it takes.
+   * A module was loaded, or a vocabulary read: anon_bytes and mapped_bytes are what it takes.
    */
   ATOM_MEMORY_EVENT_KIND_LOADED = 1,
   /**
@@ -535,7 +535,7 @@ enum atom_memory_event_kind
    */
   ATOM_MEMORY_EVENT_KIND_PARKED = 3,
   /**
-   * A module was released; the next use loads it again.
+   * A module or a vocabulary was released; the next use loads it again.
    */
   ATOM_MEMORY_EVENT_KIND_RELEASED = 4,
   /**

@@ -20,7 +20,7 @@ pub const THRASH_WITHIN: Duration = Duration::from_secs(2);
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum What {
-    /// A module was loaded.
+    /// A module was loaded, or something else that is kept was read.
     Loaded {
         /// Which.
         owner: Owner,
@@ -157,6 +157,10 @@ pub struct Counters {
     pub parked: u64,
     /// Modules released to make room, or because they were idle.
     pub released: u64,
+    /// Vocabularies and other tables read.
+    pub tables_read: u64,
+    /// Of these, released.
+    pub tables_released: u64,
     /// Changes of the pressure level.
     pub pressure: u64,
     /// Requests that did not fit the budget.
@@ -238,19 +242,28 @@ impl Events {
 
 fn count(counters: &mut Counters, what: &What) {
     match what {
-        What::Loaded { evicted_before, .. } => {
+        What::Loaded {
+            owner: Owner::Module(_),
+            evicted_before,
+            ..
+        } => {
             counters.loaded += 1;
             counters.reloaded += u64::from(evicted_before.is_some());
             let soon = evicted_before.is_some_and(|before| before < THRASH_WITHIN);
             counters.thrashed += u64::from(soon);
         }
+        What::Loaded { .. } => counters.tables_read += 1,
         What::Evicted {
-            action, returned, ..
+            owner,
+            action,
+            returned,
+            ..
         } => {
-            match action {
-                Action::Shrink => counters.shrunk += 1,
-                Action::Park => counters.parked += 1,
-                Action::Release => counters.released += 1,
+            match (action, owner) {
+                (Action::Shrink, _) => counters.shrunk += 1,
+                (Action::Park, _) => counters.parked += 1,
+                (Action::Release, Owner::Module(_)) => counters.released += 1,
+                (Action::Release, _) => counters.tables_released += 1,
             }
             counters.anon_returned_bytes += returned.0;
             counters.mapped_returned_bytes += returned.1;

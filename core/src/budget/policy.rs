@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::reclaim::Offer;
 
@@ -48,6 +49,41 @@ pub fn first_to_go<'a>(
     least.map(|(place, _)| place)
 }
 
+/// How something was used: what its worth goes by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Use {
+    /// When it was last used.
+    pub last: Instant,
+    /// How often, older uses counting less.
+    pub uses: f64,
+    /// The age at the last use.
+    pub credit: f64,
+}
+
+impl Default for Use {
+    fn default() -> Self {
+        Self {
+            last: Instant::now(),
+            uses: 0.0,
+            credit: 0.0,
+        }
+    }
+}
+
+impl Use {
+    /// It is used now.
+    pub fn again(&mut self, age: &Age) {
+        self.last = Instant::now();
+        self.uses = used_again(self.uses);
+        self.credit = age.now();
+    }
+
+    /// It was evicted.
+    pub fn evicted(&mut self) {
+        self.uses = after_eviction(self.uses);
+    }
+}
+
 /// Uses that are counted: each one that is forgotten for every one that comes, from here on.
 const MOST_USES: f64 = 16.0;
 
@@ -63,8 +99,6 @@ pub fn after_eviction(uses: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::budget::{Action, Owner};
 

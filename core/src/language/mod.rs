@@ -30,7 +30,7 @@ pub use prompt::{ChatTemplate, Message};
 pub use query::QueryEncoder;
 pub(crate) use query::tokenizer_bytes;
 pub use sampling::Sampling;
-pub(crate) use say::say;
+pub(crate) use say::{ended_early, say};
 pub use text_encoder::{MAX_QUERY_BYTES, TextEncoder};
 pub use tokenizer::{Encoded, MAX_TEXT_BYTES, TextStream, Tokenizer};
 pub use visual_prefix::VisualPrefix;

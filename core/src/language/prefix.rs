@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::generation::Generation;
 use super::kv::Snapshot;
 use super::model::LanguageModel;
-use crate::budget::policy::{Age, used_again};
+use crate::budget::policy::{Age, Use};
 use crate::budget::{Action, Charge, Given, Governor, Ledger, Offer, Owner, Reclaim};
 use crate::control::Control;
 use crate::error::Result;
@@ -48,19 +47,14 @@ pub(super) struct Prefix {
 struct Entry {
     prefix: Arc<Prefix>,
     /// When it was last used, in uses of the cache.
-    used: u64,
-    /// What eviction goes by.
-    last_used: Instant,
-    uses: f64,
-    credit: f64,
+    clock: u64,
+    used: Use,
 }
 
 impl Entry {
     fn used(&mut self, clock: u64, age: &Age) {
-        self.used = clock;
-        self.last_used = Instant::now();
-        self.uses = used_again(self.uses);
-        self.credit = age.now();
+        self.clock = clock;
+        self.used.again(age);
     }
 }
 
@@ -111,16 +105,16 @@ impl Reclaim for Shared {
     fn offers(&self) -> Vec<Offer> {
         let state = self.lock();
         let mut entries: Vec<_> = state.entries.values().collect();
-        entries.sort_by_key(|entry| entry.used);
+        entries.sort_by_key(|entry| entry.clock);
         let offer = |entry: &Entry| Offer {
             owner: Owner::Prefixes,
             action: Action::Shrink,
             anon_bytes: entry.prefix.kv.bytes(),
             mapped_bytes: 0,
             cost_ms: entry.prefix.history.len() as f64 * POSITION_MS,
-            uses: entry.uses,
-            credit: entry.credit,
-            last_used: entry.last_used,
+            uses: entry.used.uses,
+            credit: entry.used.credit,
+            last_used: entry.used.last,
             weight: 1.0,
             held: false,
         };
@@ -243,13 +237,12 @@ impl PrefixCache {
         match prefix {
             Ok(prefix) => {
                 state.clock += 1;
-                let entry = Entry {
+                let mut entry = Entry {
                     prefix: Arc::new(prefix),
-                    used: state.clock,
-                    last_used: Instant::now(),
-                    uses: 1.0,
-                    credit: state.age.now(),
+                    clock: 0,
+                    used: Use::default(),
                 };
+                entry.used(state.clock, &state.age);
                 if let Some(old) = state.entries.insert(key, entry) {
                     state.stats.bytes -= old.prefix.kv.bytes();
                     state.stats.entries -= 1;
@@ -278,7 +271,7 @@ impl State {
     /// Gives up the least recently used until `more` bytes fit below `limit`.
     fn make_room(&mut self, limit: u64, more: u64) {
         while self.stats.bytes + more > limit {
-            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used);
+            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.clock);
             let Some(key) = oldest.map(|(key, _)| *key) else {
                 return;
             };

@@ -1,9 +1,7 @@
 //! The words of a query to a vector a store can be searched with, as the pack's search task says.
 
-use std::sync::Arc;
-
 use super::text_encoder::TextEncoder;
-use crate::budget::{Charge, Owner};
+use crate::budget::{Kept, Owner};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::module::{Registry, patience};
@@ -21,24 +19,26 @@ pub(crate) fn tokenizer_bytes(pack: &Pack, id: &str) -> u64 {
     tokenizer.map_or(0, |tokenizer| tokenizer.file.bytes * PER_JSON_BYTE)
 }
 
-/// What turns queries into vectors: the pack's text encoder and the sentence it is given. Cheap to clone; may be used
-/// from any thread. Making one loads nothing.
+/// What turns queries into vectors: the pack's text encoder and the sentence it is given. Cheap to clone; clones share the
+/// vocabulary, which is read by the first query and released when memory is short and no query is being encoded. May be
+/// used from any thread. Making one loads nothing.
 #[derive(Debug, Clone)]
 pub struct QueryEncoder {
-    encoder: TextEncoder,
+    registry: Registry,
+    encoder: Kept<TextEncoder>,
+    module: String,
     template: String,
     min_score: f32,
-    /// For the vocabulary.
-    _charge: Arc<Charge>,
 }
 
 impl QueryEncoder {
     /// The query encoder of the registry's pack.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when the pack cannot search, and what [`TextEncoder::new`] reports.
+    /// [`ErrorKind::Unsupported`] when the pack cannot search.
     pub fn new(registry: &Registry) -> Result<Self> {
-        let manifest = registry.pack().manifest();
+        let pack = registry.pack();
+        let manifest = pack.manifest();
         let task = manifest.tasks.search.as_ref().ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
@@ -46,16 +46,13 @@ impl QueryEncoder {
             )
             .remedy("use a pack whose pack.toml has [tasks.search]")
         })?;
-        let owner = Owner::Tables(task.text_encoder.clone());
-        let (encoder, charge) = registry.ledger().measure(
-            owner,
-            tokenizer_bytes(registry.pack(), &task.text_encoder),
-            &patience(&|| Ok(()), None),
-            || TextEncoder::new(registry, &task.text_encoder),
-        )?;
+        let module = task.text_encoder.clone();
+        let expected = tokenizer_bytes(pack, &module);
+        let owner = Owner::Tables(module.clone());
         Ok(Self {
-            encoder,
-            _charge: Arc::new(charge),
+            registry: registry.clone(),
+            encoder: Kept::new(owner, expected, registry.governor()),
+            module,
             template: task.query_template.clone(),
             min_score: task.min_score,
         })
@@ -69,13 +66,17 @@ impl QueryEncoder {
     /// The vector of `words`, L2-normalised.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for blank words; otherwise as [`TextEncoder::encode`].
+    /// [`ErrorKind::InvalidArgument`] for blank words; otherwise as [`TextEncoder::new`], [`TextEncoder::encode`] and
+    /// [`Kept::get`].
     pub fn encode(&self, words: &str, control: &Control) -> Result<Vec<f32>> {
         let words = words.trim();
         if words.is_empty() {
             return Err(Error::new(ErrorKind::InvalidArgument, "the query is blank"));
         }
-        self.encoder
-            .encode(&self.template.replace("{}", words), control)
+        let check = || control.check();
+        let encoder = self.encoder.get(&patience(&check, None), || {
+            TextEncoder::new(&self.registry, &self.module)
+        })?;
+        encoder.encode(&self.template.replace("{}", words), control)
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn harmless(text: &str) -> String {
 }
 
 /// The text an operation has when cancel or deadline came before its first token; other errors stay errors.
-pub(super) fn ended_early(error: Error) -> Result<Generated> {
+pub(crate) fn ended_early(error: Error) -> Result<Generated> {
     let stop_reason = match error.kind() {
         ErrorKind::Cancelled => StopReason::Cancelled,
         ErrorKind::DeadlineExceeded => StopReason::Deadline,

@@ -1,6 +1,7 @@
 //! Pictures in a decoder's prompt: rows of visual features in the place of a marker token.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -18,7 +19,7 @@ use crate::pack::{LanguageTask, ModuleKind};
 #[derive(Debug)]
 pub struct VisualPrefix {
     registry: Registry,
-    model: LanguageModel,
+    model: Arc<LanguageModel>,
     connector: Option<String>,
     /// The connector's identity, to be gone on with.
     identity: Sha256,
@@ -32,7 +33,11 @@ impl VisualPrefix {
     /// # Errors
     /// [`ErrorKind::BadPack`] when a key is missing, the image token is none of the tokenizer's, or a module is of
     /// another kind; as [`LanguageModel::new`].
-    pub fn new(registry: &Registry, task: &LanguageTask, model: LanguageModel) -> Result<Self> {
+    pub fn new(
+        registry: &Registry,
+        task: &LanguageTask,
+        model: Arc<LanguageModel>,
+    ) -> Result<Self> {
         let missing = |key: &str| {
             Error::new(ErrorKind::BadPack, format!("mode = \"prefix\" needs {key}"))
                 .remedy("add it to the task's table in pack.toml")

@@ -1,16 +1,15 @@
 //! Answering questions on the keyframes of a segment.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
-use crate::ground::{Grounding, answer};
-use crate::language::{LanguageModel, VisualPrefix, say};
+use crate::ground::answer;
+use crate::language::say;
 use crate::module::Registry;
-use crate::pack::CaptionMode;
-use crate::task::{Speech, Statement};
+use crate::pack::LanguageTask;
+use crate::task::{Speech, Statement, Voice};
 use crate::trace;
 
 /// Longest question, in bytes.
@@ -18,12 +17,9 @@ const MAX_QUESTION: usize = 16 << 10;
 
 /// The question task of one pack. Making it loads no module; may be used from several threads at once.
 #[derive(Debug)]
-pub struct Asker(Way);
-
-#[derive(Debug)]
-enum Way {
-    Grounded(LanguageModel, Arc<Grounding>),
-    Prefix(VisualPrefix),
+pub struct Asker {
+    speech: Speech,
+    task: LanguageTask,
 }
 
 impl Asker {
@@ -40,20 +36,17 @@ impl Asker {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn sharing(speech: &Speech) -> Result<Self> {
-        let registry = speech.registry();
-        let manifest = registry.pack().manifest();
+        let manifest = speech.registry().pack().manifest();
         let Some(task) = &manifest.tasks.ask else {
             let message = format!("pack {:?} cannot answer questions", manifest.id);
             return Err(
                 Error::new(ErrorKind::Unsupported, message).remedy("use a pack with a [tasks.ask]")
             );
         };
-        Ok(Self(match task.mode {
-            CaptionMode::Grounded => Way::Grounded(speech.model(task)?, speech.grounding()?),
-            CaptionMode::Prefix => {
-                Way::Prefix(VisualPrefix::new(registry, task, speech.model(task)?)?)
-            }
-        }))
+        Ok(Self {
+            speech: speech.clone(),
+            task: task.clone(),
+        })
     }
 
     /// Answers `question` on the keyframes of one segment. In a grounded pack it reads existence, count and kind off
@@ -79,8 +72,12 @@ impl Asker {
                 .remedy(format!("ask one of 1 to {MAX_QUESTION} bytes")));
         }
         let _span = trace::span("language", "ask");
-        match &self.0 {
-            Way::Grounded(model, known) => {
+        let voice = match self.speech.voice(&self.task, control) {
+            Ok(voice) => voice,
+            Err(error) => return Statement::ended_early(error),
+        };
+        match &voice {
+            Voice::Grounded(model, known) => {
                 let seen = known.observe(frames)?;
                 let answer = answer(&seen, question);
                 let context = seen.context();
@@ -98,7 +95,7 @@ impl Asker {
                 };
                 Ok(Statement::new(said, grounds))
             }
-            Way::Prefix(prefix) => {
+            Voice::Prefix(prefix) => {
                 let said = prefix.say(frames, Some(question), options, control, on_text)?;
                 Ok(Statement::new(said, Vec::new()))
             }

@@ -3,36 +3,29 @@
 pub mod backlog;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
-use crate::ground::Grounding;
 use crate::index::{Access, Caption, SegmentId, Store};
-use crate::language::{LanguageModel, StopReason, VisualPrefix, say};
+use crate::language::{StopReason, say};
 use crate::module::Registry;
 use crate::pack::{CaptionMode, LanguageTask, Pack};
-use crate::task::{Speech, Statement};
+use crate::task::{Speech, Statement, Voice};
 use crate::trace;
 
 /// The caption task of one pack. Making it loads no module; may be used from several threads at once.
 #[derive(Debug)]
 pub struct Captioner {
-    way: Way,
+    speech: Speech,
+    task: LanguageTask,
     maker: String,
 }
 
 /// Goes up when captions of the same pack come out differently: kept ones are then no longer served.
 const WORDING: u32 = 2;
-
-#[derive(Debug)]
-enum Way {
-    Grounded(LanguageModel, Arc<Grounding>),
-    Prefix(VisualPrefix),
-}
 
 impl Captioner {
     /// The caption task of the registry's pack.
@@ -48,22 +41,17 @@ impl Captioner {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn sharing(speech: &Speech) -> Result<Self> {
-        let registry = speech.registry();
-        let manifest = registry.pack().manifest();
+        let pack = speech.registry().pack();
+        let manifest = pack.manifest();
         let Some(task) = &manifest.tasks.caption else {
             let message = format!("pack {:?} cannot caption", manifest.id);
             return Err(Error::new(ErrorKind::Unsupported, message)
                 .remedy("use a pack with a [tasks.caption]"));
         };
-        let way = match task.mode {
-            CaptionMode::Grounded => Way::Grounded(speech.model(task)?, speech.grounding()?),
-            CaptionMode::Prefix => {
-                Way::Prefix(VisualPrefix::new(registry, task, speech.model(task)?)?)
-            }
-        };
         Ok(Self {
-            way,
-            maker: maker(registry.pack(), task)?,
+            speech: speech.clone(),
+            task: task.clone(),
+            maker: maker(pack, task)?,
         })
     }
 
@@ -185,15 +173,19 @@ impl Captioner {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Statement> {
         let _span = trace::span("language", "caption");
-        match &self.way {
-            Way::Grounded(model, known) => {
+        let voice = match self.speech.voice(&self.task, control) {
+            Ok(voice) => voice,
+            Err(error) => return Statement::ended_early(error),
+        };
+        match &voice {
+            Voice::Grounded(model, known) => {
                 let seen = known.observe(frames)?;
                 let context = seen.context();
                 let prompt = (&*context, "Describe the picture.");
                 let said = say(model, prompt, &seen.sentences(), options, control, on_text)?;
                 Ok(Statement::new(said, seen.grounds()))
             }
-            Way::Prefix(prefix) => {
+            Voice::Prefix(prefix) => {
                 let said = prefix.say(frames, None, options, control, on_text)?;
                 Ok(Statement::new(said, Vec::new()))
             }

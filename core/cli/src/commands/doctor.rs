@@ -218,7 +218,7 @@ fn memory(status: &Status) -> Vec<String> {
     }
     let counters = &status.counters;
     lines.push(format!(
-        "  pressure {} · loaded {} (again {}, at once {}) · shrunk {} · parked {} · released {} · refused {}",
+        "  pressure {} · loaded {} (again {}, at once {}) · shrunk {} · parked {} · released {} · refused {} · tables read {}, released {}",
         status.pressure.level,
         counters.loaded,
         counters.reloaded,
@@ -226,7 +226,9 @@ fn memory(status: &Status) -> Vec<String> {
         counters.shrunk,
         counters.parked,
         counters.released,
-        counters.refused
+        counters.refused,
+        counters.tables_read,
+        counters.tables_released
     ));
     lines
 }

@@ -29,7 +29,7 @@ pub struct Backlog {
 }
 
 struct Shared {
-    captioner: Arc<Captioner>,
+    captioner: Captioner,
     store: Store,
     cancel: CancelToken,
     state: Mutex<State>,
@@ -160,7 +160,7 @@ impl Backlog {
     ///
     /// # Errors
     /// [`ErrorKind::ReadOnly`] on a store opened read-only, [`ErrorKind::Io`] when the thread cannot be started.
-    pub fn start(captioner: Arc<Captioner>, store: &Store) -> Result<Self> {
+    pub fn start(captioner: Captioner, store: &Store) -> Result<Self> {
         if store.access() == Access::ReadOnly {
             return Err(Error::new(
                 ErrorKind::ReadOnly,
