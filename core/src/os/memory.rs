@@ -35,11 +35,15 @@ pub fn page_size() -> usize {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const MAPPED_FROM: libc::c_int = 128 << 10;
 
-/// Has the heap give large blocks back to the kernel when they are freed, for good. Left to itself glibc raises the size
-/// from which it does so to up to 32 MB, and keeps twice that at the end of the heap of every thread that ever freed such a
-/// block, where [`trim`] does not reach. Nothing is changed where the environment sets the allocator up
-/// (`GLIBC_TUNABLES`, `MALLOC_MMAP_THRESHOLD_`), or with another allocator.
-pub fn return_large_blocks() {
+/// Heaps that threads share. With glibc's eight for each core what is left in them after a release wanders by some MB.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const HEAPS: libc::c_int = 4;
+
+/// Has the heap give large blocks back to the kernel when they are freed, for good, and threads share few heaps. Left to
+/// itself glibc raises the size from which it does the former to up to 32 MB, and keeps twice that at the end of the heap of
+/// every thread that ever freed such a block, where [`trim`] does not reach. Nothing is changed where the environment sets
+/// the allocator up (`GLIBC_TUNABLES`, `MALLOC_MMAP_THRESHOLD_`), or with another allocator.
+pub fn keep_heap_small() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -50,6 +54,9 @@ pub fn return_large_blocks() {
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
             libc::mallopt(libc::M_TRIM_THRESHOLD, MAPPED_FROM);
+            if !set("MALLOC_ARENA_MAX") {
+                libc::mallopt(libc::M_ARENA_MAX, HEAPS);
+            }
         }
     }
 }

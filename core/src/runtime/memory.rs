@@ -112,7 +112,7 @@ impl Keeper {
     pub(super) fn start(governor: &Governor, options: &MemoryOptions) -> Result<Self> {
         options.check()?;
         if *options != MemoryOptions::ungoverned() {
-            memory::return_large_blocks();
+            memory::keep_heap_small();
         }
         let application = ApplicationPressure::new()?;
         let own: Box<dyn Source> = Box::new(application.source());
