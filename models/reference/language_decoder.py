@@ -91,9 +91,15 @@ def build(gguf_path, path):
         name = "shape" + ".".join(map(str, shape))
         return graph.node("Reshape", [source, graph.const(name, shape, np.int64)])
 
+    # Every shape below is known up to the symbol S: a 0 in Reshape, Squeeze and Unsqueeze hand it on, a -1 would not. Tensors
+    # of unknown size share no memory, and ONNX Runtime compares each with all before it: half of a load.
+    def squeezed(source):
+        """[1, S, k] as [S, k]"""
+        return graph.node("Squeeze", [source, graph.const("axis0", [0], np.int64)])
+
     def block_sums(source, k):
-        """[S, k] to [S, k/32]"""
-        apart = reshaped(source, -1, k // BLOCK, BLOCK)
+        """The sums of [S, k] by block, [S, k/32]"""
+        apart = reshaped(source, 0, k // BLOCK, BLOCK)
         return graph.node("ReduceSum", [apart, graph.const("axis2", [2], np.int64)], keepdims=0)
 
     table, table_scales = weights.q8_0("token_embd.weight")
@@ -102,7 +108,7 @@ def build(gguf_path, path):
     looked = graph.ms(
         "GatherBlockQuantized", ["tokens", ids, "tokens.scales3"], gather_axis=0, quantize_axis=2, block_size=BLOCK, bits=8
     )
-    hidden = reshaped(looked, -1, width)
+    hidden = squeezed(reshaped(looked, 0, 0, width))
 
     counted = graph.node("ReduceSum", [mask, graph.const("axis1", [1], np.int64)], keepdims=0)
     last_key = graph.node("Sub", [counted, graph.const("one", [1], np.int64)])
@@ -135,7 +141,7 @@ def build(gguf_path, path):
         value = weights.q4_1(f"{block}.attn_v.weight")
         packed = [np.concatenate(parts) for parts in zip(query, key, value)]
         qkv = matmul(normed, block_sums(normed, width), f"{block}.qkv", packed, width)
-        qkv = reshaped(qkv, 1, -1, packed[0].shape[0])
+        qkv = graph.node("Unsqueeze", [qkv, graph.const("axis0", [0], np.int64)])
         past = [f"past_key_values.{index}.{side}" for side in ("key", "value")]
         present = [f"present.{index}.{side}" for side in ("key", "value")]
         for name, shape in [(p, ["batch", kv_heads, "capacity", head_dim]) for p in past]:
@@ -147,7 +153,7 @@ def build(gguf_path, path):
             outputs=[attended, *present],
             num_heads=heads, kv_num_heads=kv_heads, do_rotary=1, rotary_interleaved=0, scale=head_dim**-0.5,
         )
-        attended = reshaped(attended, -1, width)
+        attended = squeezed(attended)
         skip = matmul(attended, block_sums(attended, width), f"{block}.attn_output", weights.q4_1(f"{block}.attn_output.weight"), width)
         normed, hidden = norm(hidden, skip, f"{block}.ffn_norm.weight")
         gate_up = zip(weights.q4_1(f"{block}.ffn_gate.weight"), weights.q4_1(f"{block}.ffn_up.weight"))
