@@ -14,6 +14,9 @@ const POLL: Duration = Duration::from_millis(5);
 /// After waiting this long, what stands in the way gets no new holders.
 const DRAIN_AFTER: Duration = Duration::from_millis(100);
 
+/// How often who waits has what the heap keeps counted again: that takes a millisecond or two.
+const RECOUNT: Duration = Duration::from_millis(50);
+
 /// A budget that follows the kernel's figures is given this long to grow: what others gave back may not be counted yet, and
 /// what they do unseen by the ledger comes to an end.
 const HOPE: Duration = Duration::from_secs(5);
@@ -22,6 +25,7 @@ const HOPE: Duration = Duration::from_secs(5);
 pub(super) struct Waiting<'a> {
     charge: &'a Charge,
     began: Instant,
+    recounted: Option<Instant>,
     draining: bool,
 }
 
@@ -31,6 +35,7 @@ impl<'a> Waiting<'a> {
         Self {
             charge,
             began: Instant::now(),
+            recounted: None,
             draining: false,
         }
     }
@@ -65,6 +70,13 @@ impl<'a> Waiting<'a> {
             });
             if self.charge.resize_now(anon, mapped) {
                 return Ok(());
+            }
+            if self.recounted.is_none_or(|at| at.elapsed() >= RECOUNT) {
+                ledger.recount_heap();
+                self.recounted = Some(Instant::now());
+                if self.charge.resize_now(anon, mapped) {
+                    return Ok(());
+                }
             }
             (patience.check)()?;
             let waited = self.began.elapsed();

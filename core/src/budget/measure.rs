@@ -70,6 +70,20 @@ impl Ledger {
         Some(returned.min(anon))
     }
 
+    /// Looks again at what the heap keeps: blocks in use between its free ones may be gone by now. It never has more than the
+    /// kernel counts beside everything else.
+    pub(super) fn recount_heap(&self) {
+        if self.lock().heap.is_none() {
+            return;
+        }
+        trim();
+        let seen = self.observe(0);
+        let mut state = self.lock();
+        if let Some(program) = state.program {
+            state.keep_in_heap(0, seen.rest - program as i64);
+        }
+    }
+
     /// What the kernel counts, beside the ledger without `own` bytes.
     fn observe(&self, own: u64) -> Observed {
         let process = smaps::process_memory().unwrap_or_default().pss_anon;
