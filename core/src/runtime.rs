@@ -122,7 +122,7 @@ impl Runtime {
             &governor,
             ArtifactCache::new(artifacts),
         );
-        let program_anon_bytes = smaps::process_memory().map_or(0, |memory| memory.pss_anon);
+        let program_anon_bytes = smaps::anonymous().unwrap_or(0);
         governor.ledger().set_program(program_anon_bytes);
         let runtime = Self(Arc::new(Inner {
             environment,

@@ -23,8 +23,8 @@ impl Ledger {
     ) -> Result<(T, Charge)> {
         let charge = self.charge_with(owner, expected, 0, patience)?;
         let _turn = self.turn();
-        let (made, seen) = charge.measure(make)?;
-        charge.state(seen.unwrap_or(expected), 0);
+        let (made, grown) = charge.measure(make)?;
+        charge.state(grown.alone().unwrap_or(expected), 0);
         Ok((made, charge))
     }
 
@@ -86,7 +86,7 @@ impl Ledger {
 
     /// What the kernel counts, beside the ledger without `own` bytes.
     fn observe(&self, own: u64) -> Observed {
-        let process = smaps::process_memory().unwrap_or_default().pss_anon;
+        let process = smaps::anonymous().unwrap_or_default();
         let state = self.lock();
         Observed {
             process,
@@ -97,22 +97,43 @@ impl Ledger {
     }
 }
 
+/// By how much the process's anonymous memory grew while something was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grown {
+    /// Bytes, but for those that the ledger has for something else.
+    pub bytes: u64,
+    /// Nobody else took or gave back memory at the same time, as far as the ledger knows.
+    pub quiet: bool,
+}
+
+impl Grown {
+    /// The bytes, if they are what was made alone.
+    pub fn alone(self) -> Option<u64> {
+        self.quiet.then_some(self.bytes)
+    }
+}
+
 impl Charge {
-    /// Runs `make`, and says by how much the process's anonymous memory grew meanwhile; `None` where others took or gave
-    /// back memory at the same time, so that it cannot be told.
+    /// Runs `make`, and says by how much the process's anonymous memory grew meanwhile.
     ///
     /// # Errors
     /// What `make` returns.
-    pub fn measure<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<(T, Option<u64>)> {
+    pub fn measure<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<(T, Grown)> {
         // What is free, but still the heap's, would be taken for nothing; so would what making it needed.
         trim();
         let before = self.others();
-        let made = make()?;
+        let reuse = memory::reuse_blocks();
+        let made = make();
+        drop(reuse);
         trim();
+        let made = made?;
         let after = self.others();
         let quiet = before.changes == after.changes && !before.at_work;
-        let grown = u64::try_from(after.rest - before.rest).unwrap_or(0);
-        Ok((made, quiet.then_some(grown)))
+        let grown = Grown {
+            bytes: u64::try_from(after.rest - before.rest).unwrap_or(0),
+            quiet,
+        };
+        Ok((made, grown))
     }
 
     fn others(&self) -> Observed {

@@ -129,9 +129,12 @@ impl Order<'_> {
         let (pack, session) = (self.maker.pack, &mut loaded.session);
         // The first run takes memory for good, too.
         let check = || probe::held_to_golden(pack, self.spec, self.golden, session);
-        let ((cosine, ms), seen, more) = self.maker.measured.growth(check)?;
-        loaded.anon += more;
-        loaded.measured = loaded.measured.zip(seen).map(|(load, run)| load + run);
+        let ((cosine, ms), grown) = self.maker.measured.charge.measure(check)?;
+        loaded.anon += grown.bytes;
+        loaded.measured = loaded
+            .measured
+            .zip(grown.alone())
+            .map(|(load, run)| load + run);
         log::info!(
             "module {}: {}, golden cosine {cosine:.6}",
             self.spec.id,

@@ -71,7 +71,7 @@ impl Floors {
     /// Anonymous bytes of the process that are in no entry of the ledger.
     fn unowned(&self) -> u64 {
         memory::trim();
-        let process = smaps::process_memory().map_or(0, |memory| memory.pss_anon);
+        let process = smaps::anonymous().unwrap_or(0);
         let entries = self.ledger.snapshot().into_iter();
         // What is only promised is not there yet.
         let owned: u64 = entries.map(|of| of.anon_bytes - of.pending_bytes).sum();

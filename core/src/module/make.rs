@@ -11,7 +11,6 @@ use super::weights::Weights;
 use crate::budget::Charge;
 use crate::error::{Error, Result};
 use crate::ort::{Environment, GraphForm, Provider, Session, SessionConfig, Target, Threads};
-use crate::os::smaps;
 use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, realign};
 use crate::trace;
 
@@ -71,6 +70,7 @@ impl Maker<'_> {
                 options: spec.options_of(provider),
             },
             fixed: spec.fixed.clone().into_iter().collect(),
+            untuned: false,
             profile: None,
         };
         let made = if provider == Provider::Cpu {
@@ -188,24 +188,12 @@ pub(super) struct Measured<'a> {
 }
 
 impl Measured<'_> {
-    /// What `work` returns, and by how many anonymous bytes the process grew meanwhile: as measured, or, where others took or
-    /// gave back memory too, a figure that they have blurred.
-    pub(super) fn growth<T>(
-        &self,
-        work: impl FnOnce() -> Result<T>,
-    ) -> Result<(T, Option<u64>, u64)> {
-        let anon = || smaps::process_memory().map_or(0, |memory| memory.pss_anon);
-        let before = anon();
-        let (made, measured) = self.charge.measure(work)?;
-        let grown = measured.unwrap_or_else(|| anon().saturating_sub(before));
-        Ok((made, measured, grown))
-    }
-
     /// `data` are the files whose weights the session maps.
     pub(super) fn load(&self, config: &SessionConfig, data: &[PathBuf]) -> Result<Loaded> {
         let mapped = Weights::of(data)?;
         let provider = config.target.provider;
-        let (session, measured, grown) = self.growth(|| Session::load(config))?;
+        let (session, grown) = self.charge.measure(|| Session::load(config))?;
+        let measured = grown.alone();
         let weights = Weights::of(data)?.added_since(&mapped);
         let size = |path: &PathBuf| path.metadata().map_or(0, |file| file.len());
         let known = self.cost.and_then(|cost| cost.anon_by(provider));
@@ -215,7 +203,7 @@ impl Measured<'_> {
                 estimate(size(&config.model), all.saturating_sub(weights.bytes()))
             }
             // What others take of a graph is not known, and it is tens of megabytes.
-            _ => grown,
+            _ => grown.bytes,
         });
         Ok(Loaded {
             anon: anon.max(session.arena().in_use),

@@ -15,7 +15,7 @@ impl Weights {
     /// All mappings there are now of `files`.
     pub(super) fn of(files: &[PathBuf]) -> Result<Self> {
         let _span = trace::span("memory", "measure");
-        let mappings = files.iter().map(|file| FileMappings::of(file));
+        let mappings = files.iter().map(|file| FileMappings::ranges_of(file));
         Ok(Self(mappings.collect::<Result<_>>()?))
     }
 
@@ -65,7 +65,7 @@ fn park(mappings: &FileMappings) -> Result<u64> {
         mappings.path().display()
     );
     // SAFETY: the session that made the mappings is held by who parks it (`Weights` belongs to its `Resident`), and ONNX
-    // Runtime only reads from them: they had no pages of their own when they were found, which is checked once more.
+    // Runtime only reads from them: that they have no pages of their own is checked.
     unsafe { mappings.drop_pages() }?;
     file::uncache(mappings.path())?;
     Ok(before.saturating_sub(mappings.resident_bytes()?))

@@ -46,26 +46,7 @@ impl SessionOptions {
         // SAFETY: the options are valid.
         check(unsafe { (api.SetSessionGraphOptimizationLevel)(raw, level) })
             .map_err(|e| refused(&e))?;
-        match config.threads {
-            // One set of threads for all, or sessions would fight over the cores.
-            // SAFETY: as above.
-            Threads::Shared => check(unsafe { (api.DisablePerSessionThreads)(raw) }),
-            Threads::Own => {
-                // The first needs ONNX Runtime 1.26; before, they stay awake until the run ends.
-                options.set("session.intra_op.spin_duration_us", AWAKE_US)?;
-                options.set("session.force_spinning_stop", "1")?;
-                let threads = i32::try_from(config.environment.threads()).unwrap_or(i32::MAX);
-                // SAFETY: as above.
-                check(unsafe { (api.SetIntraOpNumThreads)(raw, threads) })
-            }
-        }
-        .map_err(|e| refused(&e))?;
-        // A plan of every run's blocks, made at the first of each shape, is held beside the blocks: a third more memory for the
-        // reference detector, and no faster.
-        // SAFETY: as above.
-        check(unsafe { (api.DisableMemPattern)(raw) }).map_err(|e| refused(&e))?;
-        // Per-session arenas are freed with the session; shared ones would keep hundreds of megabytes.
-        options.set("session.use_env_allocators", "0")?;
+        options.tune(config)?;
         options.set("session.record_ep_graph_assignment_info", "1")?;
         if let Some(prefix) = &config.profile {
             let prefix = c_path(prefix)?;
@@ -83,6 +64,41 @@ impl SessionOptions {
         }
         provider::append(config.environment, &config.target, &options)?;
         Ok(options)
+    }
+
+    /// What differs from ONNX Runtime's defaults.
+    fn tune(&self, config: &SessionConfig) -> Result<()> {
+        let (api, raw) = (api()?, self.raw());
+        let threads = i32::try_from(config.environment.threads()).unwrap_or(i32::MAX);
+        if config.untuned {
+            // SAFETY: the options are valid.
+            return check(unsafe { (api.SetIntraOpNumThreads)(raw, threads) })
+                .map_err(|e| refused(&e));
+        }
+        match config.threads {
+            // One set of threads for all, or sessions would fight over the cores.
+            // SAFETY: the options are valid.
+            Threads::Shared => check(unsafe { (api.DisablePerSessionThreads)(raw) }),
+            Threads::Own => {
+                // The first needs ONNX Runtime 1.26; before, they stay awake until the run ends.
+                self.set("session.intra_op.spin_duration_us", AWAKE_US)?;
+                self.set("session.force_spinning_stop", "1")?;
+                // SAFETY: as above.
+                check(unsafe { (api.SetIntraOpNumThreads)(raw, threads) })
+            }
+        }
+        .map_err(|e| refused(&e))?;
+        // A plan of every run's blocks, made at the first of each shape, is held beside the blocks: a third more memory for the
+        // reference detector, and no faster.
+        // SAFETY: as above.
+        check(unsafe { (api.DisableMemPattern)(raw) }).map_err(|e| refused(&e))?;
+        // Per-session arenas are freed with the session; shared ones would keep hundreds of megabytes.
+        self.set("session.use_env_allocators", "0")?;
+        if !matches!(config.form, GraphForm::SourceAndSave(_)) {
+            // Also what was packed on disk is packed again, to be found by its hash (ONNX Runtime 1.31): by all threads.
+            self.set("session.prepack.enable_parallel", "1")?;
+        }
+        Ok(())
     }
 
     /// Gives the dimension called `name` a size: providers that compile take no other.

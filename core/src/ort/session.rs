@@ -65,6 +65,8 @@ pub struct SessionConfig {
     pub target: Target,
     /// Sizes for dimensions that the graph leaves open, by name.
     pub fixed: Vec<(String, usize)>,
+    /// Leave ONNX Runtime's settings as they come, but for the form and the target: to compare with.
+    pub untuned: bool,
     /// Time every node, for [`Session::profile`]: costs several microseconds each. The file's name begins like this.
     pub profile: Option<PathBuf>,
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::file;
 use super::memory::page_size;
-use super::smaps::{Mapping, file_mappings};
+use super::smaps::{Mapping, file_mappings, file_ranges};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Private mappings of one file in this process that hold nothing but the file's own pages.
@@ -73,6 +73,19 @@ impl FileMappings {
     /// # Errors
     /// As [`file_mappings`].
     pub fn of(path: &Path) -> Result<Self> {
+        Self::among(path, file_mappings(path)?)
+    }
+
+    /// As [`of`](Self::of), without looking for pages that are not the file's any more, which takes milliseconds in a process
+    /// with much memory: [`drop_pages`](Self::drop_pages) does, and refuses.
+    ///
+    /// # Errors
+    /// As [`file_ranges`].
+    pub fn ranges_of(path: &Path) -> Result<Self> {
+        Self::among(path, file_ranges(path)?)
+    }
+
+    fn among(path: &Path, found: Vec<Mapping>) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path.display(), &e))?;
         let mut mappings = Self {
             path: path.to_owned(),
@@ -80,7 +93,7 @@ impl FileMappings {
             pieces: Vec::new(),
             excluded: 0,
         };
-        for mapping in file_mappings(path)? {
+        for mapping in found {
             if is_clean(&mapping) {
                 mappings.pieces.push(Piece {
                     addresses: mapping.addresses,

@@ -31,32 +31,93 @@ pub fn page_size() -> usize {
         .unwrap_or(4096)
 }
 
-/// Blocks of this size and more are mapped by themselves.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const MAPPED_FROM: libc::c_int = 128 << 10;
-
-/// Heaps that threads share. With glibc's eight for each core what is left in them after a release wanders by some MB.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const HEAPS: libc::c_int = 4;
-
 /// Has the heap give large blocks back to the kernel when they are freed, for good, and threads share few heaps. Left to
 /// itself glibc raises the size from which it does the former to up to 32 MB, and keeps twice that at the end of the heap of
 /// every thread that ever freed such a block, where [`trim`] does not reach. Nothing is changed where the environment sets
 /// the allocator up (`GLIBC_TUNABLES`, `MALLOC_MMAP_THRESHOLD_`), or with another allocator.
 pub fn keep_heap_small() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
+    glibc::keep_heap_small();
+}
+
+/// Has the heap use freed blocks of up to 2 MB again, until the guard is dropped: for work that takes and frees many one after
+/// another, such as a load, of which each would else be had from the kernel anew, page by page. [`trim`] gives back what is
+/// free then. Does nothing unless [`keep_heap_small`] does something.
+pub fn reuse_blocks() -> Reuse {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    glibc::reuse(true);
+    Reuse(())
+}
+
+/// Ends what [`reuse_blocks`] began.
+#[derive(Debug)]
+pub struct Reuse(());
+
+impl Drop for Reuse {
+    fn drop(&mut self) {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        glibc::reuse(false);
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod glibc {
+    use std::sync::{Mutex, PoisonError};
+
+    use libc::c_int;
+
+    /// Blocks of this size and more are mapped by themselves, and so much is left free at the end of a heap.
+    const LARGE: c_int = 128 << 10;
+
+    /// While blocks are to be used again: most of what a graph's weights are packed in is smaller. With more left free at the
+    /// end of heaps as well, a load under a tight limit was killed.
+    const REUSED: c_int = 2 << 20;
+
+    /// Heaps that threads share. With glibc's eight for each core what is left in them after a release wanders by some MB.
+    const HEAPS: c_int = 4;
+
+    /// How many want blocks to be used again; `None`: the heap is left as it is.
+    static REUSING: Mutex<Option<usize>> = Mutex::new(None);
+
+    pub(super) fn keep_heap_small() {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         if set("GLIBC_TUNABLES") || set("MALLOC_MMAP_THRESHOLD_") || set("MALLOC_TRIM_THRESHOLD_") {
             return;
         }
+        let mut reusing = REUSING.lock().unwrap_or_else(PoisonError::into_inner);
+        if reusing.is_some() {
+            return;
+        }
+        *reusing = Some(0);
+        thresholds(LARGE);
+        if !set("MALLOC_ARENA_MAX") {
+            // SAFETY: as in `thresholds`.
+            unsafe { libc::mallopt(libc::M_ARENA_MAX, HEAPS) };
+        }
+    }
+
+    pub(super) fn reuse(more: bool) {
+        let mut reusing = REUSING.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = reusing.as_mut() else {
+            return;
+        };
+        match (*count, more) {
+            (0, true) => thresholds(REUSED),
+            (1, false) => thresholds(LARGE),
+            _ => {}
+        }
+        *count = if more {
+            *count + 1
+        } else {
+            count.saturating_sub(1)
+        };
+    }
+
+    fn thresholds(map: c_int) {
         // SAFETY: mallopt takes plain numbers and locks the allocator itself.
         unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, MAPPED_FROM);
-            if !set("MALLOC_ARENA_MAX") {
-                libc::mallopt(libc::M_ARENA_MAX, HEAPS);
-            }
+            libc::mallopt(libc::M_MMAP_THRESHOLD, map);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
         }
     }
 }

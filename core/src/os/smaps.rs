@@ -28,14 +28,31 @@ pub fn process_memory() -> Result<ProcessMemory> {
     Ok(parse_rollup(&text))
 }
 
+/// Anonymous bytes of this process that are in memory: [`ProcessMemory::pss_anon`] from counts that the kernel keeps, in
+/// microseconds. It lags by less than a megabyte on kernels before 6.17, and counts pages in full that a fork shares.
+///
+/// # Errors
+/// As [`process_memory`], which is asked where there is no such count (kernels before 4.5).
+pub fn anonymous() -> Result<u64> {
+    let path = "/proc/self/status";
+    let text = fs::read_to_string(path).map_err(|e| Error::io(path, &e))?;
+    match kib(&text, "RssAnon") {
+        Some(bytes) => Ok(bytes),
+        None => Ok(process_memory()?.pss_anon),
+    }
+}
+
+/// The bytes of the line that `name` begins.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let value = line.strip_prefix(name)?.strip_prefix(':')?;
+        let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib * 1024)
+    })
+}
+
 fn parse_rollup(text: &str) -> ProcessMemory {
-    let field = |name: &str| {
-        text.lines().find_map(|line| {
-            let value = line.strip_prefix(name)?.strip_prefix(':')?;
-            let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-            Some(kib * 1024)
-        })
-    };
+    let field = |name| kib(text, name);
     ProcessMemory {
         pss: field("Pss").unwrap_or(0),
         // Kernels before 5.9 do not split Pss.
@@ -71,31 +88,45 @@ pub struct Mapping {
 }
 
 /// The mappings this process has of the file at `path`, by address. Reads all of `/proc/self/smaps`: milliseconds in a
-/// process with many mappings. Others may map and unmap meanwhile; the list is of a moment.
+/// process with much memory. Others may map and unmap meanwhile; the list is of a moment.
 ///
 /// # Errors
 /// What `stat` of the file or reading smaps gives: kernels built without `CONFIG_PROC_PAGE_MONITOR` do not have it.
 pub fn file_mappings(path: &Path) -> Result<Vec<Mapping>> {
-    let stamp = FileStamp::of(path)?;
-    let real = fs::canonicalize(path).map_err(|e| Error::io(path.display(), &e))?;
-    let smaps = "/proc/self/smaps";
+    Ok(parse(&read("/proc/self/smaps")?, &Identity::of(path)?))
+}
+
+/// As [`file_mappings`], but all counts are 0: the kernel need not look at every page for `/proc/self/maps`.
+///
+/// # Errors
+/// What `stat` of the file or reading maps gives.
+pub fn file_ranges(path: &Path) -> Result<Vec<Mapping>> {
+    Ok(parse(&read("/proc/self/maps")?, &Identity::of(path)?))
+}
+
+fn read(path: &str) -> Result<String> {
     // A name of another mapping may be no UTF-8.
-    let text = fs::read(smaps).map_err(|e| Error::io(smaps, &e))?;
-    Ok(parse_smaps(
-        &String::from_utf8_lossy(&text),
-        &Identity {
-            device: (libc::major(stamp.dev), libc::minor(stamp.dev)),
-            inode: stamp.ino,
-            // As the kernel writes it there.
-            name: real.to_string_lossy().replace('\n', "\\012"),
-        },
-    ))
+    let text = fs::read(path).map_err(|e| Error::io(path, &e))?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 struct Identity {
     device: (u32, u32),
     inode: u64,
     name: String,
+}
+
+impl Identity {
+    fn of(path: &Path) -> Result<Self> {
+        let stamp = FileStamp::of(path)?;
+        let real = fs::canonicalize(path).map_err(|e| Error::io(path.display(), &e))?;
+        Ok(Self {
+            device: (libc::major(stamp.dev), libc::minor(stamp.dev)),
+            inode: stamp.ino,
+            // As the kernel writes it there.
+            name: real.to_string_lossy().replace('\n', "\\012"),
+        })
+    }
 }
 
 /// The first line of a mapping: `start-end perms offset major:minor inode   name`.
@@ -134,7 +165,8 @@ impl<'a> Head<'a> {
     }
 }
 
-fn parse_smaps(text: &str, file: &Identity) -> Vec<Mapping> {
+/// Of maps or smaps.
+fn parse(text: &str, file: &Identity) -> Vec<Mapping> {
     let mut found: Vec<Mapping> = Vec::new();
     let mut inside = false;
     for line in text.lines() {
@@ -187,6 +219,7 @@ mod tests {
         let after = process_memory()?;
         assert!(block.iter().all(|&b| b == 1));
         assert!(after.pss_anon >= before.pss_anon + (24 << 20));
+        assert!(anonymous()? >= before.pss_anon + (24 << 20));
         assert!(after.rss >= after.pss);
         Ok(())
     }
@@ -230,7 +263,7 @@ Rss:                   4 kB
 
     #[test]
     fn mappings_are_told_by_device_or_name() {
-        let found = parse_smaps(SMAPS, &weights());
+        let found = parse(SMAPS, &weights());
         assert_eq!(found.len(), 3, "{found:?}");
         assert_eq!(
             found[0],
@@ -255,17 +288,17 @@ Rss:                   4 kB
             name: "/data/third.bin".into(),
             ..weights()
         };
-        assert_eq!(parse_smaps(SMAPS, &same_inode_elsewhere).len(), 2);
+        assert_eq!(parse(SMAPS, &same_inode_elsewhere).len(), 2);
     }
 
     #[test]
     fn spoilt_smaps_never_panic() {
         for at in 0..SMAPS.len() {
-            assert!(parse_smaps(&SMAPS[..at], &weights()).len() <= 3);
-            assert!(parse_smaps(&SMAPS[at..], &weights()).len() <= 3);
+            assert!(parse(&SMAPS[..at], &weights()).len() <= 3);
+            assert!(parse(&SMAPS[at..], &weights()).len() <= 3);
             for odd in ["-", ":", " ", "\n", "ffffffffffffffffffff"] {
                 let spoilt = format!("{}{odd}{}", &SMAPS[..at], &SMAPS[at..]);
-                for mapping in parse_smaps(&spoilt, &weights()) {
+                for mapping in parse(&spoilt, &weights()) {
                     assert!(mapping.addresses.start <= mapping.addresses.end);
                 }
             }

@@ -22,6 +22,7 @@ fn load(model: &Path) -> Result<Session> {
         profile: None,
         target: Target::default(),
         fixed: Vec::new(),
+        untuned: false,
     })
 }
 

@@ -84,7 +84,7 @@ impl Floor {
 fn measured<T>(work: impl FnOnce() -> T) -> (T, i64) {
     let anon = || {
         memory::trim();
-        smaps::process_memory().map_or(0, |memory| memory.pss_anon as i64)
+        smaps::anonymous().map_or(0, |bytes| bytes as i64)
     };
     let before = anon();
     let done = work();

@@ -80,6 +80,7 @@ fn steps(
         profile: Some(folder.path().join("nodes")),
         target: Target::default(),
         fixed: Vec::new(),
+        untuned: false,
     })?;
     let whole = |values: Vec<i64>| Tensor::from_vec(&[1, values.len()], values);
     let vocab = spec.vocab as i64;

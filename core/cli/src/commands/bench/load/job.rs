@@ -9,7 +9,7 @@ use atom_core::ort::{
     Dim, Environment, GraphForm, Port, RunArgs, Session, SessionConfig, Target, Tensor, Threads,
 };
 use atom_core::os::{file, smaps};
-use atom_core::pack::{ModuleKind, ModuleSpec, Pack};
+use atom_core::pack::{ModuleSpec, Pack};
 use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
 use atom_core::trace::Recording;
 use atom_core::{Error, ErrorKind, Result};
@@ -194,13 +194,10 @@ pub(super) fn load(runtime: &Runtime, spec: &ModuleSpec, form: Form) -> Result<L
         environment,
         model: runtime.pack().path(&spec.model),
         form: GraphForm::Source,
-        // As Atom does, so that only loading differs.
-        threads: match spec.kind {
-            ModuleKind::LanguageDecoder => Threads::Own,
-            _ => Threads::Shared,
-        },
+        threads: Threads::default(),
         target: Target::default(),
         fixed: Vec::new(),
+        untuned: true,
         profile: None,
     })?;
     Ok(Loaded::Plain(Box::new(session)))

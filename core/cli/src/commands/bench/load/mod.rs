@@ -6,9 +6,8 @@
 //! device does that has not room for all. ONNX Runtime's own library stays warm, and opening it is not counted. Ours is then
 //! parked as often, as an idle module is, and run again.
 //!
-//! "Plain" is ONNX Runtime as it comes: all optimisations, its own arena, the heap as it is. The settings that differ from
-//! its defaults are Atom's for every session: which threads work (no module has more than another), no plan of a run's
-//! blocks, and a note of which provider took which node.
+//! "Plain" is ONNX Runtime as it comes: all optimisations, a pool of threads for each session, its own arena, the heap as it
+//! is. Only a note of which provider took which node differs from its defaults.
 
 mod job;
 mod parking;
