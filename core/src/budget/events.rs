@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -171,19 +171,22 @@ pub struct Counters {
     pub mapped_returned_bytes: u64,
 }
 
-type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
-
 #[derive(Default)]
 struct State {
     last: u64,
     kept: VecDeque<Event>,
     counters: Counters,
-    listener: Option<Listener>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    added: Condvar,
 }
 
 /// The events of one runtime. Clones share them; thread-safe.
 #[derive(Clone, Default)]
-pub struct Events(Arc<Mutex<State>>);
+pub struct Events(Arc<Shared>);
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -192,7 +195,7 @@ impl fmt::Debug for Events {
 }
 
 impl Events {
-    /// Adds one: counted, kept, logged, and told to the listener on this thread.
+    /// Adds one: counted, kept and logged.
     pub fn add(&self, what: What) {
         match &what {
             What::Refused { .. } | What::Pressure { .. } => log::warn!("{what}"),
@@ -209,12 +212,9 @@ impl Events {
         if state.kept.len() == KEPT {
             state.kept.pop_front();
         }
-        state.kept.push_back(event.clone());
-        let listener = state.listener.clone();
+        state.kept.push_back(event);
         drop(state);
-        if let Some(listener) = listener {
-            listener(&event);
-        }
+        self.0.added.notify_all();
     }
 
     /// Events after number `after`, oldest first; those longer ago than the last 256 are gone.
@@ -229,14 +229,20 @@ impl Events {
         self.lock().counters
     }
 
-    /// Has `listener` called with every event from now on, on the thread where it happens; it must be quick and must not
-    /// use the runtime. `None` ends it.
-    pub fn listen(&self, listener: Option<Listener>) {
-        self.lock().listener = listener;
+    /// As [`since`](Self::since), once there is one, or after `at_most`. Whoever wants to be told waits here on a thread of its
+    /// own, where it may use the runtime: events happen amid evictions and loads, which nobody may call back into.
+    pub fn wait_since(&self, after: u64, at_most: Duration) -> Vec<Event> {
+        let state = self.lock();
+        let waited = self
+            .0
+            .added
+            .wait_timeout_while(state, at_most, |state| state.last <= after);
+        drop(waited);
+        self.since(after)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
