@@ -4,10 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use atom_core::budget::pressure::Level;
+use atom_core::budget::pressure::{Level, Reading};
 use atom_core::index::Access;
 use atom_core::os::cgroup::{CgroupFs, Version};
 use atom_core::os::smaps::process_memory;
@@ -123,17 +122,24 @@ fn the_tasks_of_a_child() {
     let runtime = runtime(&job.artifacts, memory);
     if std::env::var_os("ATOM_TEST_VERBOSE").is_some() {
         let (began, ledger) = (Instant::now(), runtime.ledger().clone());
-        let show = move |event: &atom_core::budget::Event| {
-            let kernel = process_memory().unwrap_or_default().pss_anon as f64 / MB;
-            let at = began.elapsed().as_secs_f64();
-            let owned = ledger.total().0 as f64 / MB;
-            let budget = ledger.budget().unwrap_or(0) as f64 / MB;
-            eprintln!(
-                "{at:7.3} s kernel {kernel:6.1} ledger {owned:6.1} of {budget:6.1} MB {}",
-                event.what
-            );
-        };
-        runtime.events().listen(Some(Arc::new(show)));
+        let events = runtime.events().clone();
+        // Ends with the process.
+        std::thread::spawn(move || {
+            let mut seen = 0;
+            loop {
+                for event in events.wait_since(seen, Duration::MAX) {
+                    seen = event.number;
+                    let kernel = process_memory().unwrap_or_default().pss_anon as f64 / MB;
+                    let at = event.at.duration_since(began).as_secs_f64();
+                    let owned = ledger.total().0 as f64 / MB;
+                    let budget = ledger.budget().unwrap_or(0) as f64 / MB;
+                    eprintln!(
+                        "{at:7.3} s kernel {kernel:6.1} ledger {owned:6.1} of {budget:6.1} MB {}",
+                        event.what
+                    );
+                }
+            }
+        });
     }
     let outcome = Stage::open(&runtime, &job.store).unwrap().run();
     let counters = runtime.events().counters();
@@ -330,6 +336,64 @@ fn every_anonymous_byte_has_an_owner() {
     };
     run(true);
     run(false);
+}
+
+/// A process is moved out of its memory cgroup, and that is removed: the runtime goes by its new one.
+#[test]
+#[ignore = "the child of a_removed_cgroup_leaves_the_runtime_at_work: alone in its process"]
+fn moved_in_a_child() {
+    let join = |group: &Path| {
+        fs::write(group.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+    };
+    let group = Group::new("moved").expect("the parent has made one");
+    let outside = group.0.parent().unwrap().to_owned();
+    let limit = 400_000_000;
+    group.limit(limit);
+    join(&group.0);
+    let folder = temporary();
+    let runtime = runtime(&folder.path().join("artifacts"), MemoryOptions::default());
+    let path = folder.path().join("store");
+    let store = runtime.open_store(&path, Access::ReadWrite).unwrap();
+    Stage::index(&runtime, &store, "made up", 6).unwrap();
+    let stage = Stage::open(&runtime, &path).unwrap();
+    let before = stage.task(0).unwrap();
+    let cgroup = || {
+        let sources = runtime.pressure().sources;
+        let found = sources.into_iter().find(|one| one.source == "cgroup");
+        found.expect("a source").reading
+    };
+    assert!(runtime.ledger().budget().unwrap() <= limit);
+    // The session's page cache keeps the group from going at once, its processes keep it for as long as they are there.
+    join(&outside);
+    let name = group.0.file_name().unwrap().to_owned();
+    drop(group);
+    assert!(!outside.join(&name).exists());
+    assert_eq!(stage.task(0).unwrap(), before);
+    runtime.trim(Level::Critical);
+    assert_eq!(stage.task(0).unwrap(), before);
+    let began = Instant::now();
+    loop {
+        match cgroup() {
+            Reading::Seen { why, .. } if !why.contains("atom-moved") => break println!("{why}"),
+            other => assert!(began.elapsed() < Duration::from_secs(30), "{other:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(runtime.status().is_ok());
+    assert!(runtime.ledger().budget().unwrap() > limit);
+}
+
+#[test]
+fn a_removed_cgroup_leaves_the_runtime_at_work() {
+    match Group::new("probe") {
+        Ok(group) => drop(group),
+        Err(why) => {
+            eprintln!("SKIPPED: no memory cgroup can be made here: {why}");
+            return;
+        }
+    }
+    let status = child_of("moved_in_a_child").status().unwrap();
+    assert!(status.success(), "{status}");
 }
 
 /// An ignored test of this file, in a process of its own.

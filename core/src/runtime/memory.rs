@@ -256,22 +256,34 @@ impl Shared {
             Budget::Unlimited => ledger.set_budget(None),
             Budget::Bytes(bytes) => ledger.set_budget(Some(bytes)),
             Budget::Share(share) => {
-                let group = CgroupFs::default().memory().ok();
-                ledger.set_allowance(move |totals| Some(allowed(share, group.as_ref(), totals)));
+                let group = Mutex::new(CgroupFs::default().memory().ok());
+                ledger.set_allowance(move |totals| {
+                    let mut group = lock(&group);
+                    let read = group.as_ref().map(MemoryCgroup::read);
+                    let levels = match read {
+                        Some(Ok(levels)) => levels,
+                        None => Vec::new(),
+                        // Removed, which takes that this process was moved.
+                        Some(Err(_)) => {
+                            *group = CgroupFs::default().memory().ok();
+                            let read = group.as_ref().and_then(|group| group.read().ok());
+                            read.unwrap_or_default()
+                        }
+                    };
+                    Some(allowed(share, &levels, totals))
+                });
             }
         }
     }
 }
 
 /// What may be on the ledger when `totals` is, so that all memory stays below `share` of what there is.
-fn allowed(share: f64, group: Option<&MemoryCgroup>, totals: Totals) -> u64 {
+fn allowed(share: f64, groups: &[LevelMemory], totals: Totals) -> u64 {
     // What of it the kernel's figures contain already.
     let held = totals.anon_bytes - totals.pending_bytes;
     let machine = memory::machine();
     let reserve = (machine.total as f64 * (1.0 - share)) as u64;
     let machine = (held + machine.available).saturating_sub(reserve);
-    let levels = group.and_then(|group| group.read().ok());
-    let groups = levels.unwrap_or_default();
     let group = |level: &LevelMemory| {
         let limit = level.bound()? as f64 * share;
         let others = level.unreclaimable().saturating_sub(held);

@@ -16,6 +16,7 @@ use crate::os::poll::{Interest, Ready};
 #[derive(Debug)]
 pub struct CgroupSource {
     /// The group, or why there is none.
+    fs: CgroupFs,
     group: Result<MemoryCgroup, String>,
     shares: CgroupShares,
     watched: Vec<Watched>,
@@ -39,6 +40,7 @@ impl CgroupSource {
     /// The group this process is in.
     pub fn new(fs: &CgroupFs, shares: CgroupShares) -> Self {
         let mut source = Self {
+            fs: fs.clone(),
             group: fs.memory().map_err(|e| e.to_string()),
             shares,
             watched: Vec::new(),
@@ -162,7 +164,14 @@ impl Source for CgroupSource {
         };
         let levels = match group.read() {
             Ok(levels) => levels,
-            Err(why) => return Reading::absent(why),
+            Err(why) => {
+                // Removed, which takes that this process was moved: at the next reading its new group is asked.
+                self.group = self.fs.memory().map_err(|e| e.to_string());
+                self.watched.clear();
+                self.bounds.clear();
+                self.events.clear();
+                return Reading::absent(why);
+            }
         };
         let bounds: Vec<Option<u64>> = levels.iter().map(LevelMemory::bound).collect();
         if bounds != self.bounds {
