@@ -19,6 +19,8 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(110, 110, 110),
 ];
 const WIDTH: u32 = 860;
+/// Lines of up to so many points show each.
+const MARKED: usize = 100;
 
 /// Of series `index`: those beyond the colours have them again, lighter.
 fn colour(index: usize) -> RGBAColor {
@@ -74,6 +76,8 @@ impl Lines<'_> {
         let limits = self.limits.iter().map(|(_, height)| *height);
         let y = Scale::over(points().map(|point| point.1).chain(limits), self.y.log);
         let (left, right) = (x.range.start, x.range.end);
+        let shares: Vec<_> = points().map(|p| (x.place(p.0), y.place(p.1))).collect();
+        let emptiest = emptiest(&shares);
         save(path, 480, |area| {
             let mut chart = ChartBuilder::on(area)
                 .caption(self.title, ("sans-serif", 18))
@@ -99,11 +103,9 @@ impl Lines<'_> {
                     .legend(move |(x, y)| {
                         PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
                     });
-                chart.draw_series(
-                    points
-                        .iter()
-                        .map(|point| Circle::new(*point, 3, colour.filled())),
-                )?;
+                // So many would be a band.
+                let marked = points.iter().filter(|_| points.len() <= MARKED);
+                chart.draw_series(marked.map(|point| Circle::new(*point, 3, colour.filled())))?;
             }
             for (name, height) in &self.limits {
                 chart
@@ -118,9 +120,32 @@ impl Lines<'_> {
                         PathElement::new([(x, y), (x + 18, y)], BLACK.stroke_width(1))
                     });
             }
-            legend(&mut chart, SeriesLabelPosition::LowerRight)
+            legend(&mut chart, emptiest)
         })
     }
+}
+
+/// Where a legend hides the least of `points`, shares of width and height.
+fn emptiest(points: &[(f64, f64)]) -> SeriesLabelPosition {
+    use SeriesLabelPosition::{
+        LowerLeft, LowerRight, MiddleLeft, MiddleRight, UpperLeft, UpperRight,
+    };
+    let places = [
+        (LowerRight, 0.6, 0.0),
+        (UpperRight, 0.6, 0.65),
+        (UpperLeft, 0.0, 0.65),
+        (LowerLeft, 0.0, 0.0),
+        (MiddleLeft, 0.0, 0.33),
+        (MiddleRight, 0.6, 0.33),
+    ];
+    let hidden = |x: f64, y: f64| {
+        let inside =
+            |at: &&(f64, f64)| (x..=x + 0.4).contains(&at.0) && (y..=y + 0.35).contains(&at.1);
+        points.iter().filter(inside).count()
+    };
+    // The first of equals.
+    let least = places.into_iter().min_by_key(|(_, x, y)| hidden(*x, *y));
+    least.map_or(LowerRight, |(place, ..)| place)
 }
 
 impl Bars<'_> {
