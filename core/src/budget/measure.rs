@@ -8,6 +8,9 @@ use crate::error::Result;
 use crate::os::{memory, smaps};
 use crate::trace;
 
+/// Less is not worth a look at the whole heap.
+const NOTABLE: i64 = 1 << 20;
+
 impl Ledger {
     /// Makes something that stays and is no session, such as a vocabulary, and charges `owner` with what it was measured to
     /// take. `expected` bytes are asked for first.
@@ -82,6 +85,17 @@ impl Ledger {
         if let Some(program) = state.program {
             state.keep_in_heap(0, seen.rest - program as i64);
         }
+    }
+
+    /// Gives back what work has left free in the heap: where the kernel counts notably more beside the ledger than the
+    /// `settled` bytes it did when this was last called, and nobody is at work. The bytes to call it with next.
+    pub fn settle_heap(&self, settled: i64) -> i64 {
+        let seen = self.observe(0);
+        if seen.at_work || seen.rest < settled + NOTABLE {
+            return settled.min(seen.rest);
+        }
+        trim();
+        self.observe(0).rest
     }
 
     /// What the kernel counts, beside the ledger without `own` bytes.

@@ -210,6 +210,7 @@ impl Drop for Keeper {
 
 impl Shared {
     fn keep(&self, mut monitor: Monitor) {
+        let mut settled = 0;
         while !*lock(&self.ended) {
             match monitor.wait(TICK) {
                 Ok(Some(change)) => {
@@ -225,6 +226,7 @@ impl Shared {
                 }
             }
             self.note(&monitor);
+            settled = self.governor.ledger().settle_heap(settled);
             self.governor.ledger().follow_allowance();
             let idle = lock(&self.options).idle;
             self.governor.tidy(&idle);

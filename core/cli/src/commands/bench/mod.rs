@@ -2,11 +2,12 @@
 //!
 //! One file a subcommand. It has `#[derive(clap::Args)] pub struct Args` and `pub fn run(&mut Session, &Args)`, and a line in
 //! [`Command`] and in [`run`]. What they share: [`Common`] options, [`limits`] of the machine, [`memory`] and its peak,
-//! [`stats`] over rounds, [`chart`]s, [`worker`] processes for what must not share a heap, and [`peer`]s to compare with.
+//! [`stats`] over rounds, [`videos`], [`chart`]s, [`worker`] processes for what must not share a heap, and [`peer`]s to compare with.
 
 mod chart;
 mod decode;
 mod evict;
+mod ledger;
 mod limits;
 mod load;
 mod memory;
@@ -19,6 +20,7 @@ mod reuse;
 mod scheduling;
 mod search;
 mod stats;
+mod videos;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +50,8 @@ pub enum Command {
     Preprocess(preprocess::Args),
     /// Measure loading, releasing and reloading every module, cold and warm, against plain ONNX Runtime.
     Load(load::Args),
+    /// Compare the ledger with the kernel's count of the process along a script of tasks.
+    Ledger(ledger::Args),
     /// Watch a hog take memory beside the runtime in a memory cgroup that does not hold both, ungoverned and governed.
     Pressure(pressure::Args),
 }
@@ -93,6 +97,7 @@ pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
         Command::Evict(args) => evict::run(session, args),
         Command::Preprocess(args) => preprocess::run(session, args),
         Command::Load(args) => load::run(session, args),
+        Command::Ledger(args) => ledger::run(session, args),
         Command::Pressure(args) => pressure::run(session, args),
     }
 }

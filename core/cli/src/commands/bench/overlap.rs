@@ -4,28 +4,26 @@
 //! encoded against captions made afterwards; and how long a search or a question takes while 200 tokens are generated.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use atom_core::control::{Control, Priority, TextOptions};
 use atom_core::features::Features;
-use atom_core::frame::{FrameFormat, PixelFormat};
 use atom_core::index::{Access, Store};
 use atom_core::language::{GenerateOptions, LanguageModel};
 use atom_core::runtime::Runtime;
-use atom_core::task::ingest::IngestOptions;
 use atom_core::task::search::SearchQuery;
 use atom_core::trace::{Recording, SPANS, Trace};
-use atom_core::{Error, ErrorKind, Result, cache};
-use atom_media::VideoReader;
+use atom_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::scheduling::{Role, Usage, watch};
 use super::stats::Spread;
+use super::videos;
 use crate::output::{nanoseconds, print_json, print_line, table};
-use crate::session::{Session, stream_name};
+use crate::session::Session;
 
 /// Tokens of a generation that others come into the middle of.
 const TOKENS: usize = 200;
@@ -129,13 +127,13 @@ struct Question {
 
 pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
     let longest = nanoseconds("--max-segment", args.max_segment)?;
-    let files = files(args)?;
+    let files = videos::files(&args.files)?;
     let runtime = session.runtime()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let folder = Folder::new()?;
+    let folder = tempfile::tempdir().map_err(|e| Error::io("a folder for stores", &e))?;
     // What is loaded and read once is not what is measured here.
-    let warm = folder.0.join("warm");
-    let segments = index(&runtime, &files, &warm, longest, true)?;
+    let warm = folder.path().join("warm");
+    let segments = videos::index(&runtime, &files, &warm, longest, true)?;
 
     let (mut one, mut other): (Vec<Usage>, Vec<Usage>) = Default::default();
     for round in 0..args.common.rounds {
@@ -146,8 +144,8 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
         };
         for overlapped in order {
             runtime.prefixes().clear();
-            let store = folder.0.join(format!("{round}-{overlapped}"));
-            let work = || index(&runtime, &files, &store, longest, overlapped);
+            let store = folder.path().join(format!("{round}-{overlapped}"));
+            let work = || videos::index(&runtime, &files, &store, longest, overlapped);
             let (_, usage) = watch(cores, work)?;
             if overlapped { &mut other } else { &mut one }.push(usage);
         }
@@ -174,86 +172,6 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
         print_text(&report)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A folder of this run, removed at its end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("atom-bench-overlap-{}", std::process::id()));
-        std::fs::create_dir(&path).map_err(|error| Error::io(path.display(), &error))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            log::warn!("{}: {error}", self.0.display());
-        }
-    }
-}
-
-fn files(args: &Args) -> Result<Vec<PathBuf>> {
-    if !args.files.is_empty() {
-        return Ok(args.files.clone());
-    }
-    let clips = ["bikes", "bigbuckbunny", "carphone"];
-    let files = clips.map(|clip| cache::dir().join(format!("videos/{clip}.mp4")));
-    match files.iter().find(|file| !file.exists()) {
-        None => Ok(files.to_vec()),
-        Some(missing) => Err(Error::new(
-            ErrorKind::NotFound,
-            format!("{} is missing", missing.display()),
-        )
-        .remedy("name videos, or run `python3 models/setup.py`")),
-    }
-}
-
-/// Indexes `files` into a new store and captions their segments: meanwhile, or afterwards. The number of segments.
-fn index(
-    runtime: &Runtime,
-    files: &[PathBuf],
-    store: &Path,
-    longest: i64,
-    overlapped: bool,
-) -> Result<u64> {
-    let store = runtime.open_store(store, Access::ReadWrite)?;
-    let (mut segments, mut captions, mut rests) = (0, 0, Vec::new());
-    for file in files {
-        let mut reader = VideoReader::open(file)?;
-        let info = reader.info().clone();
-        let format = FrameFormat::new(PixelFormat::I420, info.width, info.height);
-        let mut options = IngestOptions::new(stream_name(file)?, format.packed_bytes());
-        options.sampler.max_segment_ns = longest;
-        options.sampler.min_segment_ns = options.sampler.min_segment_ns.min(longest);
-        let ingest = match overlapped {
-            true => runtime.ingest_captioned(&store, &options)?,
-            false => runtime.ingest(&store, &options)?,
-        };
-        while let Some(frame) = reader.next_frame()? {
-            ingest.push_wait(&frame.as_frame()?)?;
-        }
-        let stream = ingest.stream();
-        rests.push((stream, ingest.finish_ingest()?));
-    }
-    for (stream, rest) in rests {
-        let report = rest.finish();
-        segments += report.segments;
-        captions += report.captions;
-        if !overlapped {
-            captions += runtime.caption_stream(&store, stream)?.made;
-        }
-    }
-    if captions != segments {
-        return Err(Error::new(
-            ErrorKind::Internal,
-            format!("{captions} captions of {segments} segments"),
-        )
-        .remedy("see what -v says of the others"));
-    }
-    Ok(segments)
 }
 
 fn mode(usages: &[Usage]) -> Mode {
