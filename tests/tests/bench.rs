@@ -2,10 +2,11 @@
 //! is not asserted here.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use atom_core::pack::Pack;
 use atom_tests::shim::{sessions, watch};
-use atom_tests::{atom, cached, json, output, pack, temporary};
+use atom_tests::{atom, cached, json, output, pack, temporary, video};
 use serde_json::Value;
 
 /// Loads each mode needs for one video: an index, two searches, a caption, an answer.
@@ -83,7 +84,7 @@ fn reuse_counts_every_load_and_compares_equal_outputs() {
     assert_eq!(report["outputs"]["equal"], true);
     let texts = report["outputs"]["texts"].as_array().unwrap();
     assert!(texts.len() == 2 && texts.iter().all(|text| !text.as_str().unwrap().is_empty()));
-    let drawn = std::fs::read_to_string(&svg).unwrap();
+    let drawn = fs::read_to_string(&svg).unwrap();
     assert!(expected.keys().all(|name| drawn.contains(name)));
 
     // Counted outside: sessions of each process. Every mode runs twice (for time, for memory), the first and the last
@@ -138,7 +139,7 @@ fn summed(report: &Value, order: &str, what: &str) -> f64 {
 fn evict_adds_up_and_takes_other_recordings() {
     let folder = temporary();
     let (uses, svg) = (folder.path().join("uses.txt"), folder.path().join("e.svg"));
-    std::fs::write(
+    fs::write(
         &uses,
         "module a 2000000 0 10\nmodule b 2000000 0 30\n0 a 0\n10 b 0\n20 a 0\n30 b 0\n",
     )
@@ -174,7 +175,7 @@ fn evict_adds_up_and_takes_other_recordings() {
     let ratio =
         number(&report["total"]["worth_reload_ms"]) / number(&report["total"]["lru_reload_ms"]);
     assert!((ratio - number(&report["total"]["ratio"])).abs() < 1e-9);
-    let drawn = std::fs::read_to_string(&svg).unwrap();
+    let drawn = fs::read_to_string(&svg).unwrap();
     assert!(names[..3].iter().all(|name| drawn.contains(name)));
 
     // Measured here: the recorded mixes' modules are the pack's, and cost something.
@@ -183,7 +184,7 @@ fn evict_adds_up_and_takes_other_recordings() {
         assert!(number(&module["load_ms"]) > 0.0 && number(&module["mapped_bytes"]) > 0.0);
     }
 
-    std::fs::write(&uses, "module a 1 0 1\n5 nobody 0\n").unwrap();
+    fs::write(&uses, "module a 1 0 1\n5 nobody 0\n").unwrap();
     let done = output(
         atom()
             .args(["bench", "evict", "--recorded", "--json", "--uses"])
@@ -222,6 +223,28 @@ fn pressure_kills_the_ungoverned_and_nobody_once_governed() {
     let samples = governed["samples"].as_array().unwrap();
     let last = samples.last().unwrap();
     assert!(number(&last["hog_bytes"]) >= hog && number(&last["rounds"]) > 0.0);
+}
+
+/// How far off the ledger is, memory's own tests judge.
+#[test]
+fn the_ledger_is_shown_beside_the_kernel_and_drawn() {
+    let folder = temporary();
+    let picture = folder.path().join("ledger.svg");
+    let mut command = atom();
+    command.args(["bench", "ledger", "--json", "--svg"]);
+    let report = json(command.arg(&picture).arg(video("carphone")));
+    let rows = report["rows"].as_array().unwrap();
+    let kernel = |step: &str| {
+        let row = rows.iter().find(|row| row["step"] == step);
+        number(&row.unwrap_or_else(|| panic!("{step}: {report}"))["kernel_bytes"])
+    };
+    assert_eq!(rows.len(), 11);
+    assert!(
+        kernel("critical again") < kernel("caption") / 4.0,
+        "{report}"
+    );
+    let drawn = fs::read_to_string(picture).unwrap();
+    assert!(drawn.contains("kernel (RssAnon)") && drawn.contains("ledger"));
 }
 
 /// What a refused command line says.
@@ -287,7 +310,7 @@ fn preprocess_reports_time_limit_and_quality_of_every_size_and_format() {
         .flat_map(|width| formats.map(|format| (*width, format)))
         .collect();
     assert_eq!(seen, wanted);
-    let drawn = std::fs::read_to_string(&svg).unwrap();
+    let drawn = fs::read_to_string(&svg).unwrap();
     assert!(drawn.contains("1280x720 nv12") && drawn.contains("one read of the planes"));
 
     assert!(refused(&["preprocess", "--sizes", "1920"]).contains("such as 1920x1080"));
@@ -358,7 +381,7 @@ fn load_reports_every_form_and_makes_the_sessions_it_times() {
     }
     assert!(number(&module["limit"]["memory_read_ms"]) > 0.0);
     assert!(
-        std::fs::read_to_string(&svg)
+        fs::read_to_string(&svg)
             .unwrap()
             .contains("visual-encoder, ours")
     );
