@@ -9,7 +9,14 @@ use crate::os::{memory, smaps};
 use crate::trace;
 
 /// Less is not worth a look at the whole heap.
-const NOTABLE: i64 = 1 << 20;
+const NOTABLE: i64 = 2 << 20;
+
+/// What [`Ledger::settle_heap`] has seen last.
+#[derive(Debug, Default)]
+pub struct Settled {
+    rest: i64,
+    changes: u64,
+}
 
 impl Ledger {
     /// Makes something that stays and is no session, such as a vocabulary, and charges `owner` with what it was measured to
@@ -59,7 +66,7 @@ impl Ledger {
     pub fn measure_return(&self, free: impl FnOnce() -> Option<u64>) -> Option<u64> {
         let before = self.observe(0);
         let anon = free()?;
-        trim();
+        trim_ends();
         let after = self.observe(0);
         // Dropping the charge is one change.
         if before.at_work || after.changes > before.changes + 1 {
@@ -79,7 +86,7 @@ impl Ledger {
         if self.lock().heap.is_none() {
             return;
         }
-        trim();
+        trim_ends();
         let seen = self.observe(0);
         let mut state = self.lock();
         if let Some(program) = state.program {
@@ -87,15 +94,22 @@ impl Ledger {
         }
     }
 
-    /// Gives back what work has left free in the heap: where the kernel counts notably more beside the ledger than the
-    /// `settled` bytes it did when this was last called, and nobody is at work. The bytes to call it with next.
-    pub fn settle_heap(&self, settled: i64) -> i64 {
+    /// Gives back what work has left free in the heap: where something was done since this was last called, nobody is at work,
+    /// and the kernel counts notably more beside the ledger than then. Other memory of the program looks the same, so it is
+    /// not done oftener than that.
+    pub fn settle_heap(&self, settled: &mut Settled) {
         let seen = self.observe(0);
-        if seen.at_work || seen.rest < settled + NOTABLE {
-            return settled.min(seen.rest);
+        let worked = seen.changes != settled.changes;
+        if !worked || seen.at_work || seen.rest < settled.rest + NOTABLE {
+            settled.rest = settled.rest.min(seen.rest);
+            return;
         }
-        trim();
-        self.observe(0).rest
+        trim_ends();
+        let seen = self.observe(0);
+        *settled = Settled {
+            rest: seen.rest,
+            changes: seen.changes,
+        };
     }
 
     /// What the kernel counts, beside the ledger without `own` bytes.
@@ -206,4 +220,10 @@ impl Drop for AtWork {
 fn trim() {
     let _span = trace::span("memory", "trim");
     memory::trim();
+}
+
+/// As [`trim`], wherever it is.
+fn trim_ends() {
+    let _span = trace::span("memory", "trim");
+    memory::trim_ends();
 }

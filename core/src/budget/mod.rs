@@ -17,5 +17,5 @@ pub use events::{Counters, Event, Events, What};
 pub use governor::{Governor, Idle};
 pub use kept::Kept;
 pub use ledger::{Charge, Ledger, Patience};
-pub use measure::{AtWork, Grown};
+pub use measure::{AtWork, Grown, Settled};
 pub use reclaim::{Action, Given, MakeRoom, Need, Offer, Reclaim, Room};

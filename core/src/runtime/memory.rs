@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::budget::pressure::{
     ApplicationPressure, Config, Level, Monitor, Source, Status as SourceStatus,
 };
-use crate::budget::{Governor, Idle, Totals, What};
+use crate::budget::{Governor, Idle, Settled, Totals, What};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::cgroup::{CgroupFs, LevelMemory, MemoryCgroup};
 use crate::os::memory;
@@ -210,7 +210,7 @@ impl Drop for Keeper {
 
 impl Shared {
     fn keep(&self, mut monitor: Monitor) {
-        let mut settled = 0;
+        let mut settled = Settled::default();
         while !*lock(&self.ended) {
             match monitor.wait(TICK) {
                 Ok(Some(change)) => {
@@ -226,7 +226,7 @@ impl Shared {
                 }
             }
             self.note(&monitor);
-            settled = self.governor.ledger().settle_heap(settled);
+            self.governor.ledger().settle_heap(&mut settled);
             self.governor.ledger().follow_allowance();
             let idle = lock(&self.options).idle;
             self.governor.tidy(&idle);
