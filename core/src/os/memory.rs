@@ -120,6 +120,13 @@ mod glibc {
     /// time: [`super::trim`] does not. A new thread gets a heap that no other thread has, or the next in turn; so many at once
     /// get all.
     pub(super) fn trim_ends() {
+        if REUSING
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none()
+        {
+            return;
+        }
         let begun = Mutex::new(());
         let wait = begun.lock();
         thread::scope(|scope| {
@@ -159,7 +166,8 @@ pub fn trim() {
     }
 }
 
-/// As [`trim`], of the ends of all heaps too: a third of a millisecond more, for a few threads that come and go.
+/// As [`trim`], of the ends of all heaps too where [`keep_heap_small`] does something: a third of a millisecond more, for a few
+/// threads that come and go.
 pub fn trim_ends() {
     trim();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
