@@ -298,10 +298,7 @@ fn owned_in_a_child() {
             }
         }
         println!("{step:<12} ledger {owned:6.1} MB, kernel {kernel:6.1} MB, {off:+.1} %");
-        // Below 2 MB the runtime does not look at the heap; when all is released that is a tenth and more.
-        if (owned - kernel).abs() > 2.1 {
-            worst = worst.max(off.abs());
-        }
+        worst = worst.max(off.abs());
     };
     look("opened");
     Stage::index(&runtime, &store, "made up", 24).unwrap();
