@@ -63,6 +63,8 @@ pub(super) struct State {
     pub(super) program: Option<u64>,
     /// The entry of what the heap kept.
     pub(super) heap: Option<u64>,
+    /// What of it was measured to have stayed when something was freed.
+    pub(super) kept: u64,
     /// Work under way that takes memory of which the ledger is told when it is done.
     pub(super) at_work: u64,
     pub(super) room: Option<Weak<dyn MakeRoom>>,

@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::os::{memory, smaps};
 use crate::trace;
 
-/// Less is not worth a look at the whole heap.
+/// Less is not worth a look at the whole heap. So much of what nobody owns is taken for the heap's without having been measured:
+/// pieces that work left between blocks in use.
 const NOTABLE: i64 = 2 << 20;
 
 /// What [`Ledger::settle_heap`] has seen last.
@@ -55,6 +56,15 @@ impl Ledger {
         AtWork(self.clone())
     }
 
+    /// Says that the caller, who [is at work](Self::at_work), does nothing but what is measured until the guard is dropped.
+    pub fn at_rest(&self) -> AtRest {
+        let mut state = self.lock();
+        state.changes += 1;
+        state.at_work -= 1;
+        drop(state);
+        AtRest(self.clone())
+    }
+
     /// Says what the process has that is nobody's here.
     pub fn set_program(&self, anon: u64) {
         self.lock().program = Some(anon);
@@ -74,9 +84,7 @@ impl Ledger {
         }
         let returned = before.process.saturating_sub(after.process);
         let mut state = self.lock();
-        if let Some(program) = state.program {
-            state.keep_in_heap(anon.saturating_sub(returned), after.rest - program as i64);
-        }
+        state.keep_in_heap(anon.saturating_sub(returned), &after);
         Some(returned.min(anon))
     }
 
@@ -88,28 +96,31 @@ impl Ledger {
         }
         trim_ends();
         let seen = self.observe(0);
-        let mut state = self.lock();
-        if let Some(program) = state.program {
-            state.keep_in_heap(0, seen.rest - program as i64);
-        }
+        self.lock().keep_in_heap(0, &seen);
     }
 
     /// Gives back what work has left free in the heap: where something was done since this was last called, nobody is at work,
     /// and the kernel counts notably more beside the ledger than then. Other memory of the program looks the same, so it is
-    /// not done oftener than that.
+    /// not done oftener than that. What the heap keeps is counted again whenever nobody is at work.
     pub fn settle_heap(&self, settled: &mut Settled) {
-        let seen = self.observe(0);
+        let mut seen = self.observe(0);
         let worked = seen.changes != settled.changes;
-        if !worked || seen.at_work || seen.rest < settled.rest + NOTABLE {
-            settled.rest = settled.rest.min(seen.rest);
-            return;
+        if worked && !seen.at_work && seen.rest >= settled.rest + NOTABLE {
+            trim_ends();
+            seen = self.observe(0);
+            *settled = Settled {
+                rest: seen.rest,
+                changes: seen.changes,
+            };
         }
-        trim_ends();
-        let seen = self.observe(0);
-        *settled = Settled {
-            rest: seen.rest,
-            changes: seen.changes,
-        };
+        settled.rest = settled.rest.min(seen.rest);
+        // A charge that changes would spoil what is measured meanwhile.
+        if let Ok(_turn) = self.0.turn.try_lock()
+            && !seen.at_work
+        {
+            let seen = self.observe(0);
+            self.lock().keep_in_heap(0, &seen);
+        }
     }
 
     /// What the kernel counts, beside the ledger without `own` bytes.
@@ -120,6 +131,7 @@ impl Ledger {
             process,
             rest: process as i64 - (state.anon - state.pending - own) as i64,
             at_work: state.at_work > 0,
+            coming: state.pending > 0,
             changes: state.changes,
         }
     }
@@ -175,13 +187,22 @@ impl Charge {
 }
 
 impl State {
-    /// The heap has kept `more` bytes, but not more than the `unowned` ones and those it has on the ledger already.
-    fn keep_in_heap(&mut self, more: u64, unowned: i64) {
+    /// The heap has kept `more` bytes, but never more than what nobody else owns by what was `seen`.
+    fn keep_in_heap(&mut self, more: u64, seen: &Observed) {
+        let Some(program) = self.program else {
+            return;
+        };
         let entry = self.heap.and_then(|id| self.entries.get(&id));
-        let kept = entry.map_or(0, |entry| entry.anon_bytes);
-        let unowned = u64::try_from(unowned + kept as i64).unwrap_or(0);
-        let keeps = (kept + more).min(unowned);
-        if keeps == kept {
+        let counted = entry.map_or(0, |entry| entry.anon_bytes);
+        let unowned = u64::try_from(seen.rest - program as i64 + counted as i64).unwrap_or(0);
+        let pieces = match seen.at_work || seen.coming {
+            // What is being worked with looks the same.
+            true => counted.saturating_sub(self.kept),
+            false => NOTABLE as u64,
+        };
+        self.kept = (self.kept + more).min(unowned);
+        let keeps = (self.kept + pieces).min(unowned);
+        if keeps == counted {
             return;
         }
         let id = match self.heap {
@@ -201,6 +222,8 @@ struct Observed {
     rest: i64,
     /// They take memory that is not on the ledger.
     at_work: bool,
+    /// Something on the ledger is not in memory yet, or only in part.
+    coming: bool,
     changes: u64,
 }
 
@@ -213,6 +236,18 @@ impl Drop for AtWork {
         let mut state = self.0.lock();
         state.changes += 1;
         state.at_work -= 1;
+    }
+}
+
+/// Ends what [`Ledger::at_rest`] said.
+#[derive(Debug)]
+pub struct AtRest(Ledger);
+
+impl Drop for AtRest {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.changes += 1;
+        state.at_work += 1;
     }
 }
 

@@ -152,6 +152,8 @@ impl Loader<'_> {
             log::warn!("module {}: {now} failed while running: {error}", spec.id);
             serving.refused(format!("{now} failed while running: {error}"));
             let _turn = ledger.turn();
+            // The step that failed waits for this.
+            let _at_rest = ledger.at_rest();
             let maker = Maker {
                 pack: &pack,
                 environment,

@@ -149,7 +149,12 @@ fn index(
         false => runtime.ingest(store, &options)?,
     };
     let bar = progress(info.frames, stream);
-    while let Some(frame) = reader.next_frame()? {
+    let mut decoded = || {
+        // What the decoder takes is not what a module loaded meanwhile takes.
+        let _at_work = runtime.ledger().at_work();
+        reader.next_frame()
+    };
+    while let Some(frame) = decoded()? {
         ingest.push_wait(&frame.as_frame()?)?;
         bar.inc(1);
     }
