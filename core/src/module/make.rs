@@ -11,7 +11,7 @@ use super::weights::Weights;
 use crate::budget::Charge;
 use crate::error::{Error, Result};
 use crate::ort::{Environment, GraphForm, Provider, Session, SessionConfig, Target, Threads};
-use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, realign};
+use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, heaviest_first, realign};
 use crate::trace;
 
 /// Why there is no session.
@@ -150,6 +150,7 @@ fn prepacked(
                 .inspect_err(|_| faithful = false)?;
             drop(original);
             realign(path)?;
+            heaviest_first(path)?;
             let mut saved = Session::load(&SessionConfig {
                 model: path.to_owned(),
                 ..form(GraphForm::Prepacked)

@@ -4,6 +4,7 @@ mod artifact_cache;
 mod checks;
 mod compute;
 mod files;
+mod heaviest_first;
 pub mod manifest;
 mod protobuf;
 mod realign;
@@ -20,6 +21,7 @@ pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
 pub(crate) use compute::Compute;
+pub(crate) use heaviest_first::heaviest_first;
 pub use manifest::{
     CaptionMode, FileRef, GroundingSpec, IndexTask, LanguageTask, Manifest, SearchTask, Task,
     TasksSpec,

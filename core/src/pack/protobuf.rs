@@ -69,6 +69,31 @@ pub(super) fn varint(rest: &mut &[u8]) -> Result<u64> {
     Err(broken("a number is too long"))
 }
 
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Adds a field with a length to `out`.
+pub(super) fn put_field(out: &mut Vec<u8>, number: u64, payload: &[u8]) {
+    put_varint(out, number << 3 | 2);
+    put_varint(out, payload.len() as u64);
+    out.extend_from_slice(payload);
+}
+
+/// A message of fields with a length.
+#[cfg(test)]
+pub(super) fn message(fields: &[(u64, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (number, payload) in fields {
+        put_field(&mut out, *number, payload);
+    }
+    out
+}
+
 fn take<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8]> {
     let taken = usize::try_from(length)
         .ok()

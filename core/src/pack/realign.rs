@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::protobuf::Field;
+use super::protobuf::{Field, put_field};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What ONNX Runtime's allocator aligns blocks to when it packs them.
@@ -39,7 +39,7 @@ impl Message {
 }
 
 /// `TensorProto.external_data`.
-const EXTERNAL_DATA: u64 = 13;
+pub(super) const EXTERNAL_DATA: u64 = 13;
 
 /// Where each block goes.
 struct Moves {
@@ -176,7 +176,7 @@ fn move_blocks(value: &str, moves: &mut Moves) -> Result<String> {
 }
 
 /// Key and value of a `StringStringEntryProto`.
-fn entry(mut message: &[u8]) -> Result<(&str, &str)> {
+pub(super) fn entry(mut message: &[u8]) -> Result<(&str, &str)> {
     let (mut key, mut value) = ("", "");
     while !message.is_empty() {
         let field = Field::read(&mut message)?;
@@ -190,20 +190,6 @@ fn entry(mut message: &[u8]) -> Result<(&str, &str)> {
     Ok((key, value))
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_field(out: &mut Vec<u8>, number: u64, payload: &[u8]) {
-    put_varint(out, number << 3 | 2);
-    put_varint(out, payload.len() as u64);
-    out.extend_from_slice(payload);
-}
-
 fn broken(why: &str) -> Error {
     Error::new(
         ErrorKind::BadModel,
@@ -214,14 +200,7 @@ fn broken(why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn message(fields: &[(u64, &[u8])]) -> Vec<u8> {
-        let mut out = Vec::new();
-        for (number, payload) in fields {
-            put_field(&mut out, *number, payload);
-        }
-        out
-    }
+    use crate::pack::protobuf::message;
 
     /// A graph with one tensor of these entries, between fields that must stay as they are.
     fn model(entries: &[(&str, &str)]) -> Vec<u8> {
