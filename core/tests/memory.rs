@@ -291,8 +291,8 @@ fn parked_pages_leave_the_charge_and_come_back_equal() {
     fell(warm, dropped, 0);
     assert_eq!(sum(&map), before);
 
-    // Parked: gone from the page cache and from the charge.
-    let parked = mappings.park().expect("parked");
+    // Paged out: gone from the page cache and from the charge.
+    let parked = mappings.page_out().expect("parked");
     let after = charge();
     println!("{parked:?}; charged {warm:?}, {dropped:?} when dropped, {after:?} when parked");
     assert_eq!(parked.before, file);
@@ -305,24 +305,25 @@ fn parked_pages_leave_the_charge_and_come_back_equal() {
     std::thread::scope(|scope| {
         let readers = [(); 2].map(|()| scope.spawn(|| [(); 3].map(|()| sum(&map))));
         for _ in 0..5 {
-            mappings.park().expect("parked");
+            mappings.page_out().expect("parked");
         }
         for reader in readers {
             assert_eq!(reader.join().expect("read"), [before; 3]);
         }
     });
 
-    // Dropped, then out of the page cache: what is left where parking does nothing.
+    // Dropped, then out of the page cache: as a module is parked.
     // SAFETY: as above.
     unsafe { mappings.drop_pages() }.expect("dropped");
     uncache(&path).expect("advice");
     assert!(resident() < slack);
 
-    // Fetched ahead of use.
-    match mappings.populate() {
-        Ok(()) => assert_eq!(rss(), file),
-        Err(why) => eprintln!("SKIPPED: {why}"),
-    }
+    // Read ahead of use, half of it and then all.
+    let half = mappings.clone().up_to(file / 2);
+    half.read_in().expect("read");
+    assert!(resident() >= file / 2 && resident() < file / 2 + slack);
+    mappings.read_in().expect("read");
+    assert_eq!((resident(), rss()), (file, 0));
     assert_eq!(sum(&map), before);
 }
 
@@ -339,7 +340,7 @@ fn pages_mapped_twice_go_when_both_are_dropped() {
     let both = FileMappings::of(&path).expect("smaps");
     assert_eq!(both.bytes(), 128 << 20);
     // How much of it the kernel takes depends on its version; what it says it took is gone.
-    let parked = both.park().expect("parked");
+    let parked = both.page_out().expect("parked");
     println!("{parked:?}");
     assert_eq!(both.resident_bytes().expect("mincore"), parked.after);
     assert_eq!((sum(&one), sum(&two)), (before, before));
@@ -384,7 +385,7 @@ fn weights_of_a_loaded_pack_are_parked_and_its_outputs_stay() -> Result<(), Box<
         }
         let size = fs::metadata(&file)?.len();
         let started = Instant::now();
-        let parked = weights.park()?;
+        let parked = weights.page_out()?;
         println!(
             "{} MB in a file, {} MB mapped, {} MB with pages of their own: {} of {} MB parked in {:.0} ms",
             size / MB,
@@ -417,7 +418,7 @@ fn a_file_of_somebody_else_is_not_parked_but_can_be_dropped() {
         let map = map(path).expect("mapped");
         let before = sum(&map);
         let mappings = FileMappings::of(path).expect("smaps");
-        let parked = mappings.park().expect("no error, and no effect");
+        let parked = mappings.page_out().expect("no error, and no effect");
         println!("{parked:?}");
         assert_eq!(parked.freed(), 0);
         assert_eq!(mappings.mapped().expect("smaps").rss, 64 << 20);

@@ -134,7 +134,11 @@ fn prepacked(
                 ..source.clone()
             };
             match measured.load(&config, &data) {
-                Ok(loaded) => return Some(loaded),
+                Ok(mut loaded) => {
+                    let extent = ArtifactCache::extent(&config.model);
+                    loaded.weights = loaded.weights.up_to(extent);
+                    return Some(loaded);
+                }
                 Err(e) => artifacts.quarantine(&key, &e),
             }
         }
@@ -149,7 +153,7 @@ fn prepacked(
                 .run(&mut original)
                 .inspect_err(|_| faithful = false)?;
             drop(original);
-            realign(path)?;
+            ArtifactCache::keep_extent(path, realign(path)?)?;
             heaviest_first(path)?;
             let mut saved = Session::load(&SessionConfig {
                 model: path.to_owned(),

@@ -155,10 +155,10 @@ impl Resident {
         Ok(given)
     }
 
-    /// Has the kernel read the weights again, if they were parked: the next run would page by page.
+    /// Reads the weights again, if they were parked: the next run would page by page.
     pub(super) fn unpark(&self) {
         if self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::Relaxed) {
-            self.upkeep.will_need();
+            self.upkeep.read_in();
         }
     }
 }

@@ -101,9 +101,11 @@ impl Upkeep {
         lock(&self.weights).park()
     }
 
-    /// See [`Weights::will_need`].
-    pub(super) fn will_need(&self) {
-        lock(&self.weights).will_need();
+    /// See [`Weights::read_in`].
+    pub(super) fn read_in(&self) {
+        // Parking, or another session in its place, does not wait for that.
+        let weights = lock(&self.weights).clone();
+        weights.read_in();
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {

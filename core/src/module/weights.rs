@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::os::file;
 use crate::os::madvise::FileMappings;
 use crate::trace;
@@ -25,21 +25,28 @@ impl Weights {
         Self(pairs.map(|(now, then)| now.added_since(then)).collect())
     }
 
+    /// These, of which a run reads no more than what lies in the first `bytes` of each file.
+    pub(super) fn up_to(self, bytes: u64) -> Self {
+        Self(self.0.into_iter().map(|file| file.up_to(bytes)).collect())
+    }
+
     /// Bytes of address space.
     pub(super) fn bytes(&self) -> u64 {
         self.0.iter().map(FileMappings::bytes).sum()
     }
 
-    /// Sends the pages out of memory; the bytes that left it. Where the kernel does not do that for this file (another
-    /// user's, an old kernel), they are taken out of this process and the file is asked out of the page cache.
+    /// Sends the pages out of memory; the bytes that left it. They are taken out of this process and the file is asked out of
+    /// the page cache; where the kernel does not show what is mapped, it is asked to page them out, which leaves marks of what
+    /// was there that make reading it again take up to twice as long.
     pub(super) fn park(&self) -> Result<u64> {
         self.0.iter().map(park).sum()
     }
 
-    /// Has the kernel read the pages again. Does not wait for it; failing costs the next run page faults.
-    pub(super) fn will_need(&self) {
+    /// Reads the pages again that every run reads. Failing costs the next run page faults.
+    pub(super) fn read_in(&self) {
+        let _span = trace::span("memory", "read");
         for mappings in &self.0 {
-            if let Err(e) = mappings.will_need() {
+            if let Err(e) = mappings.read_in() {
                 log::debug!("{e}");
             }
         }
@@ -47,26 +54,22 @@ impl Weights {
 }
 
 fn park(mappings: &FileMappings) -> Result<u64> {
-    let (before, after) = match mappings.park() {
-        Ok(parked) if parked.after < parked.before / 2 => {
-            // The rest was read by the load alone: what is prepacked lies in the file as it was, too.
-            file::uncache(mappings.path())?;
-            return Ok(parked.freed());
-        }
-        Ok(parked) => (parked.before, parked.after),
-        Err(e) if e.kind() == ErrorKind::Unsupported => {
-            let before = mappings.resident_bytes()?;
-            (before, before)
-        }
-        Err(e) => return Err(e),
-    };
-    log::debug!(
-        "{}: {after} of {before} bytes did not leave memory by themselves",
-        mappings.path().display()
-    );
+    let before = mappings.resident_bytes()?;
     // SAFETY: the session that made the mappings is held by who parks it (`Weights` belongs to its `Resident`), and ONNX
     // Runtime only reads from them: that they have no pages of their own is checked.
-    unsafe { mappings.drop_pages() }?;
+    let dropped = unsafe { mappings.drop_pages() };
+    if let Err(e) = dropped {
+        log::debug!("{e}");
+        mappings.page_out()?;
+    }
+    // Also what was read by the load alone: what is prepacked lies in the file as it was, too.
     file::uncache(mappings.path())?;
-    Ok(before.saturating_sub(mappings.resident_bytes()?))
+    let after = mappings.resident_bytes()?;
+    if after > before / 2 {
+        log::debug!(
+            "{}: {after} of {before} bytes stay in memory; another process may have them mapped",
+            mappings.path().display()
+        );
+    }
+    Ok(before.saturating_sub(after))
 }

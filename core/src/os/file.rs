@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -81,6 +83,28 @@ pub(super) fn advise(
         0 => Ok(()),
         code => Err(std::io::Error::from_raw_os_error(code)),
     }
+}
+
+/// Reads `bytes` of `file` into the kernel's cache, as far as the file goes, and returns when all is there. By reading: the kernel
+/// then takes large pieces and large pages, which took half the time of advice (`POSIX_FADV_WILLNEED`, `MADV_POPULATE_READ`).
+///
+/// # Errors
+/// What reading gives.
+pub(super) fn read_in(file: &File, bytes: Range<u64>) -> std::io::Result<()> {
+    // Small enough for the processor's cache.
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = bytes.start;
+    while at < bytes.end {
+        let room =
+            usize::try_from(bytes.end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+        match file.read_at(&mut buffer[..room], at) {
+            Ok(0) => break,
+            Ok(read) => at += read as u64,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Bytes of the file at `path` that are in the kernel's page cache, in whole pages.

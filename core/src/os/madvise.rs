@@ -6,7 +6,7 @@
 //! * what is charged to the memory cgroup: [`MemoryCgroup::charge`](super::cgroup::MemoryCgroup::charge). Page cache is
 //!   charged, to the group whose process read it first.
 //!
-//! [`FileMappings::park`] (`MADV_PAGEOUT` and `POSIX_FADV_DONTNEED`) lowers all three, [`FileMappings::drop_pages`] (`MADV_DONTNEED`) the first.
+//! [`FileMappings::page_out`] (`MADV_PAGEOUT` and `POSIX_FADV_DONTNEED`) lowers all three, [`FileMappings::drop_pages`] (`MADV_DONTNEED`) the first.
 
 use std::fs::File;
 use std::io;
@@ -32,6 +32,7 @@ pub struct FileMappings {
     file: Arc<File>,
     pieces: Vec<Piece>,
     excluded: u64,
+    extent: u64,
 }
 
 /// A range of addresses and where in the file it begins.
@@ -92,6 +93,7 @@ impl FileMappings {
             file: Arc::new(file),
             pieces: Vec::new(),
             excluded: 0,
+            extent: u64::MAX,
         };
         for mapping in found {
             if is_clean(&mapping) {
@@ -117,6 +119,14 @@ impl FileMappings {
                 .collect();
         }
         self.excluded = self.excluded.saturating_sub(earlier.excluded);
+        self
+    }
+
+    /// These, of which [`read_in`](Self::read_in) reads what lies in the first `bytes` of the file: who uses them reads nothing
+    /// beyond, or here and there a little.
+    #[must_use]
+    pub fn up_to(mut self, bytes: u64) -> Self {
+        self.extent = bytes;
         self
     }
 
@@ -148,10 +158,10 @@ impl FileMappings {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] on older kernels; [`ErrorKind::Internal`] when a range is no longer mapped.
-    pub fn park(&self) -> Result<Parked> {
+    pub fn page_out(&self) -> Result<Parked> {
         let before = self.resident_bytes()?;
         self.advise(libc::MADV_PAGEOUT, "MADV_PAGEOUT")?;
-        self.uncache()?;
+        self.advise_file(libc::POSIX_FADV_DONTNEED)?;
         let after = self.resident_bytes()?;
         if after > 0 {
             self.advise(libc::MADV_COLD, "MADV_COLD")?;
@@ -159,27 +169,21 @@ impl FileMappings {
         Ok(Parked { before, after })
     }
 
-    /// Lets the kernel read the pages into its cache, without waiting for it (`MADV_WILLNEED`).
+    /// Reads the pages into the kernel's cache, neighbours of the file in one go; see [`file::read_in`].
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] when a range is no longer mapped; [`ErrorKind::Io`] for what else madvise(2) gives.
-    pub fn will_need(&self) -> Result<()> {
-        self.advise(libc::MADV_WILLNEED, "MADV_WILLNEED")
-    }
-
-    /// Reads the pages in and enters them in the page tables (`MADV_POPULATE_READ`, since Linux 5.14): what uses them
-    /// next faults nowhere. Returns when all are there.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`] on older kernels, for which [`Self::will_need`] is left; [`ErrorKind::Internal`] when
-    /// a range is no longer mapped; [`ErrorKind::Io`] when the file cannot be read.
-    pub fn populate(&self) -> Result<()> {
-        self.advise(libc::MADV_POPULATE_READ, "MADV_POPULATE_READ")
+    /// [`ErrorKind::Io`] when the file cannot be read.
+    pub fn read_in(&self) -> Result<()> {
+        for mut stretch in self.stretches() {
+            stretch.end = stretch.end.min(self.extent);
+            file::read_in(&self.file, stretch).map_err(|e| Error::io(self.path.display(), &e))?;
+        }
+        Ok(())
     }
 
     /// Takes the pages out of this process's page tables (`MADV_DONTNEED`); they stay in the page cache, and in the
     /// cgroup's charge, until the kernel needs them or [`uncache`](super::file::uncache) drops them. For kernels and
-    /// files that [`Self::park`] does nothing for.
+    /// files that [`Self::page_out`] does nothing for.
     ///
     /// Checks before that the ranges are still private mappings of this file without pages of their own.
     ///
@@ -244,19 +248,36 @@ impl FileMappings {
         }))
     }
 
-    /// Drops the pages of the ranges that no page table has from the page cache.
-    fn uncache(&self) -> Result<()> {
-        for piece in &self.pieces {
+    /// Gives `advice` on what the ranges show of the file.
+    fn advise_file(&self, advice: libc::c_int) -> Result<()> {
+        for Range { start, end } in self.stretches() {
             let (Ok(offset), Ok(length)) = (
-                libc::off64_t::try_from(piece.offset),
-                libc::off64_t::try_from(piece.addresses.len()),
+                libc::off64_t::try_from(start),
+                libc::off64_t::try_from(end - start),
             ) else {
                 continue;
             };
-            file::advise(&self.file, offset, length, libc::POSIX_FADV_DONTNEED)
+            file::advise(&self.file, offset, length, advice)
                 .map_err(|e| Error::io(self.path.display(), &e))?;
         }
         Ok(())
+    }
+
+    /// What the ranges show of the file, neighbours and what overlaps joined.
+    fn stretches(&self) -> Vec<Range<u64>> {
+        let pieces = self.pieces.iter();
+        let mut all: Vec<Range<u64>> = pieces
+            .map(|piece| piece.offset..piece.offset + piece.addresses.len() as u64)
+            .collect();
+        all.sort_by_key(|stretch| stretch.start);
+        let mut joined: Vec<Range<u64>> = Vec::new();
+        for stretch in all {
+            match joined.last_mut() {
+                Some(last) if stretch.start <= last.end => last.end = last.end.max(stretch.end),
+                _ => joined.push(stretch),
+            }
+        }
+        joined
     }
 
     /// Gives `advice` on every range; all but `MADV_DONTNEED` leave contents as they are, whatever is mapped there.
@@ -345,131 +366,5 @@ fn without(piece: Piece, hole: &Range<usize>) -> Vec<Piece> {
 }
 
 #[cfg(test)]
-mod tests {
-    use memmap2::{Mmap, MmapOptions};
-
-    use super::*;
-
-    fn piece(addresses: Range<usize>, offset: u64) -> Piece {
-        Piece { addresses, offset }
-    }
-
-    fn clean(addresses: Range<usize>, offset: u64) -> Mapping {
-        Mapping {
-            addresses,
-            offset,
-            private: true,
-            writable: true,
-            rss: 0,
-            pss: 0,
-            anonymous: 0,
-            private_dirty: 0,
-            swap: 0,
-        }
-    }
-
-    #[test]
-    fn ranges_are_cut_where_others_had_mapped() {
-        let cut = |hole| without(piece(0x3000..0x7000, 0x1000), &hole);
-        assert_eq!(cut(0x8000..0x9000), [piece(0x3000..0x7000, 0x1000)]);
-        assert_eq!(cut(0x0..0x9000), []);
-        assert_eq!(cut(0x3000..0x4000), [piece(0x4000..0x7000, 0x2000)]);
-        assert_eq!(cut(0x6000..0x9000), [piece(0x3000..0x6000, 0x1000)]);
-        assert_eq!(
-            cut(0x4000..0x5000),
-            [piece(0x3000..0x4000, 0x1000), piece(0x5000..0x7000, 0x3000)]
-        );
-    }
-
-    #[test]
-    fn only_clean_mappings_of_the_same_place_cover_a_range() {
-        let own = piece(0x3000..0x7000, 0x1000);
-        // Joined with a neighbour, and cut in two.
-        assert!(covered(&own, &[clean(0x2000..0x9000, 0x0)]));
-        assert!(covered(
-            &own,
-            &[clean(0x3000..0x5000, 0x1000), clean(0x5000..0x7000, 0x3000)]
-        ));
-        assert!(!covered(&own, &[]));
-        assert!(!covered(&own, &[clean(0x3000..0x6000, 0x1000)]));
-        assert!(!covered(&own, &[clean(0x3000..0x7000, 0x2000)]));
-        for spoil in [
-            |mapping: &mut Mapping| mapping.private = false,
-            |mapping: &mut Mapping| mapping.anonymous = 4096,
-            |mapping: &mut Mapping| mapping.swap = 4096,
-        ] {
-            let mut other = clean(0x3000..0x7000, 0x1000);
-            spoil(&mut other);
-            assert!(!covered(&own, &[other]));
-        }
-    }
-
-    /// A file of `pages` pages, each of its own bytes.
-    fn written(dir: &Path, pages: usize) -> io::Result<PathBuf> {
-        let path = dir.join("weights");
-        let page = page_size();
-        let bytes: Vec<u8> = (0..pages * page)
-            .map(|at| (at / page * 31 + at) as u8)
-            .collect();
-        std::fs::write(&path, bytes)?;
-        File::open(&path)?.sync_all()?;
-        Ok(path)
-    }
-
-    fn map(path: &Path) -> io::Result<Mmap> {
-        // SAFETY: the file is this test's own; nobody truncates it while it is mapped.
-        unsafe { MmapOptions::new().map_copy_read_only(&File::open(path)?) }
-    }
-
-    #[test]
-    fn dropped_pages_come_back_and_pages_written_to_are_never_dropped() -> io::Result<()> {
-        let dir = tempfile::tempdir()?;
-        let path = written(dir.path(), 64)?;
-        let bytes = std::fs::read(&path)?;
-        let early = map(&path)?;
-        let earlier = FileMappings::of(&path).expect("one");
-        // SAFETY: the file is this test's own; nobody truncates it while it is mapped.
-        let mut changed = unsafe { MmapOptions::new().map_copy(&File::open(&path)?)? };
-        changed[5 * page_size()] ^= 1;
-        let late = map(&path)?;
-        let all = FileMappings::of(&path).expect("two clean ones");
-        let size = bytes.len() as u64;
-        assert_eq!((all.bytes(), all.excluded_bytes()), (2 * size, size));
-        let own = all.clone().added_since(&earlier);
-        assert_eq!((own.bytes(), own.excluded_bytes()), (size, size));
-        assert!(early[..] == bytes && late[..] == bytes);
-        assert_eq!(own.mapped().expect("smaps").rss, size);
-        // SAFETY: `late` is held, and nobody writes to it.
-        unsafe { own.drop_pages() }.expect("dropped");
-        assert_eq!(own.mapped().expect("smaps").rss, 0);
-        // Of the page cache nothing left.
-        assert_eq!(own.resident_bytes().expect("mincore"), size);
-        assert!(late[..] == bytes);
-        own.will_need().expect("advice");
-        match own.populate() {
-            Ok(()) => assert_eq!(own.mapped().expect("smaps").rss, size),
-            Err(why) => eprintln!("SKIPPED: {why}"),
-        }
-        assert_eq!(changed[5 * page_size()], bytes[5 * page_size()] ^ 1);
-        // The ranges outlive the mapping: nothing is done then.
-        drop(late);
-        // SAFETY: the check before refuses; this thread unmaps nothing meanwhile.
-        let gone = unsafe { own.drop_pages() }.map_err(|e| e.kind());
-        assert_eq!(gone, Err(ErrorKind::Internal));
-        Ok(())
-    }
-
-    #[test]
-    fn a_file_nobody_maps_has_no_ranges() -> io::Result<()> {
-        let dir = tempfile::tempdir()?;
-        let path = written(dir.path(), 1)?;
-        let none = FileMappings::of(&path).expect("none");
-        assert_eq!(
-            (none.bytes(), none.park().expect("nothing").freed()),
-            (0, 0)
-        );
-        let missing = FileMappings::of(&dir.path().join("no")).expect_err("no file");
-        assert_eq!(missing.kind(), ErrorKind::NotFound);
-        Ok(())
-    }
-}
+#[path = "madvise_tests.rs"]
+mod tests;

@@ -26,6 +26,8 @@ const MODEL: &str = "model.onnx";
 const RECORD: &str = "entry.json";
 /// Beside a compiled graph, which itself is one node: where the nodes it was made from run.
 const PLACEMENT: &str = "placement.json";
+/// Beside a prepacked graph: how many bytes of its weights runs read.
+const EXTENT: &str = "extent";
 const QUARANTINE: &str = "quarantine";
 const CHECKS: &str = "checks";
 const COSTS: &str = "costs";
@@ -175,6 +177,19 @@ impl ArtifactCache {
     /// The graph of an intact entry. A damaged one is put into quarantine, as if it were absent.
     pub(crate) fn find(&self, key: &Key) -> Option<PathBuf> {
         self.find_with(key, Trust::Stamp)
+    }
+
+    /// How much of the weights beside the graph at `model` runs read, from their start: all where that is not known.
+    pub(crate) fn extent(model: &Path) -> u64 {
+        let text = fs::read_to_string(model.with_file_name(EXTENT)).ok();
+        let bytes = text.and_then(|text| text.trim().parse().ok());
+        bytes.unwrap_or(u64::MAX)
+    }
+
+    /// Writes `bytes` beside the graph at `model` for [`extent`](Self::extent), while the entry is made.
+    pub(crate) fn keep_extent(model: &Path, bytes: u64) -> Result<()> {
+        let path = model.with_file_name(EXTENT);
+        fs::write(&path, bytes.to_string()).map_err(|e| Error::io(path.display(), &e))
     }
 
     /// The graph of an intact compiled entry and the placement found when it was made. Hashed at every call: a provider

@@ -1,8 +1,11 @@
-//! Moves the weights of a saved prepacked form to aligned places.
+//! Moves the weights of a saved prepacked form to aligned places, those that runs read before the others.
 //!
 //! ONNX Runtime 1.31 writes prepacked blocks one after the other, wherever that is, and maps them back from there. Its
 //! kernels take them to be aligned as memory is: elsewhere they compute garbage (`MatMulNBits`) or fault (`MatMul` with
 //! AVX-512). So offsets are rewritten here, in the few fields of the ONNX file that hold them.
+//!
+//! What is prepacked lies in the file as it was, too, each tensor before its blocks, for a load to pack it again. Runs do
+//! without: with that at the end, what they read is read from the disk in one piece.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -45,73 +48,99 @@ pub(super) const EXTERNAL_DATA: u64 = 13;
 struct Moves {
     /// Size of the file the blocks lie in.
     size: u64,
-    end: u64,
-    misaligned: bool,
-    /// (offset, length) of a block, and its new offset.
+    /// (offset, length) of each block, and whether loads alone read it.
+    blocks: Vec<((u64, u64), bool)>,
+    /// Their new offsets, once all are known.
     new: HashMap<(u64, u64), u64>,
-    order: Vec<(u64, u64)>,
 }
 
 impl Moves {
-    fn place(&mut self, offset: u64, length: u64) -> Result<u64> {
+    fn place(&mut self, offset: u64, length: u64, loads_alone: bool) -> Result<u64> {
         if offset.checked_add(length).is_none_or(|end| end > self.size) {
             return Err(broken("a block lies beyond the end of its file"));
         }
-        self.misaligned |= !offset.is_multiple_of(ALIGN);
         if let Some(&new) = self.new.get(&(offset, length)) {
             return Ok(new);
         }
-        let new = self.end.next_multiple_of(ALIGN);
-        self.end = new + length;
-        self.new.insert((offset, length), new);
-        self.order.push((offset, length));
-        Ok(new)
+        self.blocks.push(((offset, length), loads_alone));
+        Ok(offset)
+    }
+
+    /// Gives every block its place; how far those go that runs read.
+    fn assign(&mut self) -> u64 {
+        self.blocks.sort_by_key(|(_, loads_alone)| *loads_alone);
+        let (mut end, mut extent) = (0u64, 0);
+        for (block, loads_alone) in &self.blocks {
+            if !self.new.contains_key(block) {
+                let new = end.next_multiple_of(ALIGN);
+                end = new + block.1;
+                self.new.insert(*block, new);
+            }
+            if !loads_alone {
+                extent = end;
+            }
+        }
+        extent
+    }
+
+    fn moves(&self) -> bool {
+        self.new.iter().any(|((offset, _), new)| offset != new)
+    }
+
+    /// Offset, length and new offset of each block, in the new order.
+    fn in_order(&self) -> Vec<(u64, u64, u64)> {
+        let all = self.new.iter().map(|(block, new)| (block.0, block.1, *new));
+        let mut all: Vec<_> = all.collect();
+        all.sort_by_key(|(_, length, new)| (*new, *length));
+        all
     }
 }
 
-/// Sees that every block of weights in the file `<model>.data` is aligned, rewriting `model` and that file if need be;
-/// whether it had to.
+/// Sees that every block of weights in the file `<model>.data` is aligned and in order, rewriting `model` and that file if
+/// need be; how much of that file runs read, from its start.
 ///
 /// # Errors
 /// [`ErrorKind::BadModel`] when the file is not what ONNX Runtime writes; what reading and writing give.
-pub(crate) fn realign(model: &Path) -> Result<bool> {
+pub(crate) fn realign(model: &Path) -> Result<u64> {
     let io = |path: &Path, e: &std::io::Error| Error::io(path.display(), e);
     let data = model.with_added_extension("data");
     let size = match fs::metadata(&data) {
         Ok(metadata) => metadata.len(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         Err(e) => return Err(io(&data, &e)),
     };
     let graph = fs::read(model).map_err(|e| io(model, &e))?;
     let mut moves = Moves {
         size,
-        end: 0,
-        misaligned: false,
+        blocks: Vec::new(),
         new: HashMap::new(),
-        order: Vec::new(),
     };
-    let graph =
-        rewrite(Message::Model, &graph, &mut moves).map_err(|e| e.context(model.display()))?;
-    if !moves.misaligned {
-        return Ok(false);
+    let rewritten = |moves: &mut Moves| {
+        rewrite(Message::Model, &graph, moves).map_err(|e| e.context(model.display()))
+    };
+    // Where a block goes depends on all of them.
+    rewritten(&mut moves)?;
+    let extent = moves.assign();
+    if !moves.moves() {
+        return Ok(extent);
     }
+    let graph = rewritten(&mut moves)?;
     let aligned = data.with_added_extension("aligned");
     copy(&data, &aligned, &moves)
         .and_then(|()| fs::rename(&aligned, &data))
         .map_err(|e| io(&data, &e))?;
     fs::write(model, graph).map_err(|e| io(model, &e))?;
-    Ok(true)
+    Ok(extent)
 }
 
 fn copy(from: &Path, to: &Path, moves: &Moves) -> std::io::Result<()> {
     let (mut from, mut to) = (File::open(from)?, File::create_new(to)?);
     let mut written = 0;
-    for block in &moves.order {
-        let start = moves.new[block];
-        std::io::copy(&mut std::io::repeat(0).take(start - written), &mut to)?;
-        from.seek(SeekFrom::Start(block.0))?;
-        let copied = std::io::copy(&mut (&mut from).take(block.1), &mut to)?;
-        written = start + copied;
+    for (offset, length, new) in moves.in_order() {
+        std::io::copy(&mut std::io::repeat(0).take(new - written), &mut to)?;
+        from.seek(SeekFrom::Start(offset))?;
+        let copied = std::io::copy(&mut (&mut from).take(length), &mut to)?;
+        written = new + copied;
     }
     to.flush()
 }
@@ -144,9 +173,12 @@ fn rewrite(kind: Message, message: &[u8], moves: &mut Moves) -> Result<Vec<u8>> 
     };
     let (offset, length) = (number("offset").unwrap_or(0), number("length"));
     let length = length.ok_or_else(|| broken("a tensor of external data has no length"))?;
+    let prepacked = external
+        .iter()
+        .any(|(key, _)| key.starts_with("prepacked_"));
     for (key, value) in &external {
         let value = match *key {
-            "offset" => moves.place(offset, length)?.to_string(),
+            "offset" => moves.place(offset, length, prepacked)?.to_string(),
             key if key.starts_with("prepacked_") => move_blocks(value, moves)?,
             _ => (*value).to_owned(),
         };
@@ -169,7 +201,7 @@ fn move_blocks(value: &str, moves: &mut Moves) -> Result<String> {
             return Err(unknown());
         };
         let number = |text: &str| text.parse::<u64>().map_err(|_| unknown());
-        let new = moves.place(number(offset)?, number(length)?)?;
+        let new = moves.place(number(offset)?, number(length)?, false)?;
         moved.push_str(&format!("|{new};{length};{checksum}"));
     }
     Ok(moved)
@@ -235,12 +267,12 @@ mod tests {
         ];
         let after = [
             ("location", "d"),
-            ("offset", "0"),
+            ("offset", "128"),
             ("length", "100"),
-            ("prepacked_0", "K+1|128;7;0|192;3;9"),
+            ("prepacked_0", "K+1|0;7;0|64;3;9"),
         ];
         fs::write(&path, model(&before))?;
-        assert_eq!(realign(&path), Ok(true));
+        assert_eq!(realign(&path), Ok(67));
         // The order of fields may change, their content may not.
         let sorted = |bytes: Vec<u8>| {
             let mut bytes = bytes;
@@ -249,10 +281,11 @@ mod tests {
         };
         assert_eq!(sorted(fs::read(&path)?), sorted(model(&after)));
         let moved = fs::read(&data)?;
-        assert_eq!(moved[..100], bytes[..100]);
-        assert_eq!(moved[128..135], bytes[100..107]);
-        assert_eq!(moved[192..], bytes[107..110]);
-        assert_eq!(realign(&path), Ok(false));
+        assert_eq!(moved[..7], bytes[100..107]);
+        assert_eq!(moved[64..67], bytes[107..110]);
+        assert_eq!(moved[128..], bytes[..100]);
+        assert_eq!(realign(&path), Ok(67));
+        assert_eq!(fs::read(&data)?, moved);
         Ok(())
     }
 
