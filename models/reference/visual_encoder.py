@@ -68,10 +68,17 @@ def build(checkpoint, class_vectors, path):
                 out = graph.node("Add", [out, kept])
             channels, index = produced, index + 1
     out, size = conv(out, size, "_conv_head", "_bn1")
-    pooled = graph.node("ReduceMean", [out, graph.const("space", [2, 3], np.int64)], "pooler_output", keepdims=0)
-    kernel = graph.const("_fc.weight", take("_fc.weight"), np.float32)
-    bias = graph.const("_fc.bias", take("_fc.bias"), np.float32)
-    logits = graph.node("Gemm", [pooled, kernel, bias], transB=1)
+    # The products are convolutions of one pixel: ONNX Runtime keeps their weights on disk as it uses them, those of Gemm and MatMul
+    # it packs again at every load, which was half of it.
+    pooled = graph.node("GlobalAveragePool", [out])
+    graph.node("Flatten", [pooled], "pooler_output", axis=1)
+
+    def product(source, name, matrix, bias=()):
+        """[batch, k, 1, 1] times the rows of MATRIX [n, k], [batch, n]"""
+        inputs = [source, graph.const(name, matrix[:, :, None, None], np.float32), *bias]
+        return graph.node("Flatten", [graph.node("Conv", inputs, kernel_shape=[1, 1])], axis=1)
+
+    logits = product(pooled, "_fc.weight", take("_fc.weight"), [graph.const("_fc.bias", take("_fc.bias"), np.float32)])
     posteriors = graph.node("Softmax", [logits], "posteriors", axis=1)
     left = [name for name in weights if name not in used and not name.endswith("num_batches_tracked")]
     if left:
@@ -80,7 +87,8 @@ def build(checkpoint, class_vectors, path):
     graph.node("TopK", [posteriors, graph.const("top", [TOP], np.int64)], outputs=["best", "best_class"], axis=1)
     floor = graph.node("ReduceMin", ["best", graph.const("classes", [1], np.int64)], keepdims=1)
     kept = graph.node("Where", [graph.node("GreaterOrEqual", [posteriors, floor]), posteriors, "zero"])
-    mixed = graph.node("MatMul", [kept, graph.const("class_vectors", class_vectors, np.float32)])
+    pixel = graph.node("Unsqueeze", [kept, graph.const("space", [2, 3], np.int64)])
+    mixed = product(pixel, "class_vectors", class_vectors.T)
     # Its length is 1 for one certain class, small for many that have nothing in common.
     agreed = graph.node("ReduceL2", [mixed, "classes"], keepdims=1)
     kept_share = graph.node("Sqrt", [graph.node("Sqrt", [agreed])])

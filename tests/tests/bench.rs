@@ -376,6 +376,7 @@ fn load_reports_every_form_and_makes_the_sessions_it_times() {
         "back_ms",
         "read_ms",
         "back_over_read",
+        "more_over_read",
     ] {
         assert!(number(&parked[key]["median"]) > 0.0, "{key}");
     }

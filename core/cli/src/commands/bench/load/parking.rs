@@ -159,11 +159,13 @@ pub struct Row {
     pub read_ms: Spread,
     /// `back_ms / read_ms`: the limit is the read, and the run where it does not overlap with that.
     pub back_over_read: Spread,
+    /// The same of what the module took longer for having been parked: `(back_ms - run_ms) / read_ms`.
+    pub more_over_read: Spread,
 }
 
 impl Row {
     /// What [`Self::cells`] has in each place.
-    pub const HEAD: [&str; 9] = [
+    pub const HEAD: [&str; 10] = [
         "weights",
         "in memory",
         "of the charge",
@@ -173,6 +175,7 @@ impl Row {
         "any run ms",
         "one read ms",
         "back/read",
+        "less a run",
     ];
 
     /// `None` for a module that maps less than half of its files: its weights are in memory of its own, which parking does
@@ -199,10 +202,11 @@ impl Row {
             run_ms: over(&|one| one.run_ms),
             read_ms: over(&|one| one.read_ms),
             back_over_read: over(&|one| one.back_ms / one.read_ms),
+            more_over_read: over(&|one| (one.back_ms - one.run_ms) / one.read_ms),
         })
     }
 
-    pub fn cells(&self) -> [String; 9] {
+    pub fn cells(&self) -> [String; 10] {
         [
             bytes(self.weights_bytes),
             bytes(self.cached_bytes),
@@ -214,6 +218,7 @@ impl Row {
             self.run_ms.show(1),
             self.read_ms.show(1),
             self.back_over_read.show(2),
+            self.more_over_read.show(2),
         ]
     }
 }
