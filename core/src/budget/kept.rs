@@ -1,7 +1,7 @@
 //! What is read once and kept as long as memory allows: vocabularies, a taxonomy.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use super::entry::Owner;
 use super::events::What;
@@ -10,6 +10,9 @@ use super::ledger::{Charge, Patience};
 use super::policy::Use;
 use super::reclaim::{Action, Given, Offer, Reclaim};
 use crate::error::Result;
+
+/// How often who waits for another to make it looks whether it was cancelled.
+const POLL: Duration = Duration::from_millis(10);
 
 /// A value that is made by the first who needs it, shared, and given up when memory is short and nobody uses it; the next
 /// who needs it makes it again. Clones share it; thread-safe. A failure to make it is not kept.
@@ -31,8 +34,10 @@ struct Shared<T> {
     owner: Owner,
     expected: u64,
     governor: Governor,
-    /// Who makes it; whoever else needs it waits.
-    making: Mutex<()>,
+    /// Somebody makes it; whoever else needs it waits.
+    making: Mutex<bool>,
+    /// Told when that ends.
+    made: Condvar,
     /// Never locked while the value is made or dropped: a governor looks in at any time.
     state: Mutex<State<T>>,
 }
@@ -57,6 +62,7 @@ impl<T: Send + Sync + 'static> Kept<T> {
             expected,
             governor: governor.clone(),
             making: Mutex::default(),
+            made: Condvar::new(),
             state: Mutex::new(State {
                 held: None,
                 used: Use::default(),
@@ -79,7 +85,7 @@ impl<T: Send + Sync + 'static> Kept<T> {
         if let Some(value) = shared.use_held() {
             return Ok(value);
         }
-        let _making = lock(&shared.making);
+        let _making = shared.begin(patience)?;
         if let Some(value) = shared.use_held() {
             return Ok(value);
         }
@@ -126,6 +132,18 @@ impl<T> Shared<T> {
         lock(&self.state)
     }
 
+    /// Waits until nobody else makes it.
+    fn begin(&self, patience: &Patience<'_>) -> Result<Making<'_, T>> {
+        let mut making = lock(&self.making);
+        while *making {
+            (patience.check)()?;
+            let waited = self.made.wait_timeout(making, POLL);
+            making = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *making = true;
+        Ok(Making(self))
+    }
+
     /// Takes the value out, if nobody uses it.
     fn take_idle(&self) -> Option<Held<T>> {
         let mut state = self.lock();
@@ -136,6 +154,16 @@ impl<T> Shared<T> {
         state.used.evicted();
         state.evicted = Some(Instant::now());
         state.held.take()
+    }
+}
+
+/// The right to make it, until this is dropped.
+struct Making<'a, T>(&'a Shared<T>);
+
+impl<T> Drop for Making<'_, T> {
+    fn drop(&mut self) {
+        *lock(&self.0.making) = false;
+        self.0.made.notify_all();
     }
 }
 
@@ -219,6 +247,37 @@ mod tests {
         // They tell of modules.
         let counters = governor.events().counters();
         assert_eq!((counters.loaded, counters.released), (0, 0));
+    }
+
+    #[test]
+    fn who_waits_for_another_can_be_cancelled() {
+        let words = kept(&Governor::default());
+        let (begun, under_way) = std::sync::mpsc::channel();
+        let (go_on, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let slow = move || {
+                begun.send(()).expect("waited for");
+                told.recv().expect("told");
+                table()
+            };
+            let its = words.clone();
+            let maker = scope.spawn(move || its.get(&Patience::NONE, slow).map(|made| made.len()));
+            under_way.recv().expect("told");
+            let looks = std::sync::atomic::AtomicU32::new(0);
+            let check = || match looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                0..3 => Ok(()),
+                _ => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
+            };
+            let patience = Patience {
+                check: &check,
+                ..Patience::NONE
+            };
+            let waited = words.get(&patience, || unreachable!("another makes it"));
+            assert_eq!(waited.expect_err("cancelled").kind(), ErrorKind::Cancelled);
+            go_on.send(()).expect("waited for");
+            assert_eq!(maker.join().expect("no panic"), Ok(BYTES));
+        });
+        assert!(words.get(&Patience::NONE, || unreachable!("kept")).is_ok());
     }
 
     #[test]

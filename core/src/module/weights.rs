@@ -36,8 +36,7 @@ impl Weights {
     }
 
     /// Sends the pages out of memory; the bytes that left it. They are taken out of this process and the file is asked out of
-    /// the page cache; where the kernel does not show what is mapped, it is asked to page them out, which leaves marks of what
-    /// was there that make reading it again take up to twice as long.
+    /// the page cache. Where that cannot be (the kernel does not show what is mapped), they are paged out.
     pub(super) fn park(&self) -> Result<u64> {
         self.0.iter().map(park).sum()
     }

@@ -6,7 +6,9 @@
 //! * what is charged to the memory cgroup: [`MemoryCgroup::charge`](super::cgroup::MemoryCgroup::charge). Page cache is
 //!   charged, to the group whose process read it first.
 //!
-//! [`FileMappings::page_out`] (`MADV_PAGEOUT` and `POSIX_FADV_DONTNEED`) lowers all three, [`FileMappings::drop_pages`] (`MADV_DONTNEED`) the first.
+//! [`FileMappings::drop_pages`] (`MADV_DONTNEED`) lowers the first, and [`uncache`](super::file::uncache)
+//! (`POSIX_FADV_DONTNEED`) then the other two. [`FileMappings::page_out`] (`MADV_PAGEOUT`) lowers all three without knowing
+//! what is mapped, but the kernel notes what it paged out, and reading that again takes up to twice as long.
 
 use std::fs::File;
 use std::io;
@@ -42,16 +44,16 @@ struct Piece {
     offset: u64,
 }
 
-/// What parking did, in bytes of page cache.
+/// What paging out did, in bytes of page cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parked {
+pub struct PagedOut {
     /// Of the mapped ranges, in the page cache before.
     pub before: u64,
     /// And afterwards.
     pub after: u64,
 }
 
-impl Parked {
+impl PagedOut {
     /// What left memory.
     pub fn freed(&self) -> u64 {
         self.before.saturating_sub(self.after)
@@ -158,7 +160,7 @@ impl FileMappings {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] on older kernels; [`ErrorKind::Internal`] when a range is no longer mapped.
-    pub fn page_out(&self) -> Result<Parked> {
+    pub fn page_out(&self) -> Result<PagedOut> {
         let before = self.resident_bytes()?;
         self.advise(libc::MADV_PAGEOUT, "MADV_PAGEOUT")?;
         self.advise_file(libc::POSIX_FADV_DONTNEED)?;
@@ -166,7 +168,7 @@ impl FileMappings {
         if after > 0 {
             self.advise(libc::MADV_COLD, "MADV_COLD")?;
         }
-        Ok(Parked { before, after })
+        Ok(PagedOut { before, after })
     }
 
     /// Reads the pages into the kernel's cache, neighbours of the file in one go; see [`file::read_in`].
@@ -182,8 +184,7 @@ impl FileMappings {
     }
 
     /// Takes the pages out of this process's page tables (`MADV_DONTNEED`); they stay in the page cache, and in the
-    /// cgroup's charge, until the kernel needs them or [`uncache`](super::file::uncache) drops them. For kernels and
-    /// files that [`Self::page_out`] does nothing for.
+    /// cgroup's charge, until the kernel needs them or [`uncache`](super::file::uncache) drops them.
     ///
     /// Checks before that the ranges are still private mappings of this file without pages of their own.
     ///
