@@ -171,7 +171,7 @@ impl FileMappings {
         Ok(PagedOut { before, after })
     }
 
-    /// Reads the pages into the kernel's cache, neighbours of the file in one go; see [`file::read_in`].
+    /// Reads the pages into the kernel's cache, neighbours of the file in one go. By reading: see `file::read_in`.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] when the file cannot be read.
