@@ -249,14 +249,25 @@ fn a_race_on_purpose() {
     unsafe impl Sync for Shared {}
     impl Shared {
         fn add(&self) {
-            // SAFETY: none, as above.
-            unsafe { *self.0.get() += 1 };
+            // SAFETY: none, as above. Volatile, or the compiler makes one write of all.
+            unsafe {
+                self.0
+                    .get()
+                    .write_volatile(self.0.get().read_volatile() + 1)
+            };
         }
     }
-    let shared = Shared(std::cell::UnsafeCell::new(0));
+    let (shared, ready) = (Shared(std::cell::UnsafeCell::new(0)), AtomicUsize::new(0));
     thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| (0..1000).for_each(|_| shared.add()));
+            scope.spawn(|| {
+                // Both at once: of a thread that has ended nothing may be remembered. Relaxed, which orders nothing.
+                ready.fetch_add(1, Ordering::Relaxed);
+                while ready.load(Ordering::Relaxed) < 2 {
+                    thread::yield_now();
+                }
+                (0..1000).for_each(|_| shared.add());
+            });
         }
     });
     assert!(shared.0.into_inner() > 0);
