@@ -11,10 +11,6 @@ use super::session::{GraphForm, SessionConfig, Threads, c_path};
 use super::{api, check, failure, provider};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Smaller tensors stay in the graph's file: a load opens and maps each of the others by itself, and looks up every folder of its
-/// path thrice.
-const SMALL: &str = "16384";
-
 /// How long a session's own threads stay awake for the next node. Half of it is too short for some nodes that one thread
 /// does alone; ten times as much gains nothing and costs a fifth more processor time.
 const AWAKE_US: &str = "100";
@@ -135,10 +131,6 @@ impl SessionOptions {
         self.set(
             "session.optimized_model_external_initializers_file_name",
             &data,
-        )?;
-        self.set(
-            "session.optimized_model_external_initializers_min_size_in_bytes",
-            SMALL,
         )?;
         self.set("session.save_external_prepacked_constant_initializers", "1")
     }
