@@ -165,7 +165,7 @@ impl Charge {
         let reuse = memory::reuse_blocks();
         let made = make();
         drop(reuse);
-        trim();
+        trim_ends();
         let made = made?;
         let after = self.others();
         let quiet = before.changes == after.changes && !before.at_work;

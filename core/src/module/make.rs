@@ -1,6 +1,7 @@
 //! From a module's files to a session.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use super::accelerate;
 use super::cost::Cost;
@@ -11,8 +12,11 @@ use super::weights::Weights;
 use crate::budget::Charge;
 use crate::error::{Error, Result};
 use crate::ort::{Environment, GraphForm, Provider, Session, SessionConfig, Target, Threads};
-use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, heaviest_first, realign};
+use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, Part, realign, split};
 use crate::trace;
+
+/// A larger file has weights in it.
+const LARGEST_GRAPH: u64 = 32 << 20;
 
 /// Why there is no session.
 pub(super) enum Refusal {
@@ -148,13 +152,25 @@ fn prepacked(
                 form,
                 ..source.clone()
             };
-            let mut original = Session::load(&form(GraphForm::SourceAndSave(path.to_owned())))?;
+            let save = |graph| {
+                let to = path.to_owned();
+                form(GraphForm::SourceAndSave { to, graph })
+            };
+            let (graph, parts) = parted(&source.model)?.unzip();
+            // What the saved form is held to comes from the graph as the pack has it.
+            let mut original = Session::load(&match graph {
+                Some(_) => form(GraphForm::Source),
+                None => save(None),
+            })?;
             let expected = Probe::new(pack, spec, &original)?
                 .run(&mut original)
                 .inspect_err(|_| faithful = false)?;
             drop(original);
-            ArtifactCache::keep_extent(path, realign(path)?)?;
-            heaviest_first(path)?;
+            if graph.is_some() {
+                Session::load(&save(graph))?;
+            }
+            let extent = realign(path, &parts.unwrap_or_default())?;
+            ArtifactCache::keep_extent(path, extent)?;
             let mut saved = Session::load(&SessionConfig {
                 model: path.to_owned(),
                 ..form(GraphForm::Prepacked)
@@ -177,6 +193,17 @@ fn prepacked(
         spec.id
     );
     None
+}
+
+/// The graph with its heaviest products in parts, where it has such and its weights beside it.
+fn parted(model: &Path) -> Result<Option<(Vec<u8>, Vec<Part>)>> {
+    let io = |e: &std::io::Error| Error::io(model.display(), e);
+    if fs::metadata(model).map_err(|e| io(&e))?.len() > LARGEST_GRAPH {
+        return Ok(None);
+    }
+    let split = split(&fs::read(model).map_err(|e| io(&e))?);
+    let split = split.map_err(|e| e.context(model.display()))?;
+    Ok(split.map(|split| (split.model, split.parts)))
 }
 
 /// What the processor's session takes of a graph of so many bytes with weights that it copies: thirty times the graph,

@@ -15,6 +15,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// does alone; ten times as much gains nothing and costs a fifth more processor time.
 const AWAKE_US: &str = "100";
 
+/// Where a graph that comes from memory has its weights.
+const EXTERNAL_FOLDER: &str = "session.model_external_initializers_file_folder_path";
+
 pub(super) struct SessionOptions(NonNull<sys::OrtSessionOptions>);
 
 impl Drop for SessionOptions {
@@ -39,7 +42,7 @@ impl SessionOptions {
         let level = match form {
             GraphForm::Prepacked => Level::ORT_DISABLE_ALL,
             GraphForm::Source
-            | GraphForm::SourceAndSave(_)
+            | GraphForm::SourceAndSave { .. }
             | GraphForm::SourceAndCompile(_)
             | GraphForm::Compiled => Level::ORT_ENABLE_ALL,
         };
@@ -58,7 +61,13 @@ impl SessionOptions {
             options.fix(name, *size)?;
         }
         match form {
-            GraphForm::SourceAndSave(path) => options.save_to(path)?,
+            GraphForm::SourceAndSave { to, graph } => {
+                options.save_to(to)?;
+                if let (Some(_), Some(folder)) = (graph, config.model.parent()) {
+                    let folder = folder.to_string_lossy();
+                    options.set(EXTERNAL_FOLDER, &folder)?;
+                }
+            }
             GraphForm::SourceAndCompile(path) => options.compile_to(path)?,
             GraphForm::Source | GraphForm::Prepacked | GraphForm::Compiled => {}
         }
@@ -94,7 +103,7 @@ impl SessionOptions {
         check(unsafe { (api.DisableMemPattern)(raw) }).map_err(|e| refused(&e))?;
         // Per-session arenas are freed with the session; shared ones would keep hundreds of megabytes.
         self.set("session.use_env_allocators", "0")?;
-        if !matches!(config.form, GraphForm::SourceAndSave(_)) {
+        if !matches!(config.form, GraphForm::SourceAndSave { .. }) {
             // Also what was packed on disk is packed again, to be found by its hash (ONNX Runtime 1.31): by all threads.
             self.set("session.prepack.enable_parallel", "1")?;
         }

@@ -27,9 +27,13 @@ use crate::trace;
 pub enum GraphForm {
     /// As exported: optimised during the load, weights repacked into anonymous memory.
     Source,
-    /// As exported; the optimised, prepacked form is also written to this path, its weights to a file of the same name
-    /// with `.data` appended. Neither may exist.
-    SourceAndSave(PathBuf),
+    /// As exported; the optimised, prepacked form is also written.
+    SourceAndSave {
+        /// The file of the form's graph; its weights go to a file of the same name with `.data` appended. Neither may exist.
+        to: PathBuf,
+        /// Loaded in place of the model's file, whose weights it shares.
+        graph: Option<Vec<u8>>,
+    },
     /// A form that `SourceAndSave` wrote on this machine: no optimisation, weights mapped from the file.
     Prepacked,
     /// As exported; what the provider compiled is also written, as a graph to this path and the compiled parts beside it.
@@ -37,6 +41,16 @@ pub enum GraphForm {
     SourceAndCompile(PathBuf),
     /// A form that `SourceAndCompile` wrote, for the same kind of device. Only the provider that made it can load it.
     Compiled,
+}
+
+impl GraphForm {
+    /// What is loaded in place of the model's file.
+    fn graph(&self) -> Option<&[u8]> {
+        match self {
+            Self::SourceAndSave { graph, .. } => graph.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// Which threads share the work of a run with its caller.
@@ -152,18 +166,24 @@ impl Session {
         let path = c_path(model)?;
         let mut session = ptr::null_mut();
         let provider = config.target.provider;
+        let environment = config.environment.ptr();
         let span = trace::span("module", "create");
         let ((), taken) = provider
-            .load(|| {
-                // SAFETY: environment, path and options are valid for the call; `session` receives an owned pointer.
-                check(unsafe {
-                    (api.CreateSession)(
-                        config.environment.ptr(),
-                        path.as_ptr(),
+            .load(|| match config.form.graph() {
+                // SAFETY: environment, graph and options are valid for the call; `session` receives an owned pointer.
+                Some(graph) => check(unsafe {
+                    (api.CreateSessionFromArray)(
+                        environment,
+                        graph.as_ptr().cast(),
+                        graph.len(),
                         options.ptr(),
                         &mut session,
                     )
-                })
+                }),
+                // SAFETY: as above; the path is valid too.
+                None => check(unsafe {
+                    (api.CreateSession)(environment, path.as_ptr(), options.ptr(), &mut session)
+                }),
             })
             .map_err(|e| {
                 failure(

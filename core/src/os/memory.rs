@@ -40,7 +40,7 @@ pub fn keep_heap_small() {
     glibc::keep_heap_small();
 }
 
-/// Has the heap use freed blocks of up to 1 MB again, until the guard is dropped: for work that takes and frees many one after
+/// Has the heap use freed blocks of up to 4 MB again, until the guard is dropped: for work that takes and frees many one after
 /// another, such as a load, of which each would else be had from the kernel anew, page by page. [`trim`] gives back what is
 /// free then. Does nothing unless [`keep_heap_small`] does something.
 pub fn reuse_blocks() -> Reuse {
@@ -68,13 +68,12 @@ mod glibc {
 
     use libc::c_int;
 
-    /// Blocks of this size and more are mapped by themselves, and so much is left free at the end of a heap.
+    /// Blocks of this size and more are mapped by themselves, and no more than that is left free at the end of a heap.
     const LARGE: c_int = 128 << 10;
 
-    /// While blocks are to be used again: most of what a graph's weights are packed in is smaller. Up to 2 MB a load of the
-    /// reference decoder takes a tenth less, but up to 5 MB more stay after a release; with more left free at the end of heaps
-    /// as well, a load under a tight limit was killed.
-    const REUSED: c_int = 1 << 20;
+    /// While blocks are to be used again: what a graph's weights are packed in is smaller, once heavy nodes are in parts. With
+    /// no bound for what is left free at the end of heaps, a load under a tight limit was killed.
+    const REUSED: c_int = 4 << 20;
 
     /// Heaps that threads share; those that there are already stay. Glibc would make eight for each core.
     const HEAPS: c_int = 4;
@@ -148,11 +147,11 @@ mod glibc {
         });
     }
 
-    fn thresholds(map: c_int) {
+    fn thresholds(size: c_int) {
         // SAFETY: mallopt takes plain numbers and locks the allocator itself.
         unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, map);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, size);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, size);
         }
     }
 }

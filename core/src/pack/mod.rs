@@ -4,11 +4,11 @@ mod artifact_cache;
 mod checks;
 mod compute;
 mod files;
-mod heaviest_first;
 pub mod manifest;
 mod protobuf;
 mod realign;
 mod spec;
+mod split;
 mod validate;
 mod validate_providers;
 mod variant;
@@ -21,17 +21,17 @@ pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
 pub(crate) use compute::Compute;
-pub(crate) use heaviest_first::heaviest_first;
 pub use manifest::{
     CaptionMode, FileRef, GroundingSpec, IndexTask, LanguageTask, Manifest, SearchTask, Task,
     TasksSpec,
 };
-pub(crate) use realign::realign;
+pub(crate) use realign::{Part, realign};
 pub use spec::{
     DecoderSpec, DetectorSpec, Fit, GoldenPort, GoldenSpec, KvForm, Layout, LoadPath, ModuleKind,
     ModuleSpec, Order, Policy, PortSpec, Precision, PreprocessSpec, Provider, Resample, Role,
     TokenizerSpec, VariantSpec, ViewSpec,
 };
+pub(crate) use split::split;
 
 use crate::error::{Error, ErrorKind, Result};
 

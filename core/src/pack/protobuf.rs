@@ -69,12 +69,27 @@ pub(super) fn varint(rest: &mut &[u8]) -> Result<u64> {
     Err(broken("a number is too long"))
 }
 
+/// The numbers of a packed field.
+pub(super) fn numbers(mut packed: &[u8]) -> Result<Vec<u64>> {
+    let mut all = Vec::new();
+    while !packed.is_empty() {
+        all.push(varint(&mut packed)?);
+    }
+    Ok(all)
+}
+
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// Adds a field that is a number to `out`.
+pub(super) fn put_number(out: &mut Vec<u8>, number: u64, value: u64) {
+    put_varint(out, number << 3);
+    put_varint(out, value);
 }
 
 /// Adds a field with a length to `out`.

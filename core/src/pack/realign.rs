@@ -5,11 +5,13 @@
 //! AVX-512). So offsets are rewritten here, in the few fields of the ONNX file that hold them.
 //!
 //! What is prepacked lies in the file as it was, too, each tensor before its blocks, for a load to pack it again. Runs do
-//! without: with that at the end, what they read is read from the disk in one piece.
+//! without: with that at the end, what they read is read from the disk in one piece. A tensor that is a [`Part`] of another in
+//! the file lies there already.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::protobuf::{Field, put_field};
@@ -41,20 +43,36 @@ impl Message {
     }
 }
 
+/// `TensorProto.name`.
+const NAME: u64 = 8;
 /// `TensorProto.external_data`.
 pub(super) const EXTERNAL_DATA: u64 = 13;
 
+/// A tensor whose content is a piece of another's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) whole: String,
+    /// Where it begins in that, in bytes.
+    pub(crate) at: u64,
+}
+
 /// Where each block goes.
-struct Moves {
+struct Moves<'a> {
     /// Size of the file the blocks lie in.
     size: u64,
     /// (offset, length) of each block, and whether loads alone read it.
     blocks: Vec<((u64, u64), bool)>,
     /// Their new offsets, once all are known.
     new: HashMap<(u64, u64), u64>,
+    parts: &'a [Part],
+    /// The block of each tensor.
+    tensors: HashMap<String, (u64, u64)>,
+    /// Blocks that lie in others: in which, and where.
+    within: HashMap<(u64, u64), ((u64, u64), u64)>,
 }
 
-impl Moves {
+impl Moves<'_> {
     fn place(&mut self, offset: u64, length: u64, loads_alone: bool) -> Result<u64> {
         if offset.checked_add(length).is_none_or(|end| end > self.size) {
             return Err(broken("a block lies beyond the end of its file"));
@@ -62,8 +80,34 @@ impl Moves {
         if let Some(&new) = self.new.get(&(offset, length)) {
             return Ok(new);
         }
+        if let Some((whole, at)) = self.within.get(&(offset, length))
+            && let Some(new) = self.new.get(whole)
+        {
+            return Ok(new + at);
+        }
         self.blocks.push(((offset, length), loads_alone));
         Ok(offset)
+    }
+
+    /// Finds the parts of tensors that are in the file themselves; they need no place of their own.
+    fn find_parts(&mut self, data: &Path) -> std::io::Result<()> {
+        let file = File::open(data)?;
+        for part in self.parts {
+            let block = |name| self.tensors.get(name).copied();
+            let (Some(block), Some(whole)) = (block(&part.name), block(&part.whole)) else {
+                continue;
+            };
+            let fits = part
+                .at
+                .checked_add(block.1)
+                .is_some_and(|end| end <= whole.1);
+            if fits && part.at.is_multiple_of(ALIGN) && same(&file, block, whole.0 + part.at)? {
+                self.within.insert(block, (whole, part.at));
+            }
+        }
+        self.blocks
+            .retain(|(block, _)| !self.within.contains_key(block));
+        Ok(())
     }
 
     /// Gives every block its place; how far those go that runs read.
@@ -96,12 +140,28 @@ impl Moves {
     }
 }
 
-/// Sees that every block of weights in the file `<model>.data` is aligned and in order, rewriting `model` and that file if
-/// need be; how much of that file runs read, from its start.
+/// The block's bytes are also found at `at`.
+fn same(file: &File, (offset, length): (u64, u64), at: u64) -> std::io::Result<bool> {
+    let (mut one, mut other) = (vec![0; 256 << 10], vec![0; 256 << 10]);
+    let mut done = 0;
+    while done < length {
+        let size = one.len().min((length - done) as usize);
+        file.read_exact_at(&mut one[..size], offset + done)?;
+        file.read_exact_at(&mut other[..size], at + done)?;
+        if one[..size] != other[..size] {
+            return Ok(false);
+        }
+        done += size as u64;
+    }
+    Ok(true)
+}
+
+/// Sees that every block of weights in the file `<model>.data` is aligned and in order and that no `parts` lie there twice,
+/// rewriting `model` and that file if need be; how much of that file runs read, from its start.
 ///
 /// # Errors
 /// [`ErrorKind::BadModel`] when the file is not what ONNX Runtime writes; what reading and writing give.
-pub(crate) fn realign(model: &Path) -> Result<u64> {
+pub(crate) fn realign(model: &Path, parts: &[Part]) -> Result<u64> {
     let io = |path: &Path, e: &std::io::Error| Error::io(path.display(), e);
     let data = model.with_added_extension("data");
     let size = match fs::metadata(&data) {
@@ -114,12 +174,16 @@ pub(crate) fn realign(model: &Path) -> Result<u64> {
         size,
         blocks: Vec::new(),
         new: HashMap::new(),
+        parts,
+        tensors: HashMap::new(),
+        within: HashMap::new(),
     };
-    let rewritten = |moves: &mut Moves| {
+    let rewritten = |moves: &mut Moves<'_>| {
         rewrite(Message::Model, &graph, moves).map_err(|e| e.context(model.display()))
     };
     // Where a block goes depends on all of them.
     rewritten(&mut moves)?;
+    moves.find_parts(&data).map_err(|e| io(&data, &e))?;
     let extent = moves.assign();
     if !moves.moves() {
         return Ok(extent);
@@ -133,7 +197,7 @@ pub(crate) fn realign(model: &Path) -> Result<u64> {
     Ok(extent)
 }
 
-fn copy(from: &Path, to: &Path, moves: &Moves) -> std::io::Result<()> {
+fn copy(from: &Path, to: &Path, moves: &Moves<'_>) -> std::io::Result<()> {
     let (mut from, mut to) = (File::open(from)?, File::create_new(to)?);
     let mut written = 0;
     for (offset, length, new) in moves.in_order() {
@@ -146,10 +210,11 @@ fn copy(from: &Path, to: &Path, moves: &Moves) -> std::io::Result<()> {
 }
 
 /// `message` of type `kind` with its offsets replaced.
-fn rewrite(kind: Message, message: &[u8], moves: &mut Moves) -> Result<Vec<u8>> {
+fn rewrite(kind: Message, message: &[u8], moves: &mut Moves<'_>) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(message.len() + 64);
     // Offsets come after the lengths they need, so a tensor's entries are gathered first.
     let mut external = Vec::new();
+    let mut name: &[u8] = &[];
     let mut rest = message;
     while !rest.is_empty() {
         let field = Field::read(&mut rest)?;
@@ -160,6 +225,10 @@ fn rewrite(kind: Message, message: &[u8], moves: &mut Moves) -> Result<Vec<u8>> 
             }
             (Some(payload), None) if kind == Message::Tensor && field.number == EXTERNAL_DATA => {
                 external.push(entry(payload)?);
+            }
+            (Some(payload), None) if kind == Message::Tensor && field.number == NAME => {
+                name = payload;
+                out.extend_from_slice(field.raw);
             }
             _ => out.extend_from_slice(field.raw),
         }
@@ -173,6 +242,8 @@ fn rewrite(kind: Message, message: &[u8], moves: &mut Moves) -> Result<Vec<u8>> 
     };
     let (offset, length) = (number("offset").unwrap_or(0), number("length"));
     let length = length.ok_or_else(|| broken("a tensor of external data has no length"))?;
+    let name = String::from_utf8_lossy(name).into_owned();
+    moves.tensors.insert(name, (offset, length));
     let prepacked = external
         .iter()
         .any(|(key, _)| key.starts_with("prepacked_"));
@@ -191,7 +262,7 @@ fn rewrite(kind: Message, message: &[u8], moves: &mut Moves) -> Result<Vec<u8>> 
 }
 
 /// `name|offset;length;checksum|offset;length;checksum…` with new offsets.
-fn move_blocks(value: &str, moves: &mut Moves) -> Result<String> {
+fn move_blocks(value: &str, moves: &mut Moves<'_>) -> Result<String> {
     let unknown = || broken("prepacked blocks are not described as ONNX Runtime 1.31 does");
     let mut parts = value.split('|');
     let mut moved = parts.next().ok_or_else(unknown)?.to_owned();
@@ -272,7 +343,7 @@ mod tests {
             ("prepacked_0", "K+1|0;7;0|64;3;9"),
         ];
         fs::write(&path, model(&before))?;
-        assert_eq!(realign(&path), Ok(67));
+        assert_eq!(realign(&path, &[]), Ok(67));
         // The order of fields may change, their content may not.
         let sorted = |bytes: Vec<u8>| {
             let mut bytes = bytes;
@@ -284,8 +355,48 @@ mod tests {
         assert_eq!(moved[..7], bytes[100..107]);
         assert_eq!(moved[64..67], bytes[107..110]);
         assert_eq!(moved[128..], bytes[..100]);
-        assert_eq!(realign(&path), Ok(67));
+        assert_eq!(realign(&path, &[]), Ok(67));
         assert_eq!(fs::read(&data)?, moved);
+        Ok(())
+    }
+
+    #[test]
+    fn parts_of_what_is_there_are_not_kept_twice() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let (path, data) = (dir.path().join("m.onnx"), dir.path().join("m.onnx.data"));
+        let tensor = |name: &[u8], offset: &str, length: &str| {
+            let mut tensor = message(&[(NAME, name)]);
+            for (key, value) in [("offset", offset), ("length", length)] {
+                let entry = message(&[(1, key.as_bytes()), (2, value.as_bytes())]);
+                put_field(&mut tensor, EXTERNAL_DATA, &entry);
+            }
+            tensor
+        };
+        let model = |first: &str, second: &str| {
+            let tensors = [
+                tensor(b"w.1", first, "64"),
+                tensor(b"w", "0", "256"),
+                tensor(b"w.2", second, "64"),
+            ];
+            message(&[(
+                7,
+                &message(&tensors.each_ref().map(|tensor| (5, &tensor[..]))),
+            )])
+        };
+        let part = |name: &str, at| Part {
+            name: name.to_owned(),
+            whole: "w".to_owned(),
+            at,
+        };
+        let whole: Vec<u8> = (0..=255).collect();
+        // The first is what it is said to be, the second is not.
+        let bytes = [&whole[..], &whole[64..128], &whole[64..128]].concat();
+        fs::write(&data, &bytes)?;
+        fs::write(&path, model("256", "320"))?;
+        let parts = [part("w.1", 64), part("w.2", 128), part("none", 0)];
+        assert_eq!(realign(&path, &parts), Ok(320));
+        assert_eq!(fs::read(&path)?, model("64", "256"));
+        assert_eq!(fs::read(&data)?, bytes[..320]);
         Ok(())
     }
 
@@ -311,7 +422,7 @@ mod tests {
         ] {
             fs::write(&path, &bad)?;
             assert_eq!(
-                realign(&path).map_err(|e| e.kind()),
+                realign(&path, &[]).map_err(|e| e.kind()),
                 Err(ErrorKind::BadModel)
             );
         }

@@ -7,12 +7,15 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use atom_core::Result;
 use atom_core::control::Control;
 use atom_core::ort::{RunArgs, Tensor};
 use atom_core::pack::ArtifactCache;
+use atom_core::{Error, Result};
 
-use crate::support::{LINEAR_PORTS, Test, assert_linear, linear_pack, pack_of, registry, status};
+use crate::support::{
+    LINEAR_PORTS, Test, assert_linear, fixture, linear_pack, pack_of, registry, status,
+    write_linear_manifest,
+};
 
 fn prepacked_ports() -> String {
     format!("load = \"prepacked\"\n{LINEAR_PORTS}")
@@ -276,6 +279,48 @@ fn prepacked_blocks_are_aligned() -> Test {
         .collect();
     assert_eq!(blocks.len(), 2, "ONNX Runtime packs both weights");
     assert!(blocks.iter().all(|offset| offset % 64 == 0), "{blocks:?}");
+    Ok(())
+}
+
+/// The product of a vocabulary is packed in parts, and comes out as it was, number by number.
+#[test]
+fn a_heavy_product_is_kept_in_parts() -> Test {
+    let (dir, cache) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let dir = dir.path();
+    fs::copy(fixture("vocabulary.onnx"), dir.join("linear.onnx"))?;
+    let (columns, inner) = (131_072, 64);
+    let mut weights: Vec<u8> = (0..columns * inner / 2)
+        .map(|i| (i * 7 % 251) as u8)
+        .collect();
+    let scales = (0..columns * inner / 32).map(|i| (i % 37) as f32 / 64.0);
+    weights.extend(scales.flat_map(f32::to_le_bytes));
+    fs::write(dir.join("vocabulary.onnx.data"), weights)?;
+    let run = |load: &str| -> Result<Vec<f32>> {
+        let ports = prepacked_ports()
+            .replace("prepacked", load)
+            .replace("16]", "64]")
+            .replace("24]", "131072]");
+        write_linear_manifest(dir, &ports).map_err(|e| Error::io("pack.toml", &e))?;
+        let registry = registry(dir, ArtifactCache::new(cache.path()))?;
+        let x: Vec<f32> = (0..3 * inner).map(|i| (i % 11) as f32 - 4.5).collect();
+        let x = Tensor::from_vec(&[3, inner], x)?;
+        let lease = registry.lease("linear")?;
+        let y = lease.step(&Control::default())?.run(RunArgs {
+            inputs: vec![("x", &x)],
+            outputs: vec!["y"],
+            ..RunArgs::default()
+        })?;
+        assert_eq!(y[0].shape(), [3, columns]);
+        Ok(y[0].as_slice::<f32>()?.to_vec())
+    };
+    let whole = run("plain")?;
+    assert!(entries(cache.path()).is_empty());
+    for _ in 0..2 {
+        assert_eq!(run("prepacked")?, whole);
+    }
+    let graph = fs::read(entries(cache.path()).remove(0).join("model.onnx"))?;
+    let text = String::from_utf8_lossy(&graph);
+    assert!(text.contains("y.part65536"), "it was not cut");
     Ok(())
 }
 
