@@ -8,7 +8,7 @@ use atom_core::module::Lease;
 use atom_core::ort::{
     Dim, Environment, GraphForm, Port, RunArgs, Session, SessionConfig, Target, Tensor, Threads,
 };
-use atom_core::os::{file, smaps};
+use atom_core::os::{file, memory, smaps};
 use atom_core::pack::{ModuleSpec, Pack};
 use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
 use atom_core::trace::Recording;
@@ -75,7 +75,10 @@ pub struct Outcome {
     /// After the release.
     pub released_anon_bytes: u64,
     pub reload_ms: Vec<f64>,
-    /// The first run after each of those.
+    /// As many more where the heap gave back what was free after each release, as ours does anyway; what it had then.
+    pub bare_reload_ms: Vec<f64>,
+    pub bare_anon_bytes: u64,
+    /// The first run after each of `reload_ms`.
     pub rerun_ms: Vec<f64>,
     /// Parts of the first load, and means of the others', by the spans of the trace.
     pub load_parts_ms: BTreeMap<String, f64>,
@@ -161,6 +164,19 @@ pub fn run(job: &Job) -> Result<Outcome> {
         rerun_ms.push(ms);
         release(&runtime, spec, module)?;
     }
+    let (mut bare_reload_ms, mut bare_anon_bytes) = (Vec::new(), released_anon_bytes);
+    if job.form == Form::Ours {
+        bare_reload_ms.clone_from(&reload_ms);
+    } else {
+        for _ in 0..job.reloads {
+            memory::trim();
+            bare_anon_bytes = beyond()?;
+            let (mut module, ms) = timed(load)?;
+            bare_reload_ms.push(ms);
+            module.run(|session| infer(session, spec, &inputs))?;
+            release(&runtime, spec, module)?;
+        }
+    }
     let mut parking = Vec::new();
     if job.form == Form::Ours && !mapped.is_empty() {
         for _ in 0..job.reloads {
@@ -177,6 +193,8 @@ pub fn run(job: &Job) -> Result<Outcome> {
         release_ms,
         released_anon_bytes,
         reload_ms,
+        bare_reload_ms,
+        bare_anon_bytes,
         rerun_ms,
         load_parts_ms,
         reload_parts_ms,

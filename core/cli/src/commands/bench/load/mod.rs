@@ -3,8 +3,10 @@
 //! Every measurement is a process of its own, since a heap remembers what was loaded before: one with the module's files
 //! dropped from the page cache (cold; what the kernel kept all the same is told), one with them in it (warm). Each loads the
 //! module, runs it twice on its golden input, releases it, and loads and runs it again several times, which is what a
-//! device does that has not room for all. ONNX Runtime's own library stays warm, and opening it is not counted. Ours is then
-//! parked as often, as an idle module is, and run again.
+//! device does that has not room for all. A plain session's heap keeps much of what it freed, where the next load finds it; so
+//! plain forms are loaded as often again after the heap has given that back, as it must if the release was to make room.
+//! ONNX Runtime's own library stays warm, and opening it is not counted. Ours is then parked as often, as an idle module is,
+//! and run again.
 //!
 //! "Plain" is ONNX Runtime as it comes: all optimisations, a pool of threads for each session, its own arena, the heap as it
 //! is. Only a note of which provider took which node differs from its defaults.

@@ -58,6 +58,11 @@ impl Measured {
         self.all(|outcome| median(&outcome.reload_ms))
     }
 
+    /// Those where all that was free had been given back.
+    fn bare_reloads(&self) -> Vec<f64> {
+        self.all(|outcome| median(&outcome.bare_reload_ms))
+    }
+
     fn all(&self, value: impl Fn(&Outcome) -> f64) -> Vec<f64> {
         self.warm.iter().chain(&self.cold).map(value).collect()
     }
@@ -103,6 +108,8 @@ impl Measured {
             released_anon_bytes: median(&self.all(|outcome| outcome.released_anon_bytes as f64))
                 as u64,
             reload_ms: Spread::of(self.reloads()),
+            bare_reload_ms: Spread::of(self.bare_reloads()),
+            bare_anon_bytes: median(&self.all(|outcome| outcome.bare_anon_bytes as f64)) as u64,
             rerun_ms: Spread::of(self.all(|outcome| median(&outcome.rerun_ms))),
             load_parts_ms: parts(&|outcome| &outcome.load_parts_ms),
             reload_parts_ms: parts(&|outcome| &outcome.reload_parts_ms),
@@ -152,7 +159,10 @@ struct Row {
     released_anon_bytes: u64,
     /// Loaded again in the same process after a release.
     reload_ms: Spread,
-    /// The first run after that.
+    /// The same where the heap had given back to the kernel what was free after the release, and what it still had then.
+    bare_reload_ms: Spread,
+    bare_anon_bytes: u64,
+    /// The first run after a reload.
     rerun_ms: Spread,
     /// Of the first load, warm.
     load_parts_ms: BTreeMap<&'static str, f64>,
@@ -171,6 +181,8 @@ struct Ratios {
     load_cold: Spread,
     load_warm: Spread,
     reload: Spread,
+    /// Both where the memory of the release was given back.
+    bare_reload: Spread,
     /// A reload and the run after it: what is mapped is read by then.
     reload_and_run: Spread,
     anon: f64,
@@ -232,6 +244,7 @@ impl Report {
                 row.warm.first_run_ms.show(0),
                 row.release_ms.show(0),
                 row.reload_ms.show(1),
+                row.bare_reload_ms.show(1),
                 row.rerun_ms.show(1),
                 row.second_run_ms.show(1),
             ]
@@ -245,10 +258,11 @@ impl Report {
             "run ms",
             "release ms",
             "reload ms",
+            "bare ms",
             "run ms",
             "any run ms",
         ];
-        print_line(&table(&head, &times, &[2, 3, 4, 5, 6, 7, 8, 9]))?;
+        print_line(&table(&head, &times, &[2, 3, 4, 5, 6, 7, 8, 9, 10]))?;
         print_line("")?;
         let sizes = rows(&|module, form, row| {
             let ratio = module.ratios.get(form.name());
@@ -258,9 +272,11 @@ impl Report {
                 bytes(row.cold_kept_bytes),
                 bytes(row.anon_bytes),
                 bytes(row.released_anon_bytes),
+                bytes(row.bare_anon_bytes),
                 shown(&|ratio| ratio.load_cold.show(2)),
                 shown(&|ratio| ratio.load_warm.show(2)),
                 shown(&|ratio| ratio.reload.show(2)),
+                shown(&|ratio| ratio.bare_reload.show(2)),
                 shown(&|ratio| ratio.reload_and_run.show(2)),
                 shown(&|ratio| format!("{:.2}", ratio.anon)),
             ]
@@ -272,13 +288,15 @@ impl Report {
             "kept",
             "anonymous",
             "released",
+            "bare",
             "ours/form: cold",
             "warm",
             "reload",
+            "bare",
             "reload+run",
             "anonymous",
         ];
-        print_line(&table(&head, &sizes, &[2, 3, 4, 5, 6, 7, 8, 9, 10]))?;
+        print_line(&table(&head, &sizes, &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]))?;
         print_line("\n  where a reload's time goes, ms")?;
         let parts = rows(&|_, _, row| {
             let cell = |name: &&str| {
@@ -349,7 +367,8 @@ impl Report {
             self.limits.dram_read_bytes_per_s[0] / 1e9
         ))?;
         print_line(
-            "  kept: what the kernel kept in the page cache though told to drop it; anonymous: after a load",
+            "  kept: what the kernel kept in the page cache though told to drop it; anonymous: after a load; bare: where the \
+             heap gave back what was free after the release, which ours does by itself",
         )
     }
 
@@ -414,6 +433,7 @@ impl Module {
                     load_cold: by_process(&loads(&ours.cold), &loads(&other.cold)),
                     load_warm: by_process(&loads(&ours.warm), &loads(&other.warm)),
                     reload: by_process(&ours.reloads(), &other.reloads()),
+                    bare_reload: by_process(&ours.bare_reloads(), &other.bare_reloads()),
                     reload_and_run: by_process(&both(ours), &both(other)),
                     anon: row.anon_bytes as f64 / rows[other.form.name()].anon_bytes as f64,
                 };
