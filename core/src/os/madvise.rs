@@ -265,7 +265,7 @@ impl FileMappings {
     }
 
     /// What the ranges show of the file, neighbours and what overlaps joined.
-    fn stretches(&self) -> Vec<Range<u64>> {
+    pub fn stretches(&self) -> Vec<Range<u64>> {
         let pieces = self.pieces.iter();
         let mut all: Vec<Range<u64>> = pieces
             .map(|piece| piece.offset..piece.offset + piece.addresses.len() as u64)

@@ -1,7 +1,7 @@
 //! A module whose weights were given back to the kernel, and what having them again takes beside one read of them.
 
-use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use atom_core::budget::Idle;
 use atom_core::ort::Tensor;
 use atom_core::os::cgroup::CgroupFs;
 use atom_core::os::file;
-use atom_core::os::smaps::file_mappings;
+use atom_core::os::madvise::FileMappings;
 use atom_core::pack::ModuleSpec;
 use atom_core::runtime::Runtime;
 use atom_core::{Error, ErrorKind, Result};
@@ -64,9 +64,7 @@ pub fn park(
     let (expected, run_ms) = timed(|| module.run(|session| infer(session, spec, inputs)))?;
     let mut weights = Vec::new();
     for path in files {
-        let mapped = file_mappings(path)?.into_iter();
-        let parts = mapped.map(|part| (part.offset, part.addresses.len()));
-        weights.push((path, parts.collect::<BTreeMap<_, _>>()));
+        weights.push((path, FileMappings::ranges_of(path)?.stretches()));
     }
     drop(module);
     let (charge_before, cached_bytes) = (charge(), cached()?);
@@ -97,9 +95,9 @@ pub fn park(
         let read = || read(path, parts).map_err(|e| Error::io(path.display(), &e));
         read_ms += timed(read)?.1;
     }
-    let parts = weights.iter().flat_map(|(_, parts)| parts.values());
+    let parts = weights.iter().flat_map(|(_, parts)| parts);
     Ok(Parking {
-        weights_bytes: parts.map(|length| *length as u64).sum(),
+        weights_bytes: parts.map(|part| part.end - part.start).sum(),
         cached_bytes,
         uncached_bytes: cached_bytes.saturating_sub(cached_after),
         charge_fell_bytes: charge_before
@@ -112,18 +110,18 @@ pub fn park(
     })
 }
 
-/// Reads `parts` of a file, by offset and length, a megabyte at a time.
-fn read(path: &Path, parts: &BTreeMap<u64, usize>) -> std::io::Result<()> {
+/// Reads `parts` of a file, a megabyte at a time.
+fn read(path: &Path, parts: &[Range<u64>]) -> std::io::Result<()> {
     let file = File::open(path)?;
     let mut buffer = vec![0; 1 << 20];
-    for (&offset, &length) in parts {
-        let mut done = 0;
-        while done < length {
-            let room = (length - done).min(1 << 20);
-            match file.read_at(&mut buffer[..room], offset + done as u64)? {
+    for part in parts {
+        let mut at = part.start;
+        while at < part.end {
+            let room = (part.end - at).min(1 << 20) as usize;
+            match file.read_at(&mut buffer[..room], at)? {
                 // A mapping ends with its page, the file before.
                 0 => break,
-                read => done += read,
+                read => at += read as u64,
             }
         }
     }
