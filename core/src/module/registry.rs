@@ -199,7 +199,7 @@ impl Registry {
     /// others may wait for it.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for an unknown id, cancelling and deadline while waiting,
+    /// [`ErrorKind::NotFound`] for an unknown id, cancelling and deadline while waiting or reading parked weights again,
     /// and what loading gives. A failed load is tried again once the module's files change, or after
     /// [`reset`](Self::reset).
     pub fn lease_with(&self, id: &str, control: &Control) -> Result<Lease> {
@@ -230,14 +230,15 @@ impl Registry {
         let load = || loader.load(patience);
         let held = place.slot.lease(control, &stamps, &load)?;
         place.usage.used();
-        held.value.unpark();
-        Ok(Lease::new(
+        let lease = Lease::new(
             Arc::clone(&inner.pack),
             index,
             Arc::clone(place),
-            held,
+            Arc::clone(&held),
             inner.governor.ledger().clone(),
-        ))
+        );
+        held.value.unpark(&|| control.check())?;
+        Ok(lease)
     }
 
     /// Begins to load the module called `id`, or to read its weights again if they were parked, on a thread of its own: for
@@ -249,9 +250,9 @@ impl Registry {
     pub fn prefetch(&self, id: &str) -> Result<()> {
         let place = &self.0.places[self.index(id)?];
         match place.slot.peek() {
-            Some(held) => held.value.unpark(),
+            Some(held) if held.value.parked() => self.load_ahead(id),
             None if matches!(place.slot.view(), View::Cold) => self.load_ahead(id),
-            None => {}
+            _ => {}
         }
         Ok(())
     }

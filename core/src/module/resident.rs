@@ -155,10 +155,13 @@ impl Resident {
         Ok(given)
     }
 
-    /// Reads the weights again, if they were parked: the next run would page by page.
-    pub(super) fn unpark(&self) {
+    /// Reads the weights again, if they were parked: the next run would page by page. They stay parked when `check` returns an
+    /// error meanwhile.
+    pub(super) fn unpark(&self, check: &dyn Fn() -> Result<()>) -> Result<()> {
         if self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::Relaxed) {
-            self.upkeep.read_in();
+            let read = self.upkeep.read_in(check);
+            return read.inspect_err(|_| self.parked.store(true, Ordering::Relaxed));
         }
+        Ok(())
     }
 }

@@ -102,10 +102,10 @@ impl Upkeep {
     }
 
     /// See [`Weights::read_in`].
-    pub(super) fn read_in(&self) {
+    pub(super) fn read_in(&self, check: &dyn Fn() -> Result<()>) -> Result<()> {
         // Parking, or another session in its place, does not wait for that.
         let weights = lock(&self.weights).clone();
-        weights.read_in();
+        weights.read_in(check)
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {

@@ -41,14 +41,17 @@ impl Weights {
         self.0.iter().map(park).sum()
     }
 
-    /// Reads the pages again that every run reads. Failing costs the next run page faults.
-    pub(super) fn read_in(&self) {
+    /// Reads the pages again that every run reads, unless `check` returns an error meanwhile. Failing otherwise costs the next
+    /// run page faults.
+    pub(super) fn read_in(&self, check: &dyn Fn() -> Result<()>) -> Result<()> {
         let _span = trace::span("memory", "read");
         for mappings in &self.0 {
-            if let Err(e) = mappings.read_in() {
+            if let Err(e) = mappings.read_in(check) {
+                check()?;
                 log::debug!("{e}");
             }
         }
+        Ok(())
     }
 }
 

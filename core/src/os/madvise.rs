@@ -21,6 +21,9 @@ use super::memory::page_size;
 use super::smaps::{Mapping, file_mappings, file_ranges};
 use crate::error::{Error, ErrorKind, Result};
 
+/// Bytes read between two looks at whether to go on: some milliseconds of most disks.
+const PIECE: u64 = 4 << 20;
+
 /// Private mappings of one file in this process that hold nothing but the file's own pages.
 ///
 /// **The ranges are addresses, not a hold.** Whoever keeps them must keep what made the mappings (a session, a map) for
@@ -171,14 +174,20 @@ impl FileMappings {
         Ok(PagedOut { before, after })
     }
 
-    /// Reads the pages into the kernel's cache, neighbours of the file in one go. By reading: see `file::read_in`.
+    /// Reads the pages into the kernel's cache, neighbours of the file in one go. By reading: see `file::read_in`. Ends early
+    /// when `check`, called every few megabytes, returns an error.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] when the file cannot be read.
-    pub fn read_in(&self) -> Result<()> {
-        for mut stretch in self.stretches() {
-            stretch.end = stretch.end.min(self.extent);
-            file::read_in(&self.file, stretch).map_err(|e| Error::io(self.path.display(), &e))?;
+    /// [`ErrorKind::Io`] when the file cannot be read; what `check` returns.
+    pub fn read_in(&self, check: &dyn Fn() -> Result<()>) -> Result<()> {
+        for stretch in self.stretches() {
+            let (mut at, end) = (stretch.start, stretch.end.min(self.extent));
+            while at < end {
+                check()?;
+                let piece = at..end.min(at + PIECE);
+                at = piece.end;
+                file::read_in(&self.file, piece).map_err(|e| Error::io(self.path.display(), &e))?;
+            }
         }
         Ok(())
     }

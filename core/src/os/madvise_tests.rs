@@ -115,7 +115,10 @@ fn dropped_pages_come_back_and_pages_written_to_are_never_dropped() -> io::Resul
     // Of the page cache nothing left.
     assert_eq!(own.resident_bytes().expect("mincore"), size);
     assert!(late[..] == bytes);
-    own.read_in().expect("read");
+    own.read_in(&|| Ok(())).expect("read");
+    let stop = || Err(Error::new(ErrorKind::Cancelled, "enough"));
+    let stopped = own.read_in(&stop).map_err(|e| e.kind());
+    assert_eq!(stopped, Err(ErrorKind::Cancelled));
     assert_eq!(changed[5 * page_size()], bytes[5 * page_size()] ^ 1);
     // The ranges outlive the mapping: nothing is done then.
     drop(late);

@@ -5,6 +5,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use atom_core::budget::Idle;
 use atom_core::control::{Control, Priority};
 use atom_core::module::ModuleState;
 use atom_core::ort::{DType, RunArgs, Tensor};
@@ -48,6 +49,36 @@ fn eight_threads_one_load() -> Test {
             .placement
             .is_some_and(|text| text.starts_with("cpu: "))
     );
+    Ok(())
+}
+
+/// Reading parked weights again takes as long as the disk does: who is not there any more does not wait for it.
+#[test]
+fn parked_weights_are_read_again_for_those_who_wait() -> Test {
+    let ports = format!("load = \"prepacked\"\n{LINEAR_PORTS}");
+    let (dir, cache) = (linear_pack(&ports)?, tempfile::tempdir()?);
+    let registry = registry(dir.path(), ArtifactCache::new(cache.path()))?;
+    drop(registry.lease("linear")?);
+    let park = Idle {
+        park_after: Some(Duration::ZERO),
+        release_after: None,
+    };
+    registry.governor().tidy(&park);
+    assert_eq!(status(&registry).state, ModuleState::Parked);
+    let gone = Control::default();
+    gone.cancel.cancel();
+    let refused = kind(registry.lease_with("linear", &gone));
+    assert_eq!(refused, Some(ErrorKind::Cancelled));
+    let after = status(&registry);
+    assert_eq!((after.state, after.leases), (ModuleState::Parked, 0));
+    // Ahead of need on another thread, or for who leases it.
+    registry.prefetch("linear")?;
+    registry.settle();
+    assert_eq!(status(&registry).state, ModuleState::Resident);
+    registry.governor().tidy(&park);
+    assert_linear(&registry.lease("linear")?)?;
+    let after = status(&registry);
+    assert_eq!((after.state, after.loads), (ModuleState::Resident, 1));
     Ok(())
 }
 
