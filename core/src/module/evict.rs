@@ -11,9 +11,6 @@ const NOTABLE: u64 = 1 << 20;
 /// Milliseconds to have a megabyte of an arena again: the kernel zeroes its pages.
 const SHRUNK_MS_PER_MB: f64 = 0.25;
 
-/// Milliseconds to have a megabyte of weights again: a read from flash, or a fault where it is still cached.
-const PARKED_MS_PER_MB: f64 = 1.0;
-
 impl Reclaim for Inner {
     fn offers(&self) -> Vec<Offer> {
         let mut offers = Vec::new();
@@ -56,7 +53,7 @@ impl Reclaim for Inner {
                     action: Action::Park,
                     anon_bytes: 0,
                     mapped_bytes: parkable,
-                    cost_ms: parkable as f64 / 1e6 * PARKED_MS_PER_MB,
+                    cost_ms: resident.unpark_ms(),
                     ..offer.clone()
                 });
             }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Instant;
 
 use super::cost::Cost;
 use super::permit::Gate;
@@ -12,6 +13,9 @@ use crate::budget::Patience;
 use crate::error::Result;
 use crate::features::Variant;
 use crate::ort::{Placement, Port, Session};
+
+/// Milliseconds to read a megabyte of parked weights again where that was not done yet: as from flash.
+const UNPARK_MS_PER_MB: f64 = 1.0;
 
 /// Growth of the arena below this is not asked for.
 const NOTABLE: u64 = 1 << 20;
@@ -26,6 +30,8 @@ pub(super) struct Resident {
     /// The form of the module that runs.
     pub(super) variant: Arc<Variant>,
     parked: AtomicBool,
+    /// The bits of how many milliseconds parked weights last took to be read again; a NaN's before.
+    unpark_ms: AtomicU64,
     /// What the arena had when the charge was last set.
     arena: AtomicU64,
     // Dropped after the session.
@@ -63,6 +69,7 @@ impl Resident {
             load_ms,
             variant: Arc::new(variant),
             parked: AtomicBool::new(false),
+            unpark_ms: AtomicU64::new(f64::NAN.to_bits()),
             upkeep,
         }
     }
@@ -159,9 +166,25 @@ impl Resident {
     /// error meanwhile.
     pub(super) fn unpark(&self, check: &dyn Fn() -> Result<()>) -> Result<()> {
         if self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::Relaxed) {
+            let begun = Instant::now();
             let read = self.upkeep.read_in(check);
-            return read.inspect_err(|_| self.parked.store(true, Ordering::Relaxed));
+            let ms = begun.elapsed().as_secs_f64() * 1e3;
+            match read {
+                Ok(()) => self.unpark_ms.store(ms.to_bits(), Ordering::Relaxed),
+                Err(_) => self.parked.store(true, Ordering::Relaxed),
+            }
+            return read;
         }
         Ok(())
+    }
+
+    /// Milliseconds to have the weights again once they are parked: what that last took, if it was done.
+    pub(super) fn unpark_ms(&self) -> f64 {
+        let seen = f64::from_bits(self.unpark_ms.load(Ordering::Relaxed));
+        if seen.is_nan() {
+            self.upkeep.mapped() as f64 / 1e6 * UNPARK_MS_PER_MB
+        } else {
+            seen
+        }
     }
 }
