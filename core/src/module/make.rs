@@ -12,6 +12,7 @@ use super::weights::Weights;
 use crate::budget::Charge;
 use crate::error::{Error, Result};
 use crate::ort::{Environment, GraphForm, Provider, Session, SessionConfig, Target, Threads};
+use crate::os::file::warm;
 use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, Part, realign, split};
 use crate::trace;
 
@@ -222,6 +223,12 @@ pub(super) struct Measured<'a> {
 impl Measured<'_> {
     /// `data` are the files whose weights the session maps.
     pub(super) fn load(&self, config: &SessionConfig, data: &[PathBuf]) -> Result<Loaded> {
+        let span = trace::span("memory", "read");
+        for file in data {
+            // What is wrong with it the load says.
+            let _ = warm(file);
+        }
+        drop(span);
         let mapped = Weights::of(data)?;
         let provider = config.target.provider;
         let (session, grown) = self.charge.measure(|| Session::load(config))?;

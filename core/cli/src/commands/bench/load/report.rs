@@ -15,7 +15,9 @@ use crate::output::{bytes, print_json, print_line, table};
 use crate::session::Session;
 
 /// Parts of a load in the order they are shown; "rest" is what no span covers.
-const PARTS: [&str; 6] = ["check", "create", "describe", "trim", "measure", "rest"];
+const PARTS: [&str; 7] = [
+    "check", "read", "create", "describe", "trim", "measure", "rest",
+];
 
 /// All rounds of one form.
 pub struct Measured {
@@ -306,7 +308,7 @@ impl Report {
             PARTS.iter().map(cell).collect()
         });
         let head: Vec<&str> = ["module", "form"].into_iter().chain(PARTS).collect();
-        print_line(&table(&head, &parts, &[2, 3, 4, 5, 6, 7]))?;
+        print_line(&table(&head, &parts, &[2, 3, 4, 5, 6, 7, 8]))?;
         self.print_parked()?;
         self.print_limits()
     }
