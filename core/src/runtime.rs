@@ -21,6 +21,7 @@ use crate::index::{Access, Hit, Identity, SegmentId, Store, StoreOptions, Stream
 use crate::language::{PrefixCache, QueryEncoder};
 use crate::module::{ModuleStatus, Registry};
 use crate::ort::{Environment, EnvironmentOptions};
+use crate::os::memory::{SmallHeap, keep_heap_small};
 use crate::os::smaps;
 use crate::pack::{ArtifactCache, GoldenReport, Pack};
 use crate::storyboard::Storyboard;
@@ -90,6 +91,8 @@ struct Inner {
     speech: Speech,
     /// One for each store whose segments are captioned ahead of need.
     backlogs: Mutex<Vec<Weak<Backlog>>>,
+    // Dropped last: it gives back what closing has freed.
+    _heap: Option<SmallHeap>,
 }
 
 impl Drop for Inner {
@@ -115,6 +118,7 @@ impl Runtime {
             .artifacts
             .clone()
             .unwrap_or_else(|| cache::dir().join("artifacts"));
+        let heap = (options.memory != MemoryOptions::ungoverned()).then(keep_heap_small);
         let governor = Governor::default();
         let registry = Registry::new(
             pack.clone(),
@@ -135,6 +139,7 @@ impl Runtime {
             },
             registry,
             backlogs: Mutex::default(),
+            _heap: heap,
         }));
         if let Some(path) = options.memory.status_file.clone() {
             let weak = Arc::downgrade(&runtime.0);

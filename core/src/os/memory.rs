@@ -34,10 +34,22 @@ pub fn page_size() -> usize {
 /// Has the heap give large blocks back to the kernel when they are freed, for good, and threads share few heaps. Left to
 /// itself glibc raises the size from which it does the former to up to 32 MB, and keeps twice that at the end of the heap of
 /// every thread that ever freed such a block, where [`trim`] does not reach. Nothing is changed where the environment sets
-/// the allocator up (`GLIBC_TUNABLES`, `MALLOC_MMAP_THRESHOLD_`), or with another allocator.
-pub fn keep_heap_small() {
+/// the allocator up (`GLIBC_TUNABLES`, `MALLOC_MMAP_THRESHOLD_`), or with another allocator. It stays so; dropping what is
+/// returned gives back what is free by then.
+pub fn keep_heap_small() -> SmallHeap {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     glibc::keep_heap_small();
+    SmallHeap(())
+}
+
+/// What [`keep_heap_small`] returns.
+#[derive(Debug)]
+pub struct SmallHeap(());
+
+impl Drop for SmallHeap {
+    fn drop(&mut self) {
+        trim_ends();
+    }
 }
 
 /// Has the heap use freed blocks of up to 4 MB again, until the guard is dropped: for work that takes and frees many one after

@@ -111,9 +111,6 @@ impl Keeper {
     /// be had.
     pub(super) fn start(governor: &Governor, options: &MemoryOptions) -> Result<Self> {
         options.check()?;
-        if *options != MemoryOptions::ungoverned() {
-            memory::keep_heap_small();
-        }
         let application = ApplicationPressure::new()?;
         let own: Box<dyn Source> = Box::new(application.source());
         let mut monitor = match &options.pressure {
