@@ -178,8 +178,13 @@ fn sessions_are_distinct_modules_and_encoder_runs_are_keyframes() {
                 assert_eq!(made[id], 1, "{id} was loaded {} times", made[id]);
             } else {
                 // The first load ever makes the optimised form with a session of its own, and runs that form beside
-                // the original before it trusts it.
-                assert!(made[id] <= 3, "{id} was loaded {} times", made[id]);
+                // the original before it trusts it. Where that form has a product in parts, the original is another.
+                let form = match id {
+                    "language-decoder" => 3,
+                    "visual-encoder" | "text-encoder" => 2,
+                    _ => 0,
+                };
+                assert_eq!(made[id], 1 + form, "{id} was loaded {} times", made[id]);
                 assert!(
                     module["runs"].as_u64().unwrap() <= runs[id]
                         && runs[id] <= module["runs"].as_u64().unwrap() + 2

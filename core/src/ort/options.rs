@@ -15,9 +15,6 @@ use crate::error::{Error, ErrorKind, Result};
 /// does alone; ten times as much gains nothing and costs a fifth more processor time.
 const AWAKE_US: &str = "100";
 
-/// Smaller tensors of a saved form stay in its graph, and so in memory: 0.14 MB of the reference decoder.
-const SMALL: &str = "4096";
-
 /// Where a graph that comes from memory has its weights.
 const EXTERNAL_FOLDER: &str = "session.model_external_initializers_file_folder_path";
 
@@ -143,11 +140,6 @@ impl SessionOptions {
         self.set(
             "session.optimized_model_external_initializers_file_name",
             &data,
-        )?;
-        // Each tensor in the file is opened and mapped by itself, and the path to it resolved three times: some 40 µs.
-        self.set(
-            "session.optimized_model_external_initializers_min_size_in_bytes",
-            SMALL,
         )?;
         self.set("session.save_external_prepacked_constant_initializers", "1")
     }

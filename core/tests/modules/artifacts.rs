@@ -253,20 +253,20 @@ fn a_full_disk_costs_the_fast_form_only() -> Test {
 #[test]
 fn prepacked_blocks_are_aligned() -> Test {
     let ports = prepacked_ports()
-        .replace("16]", "35]")
-        .replace("72]", "35]");
+        .replace("16]", "17]")
+        .replace("24]", "17]");
     let (pack, cache) = (pack_of("odd.onnx", &ports)?, tempfile::tempdir()?);
     for _ in 0..2 {
         let registry = registry(pack.path(), ArtifactCache::new(cache.path()))?;
         let lease = registry.lease("linear")?;
-        let x = Tensor::from_vec(&[1, 35], (0..35).map(|i| i as f32).collect())?;
+        let x = Tensor::from_vec(&[1, 17], (0..17).map(|i| i as f32).collect())?;
         let y = lease.step(&Control::default())?.run(RunArgs {
             inputs: vec![("x", &x)],
             outputs: vec!["y"],
             ..RunArgs::default()
         })?;
         // Two permutations, one after the other, as the fixture's script makes them.
-        let expected: Vec<f32> = (0..35).map(|i| ((i * 3 + 12) % 35) as f32).collect();
+        let expected: Vec<f32> = (0..17).map(|i| ((i * 3 + 12) % 17) as f32).collect();
         assert_eq!(y[0].as_slice::<f32>()?, expected);
         assert!(status(&registry).mapped_bytes > 0);
     }
@@ -299,7 +299,7 @@ fn a_heavy_product_is_kept_in_parts() -> Test {
         let ports = prepacked_ports()
             .replace("prepacked", load)
             .replace("16]", "64]")
-            .replace("72]", "131072]");
+            .replace("24]", "131072]");
         write_linear_manifest(dir, &ports).map_err(|e| Error::io("pack.toml", &e))?;
         let registry = registry(dir, ArtifactCache::new(cache.path()))?;
         let x: Vec<f32> = (0..3 * inner).map(|i| (i % 11) as f32 - 4.5).collect();

@@ -123,7 +123,7 @@ fn a_failed_load_is_kept_and_leaves_nothing() -> Test {
 
 #[test]
 fn reset_forgets_a_failure() -> Test {
-    let dir = linear_pack(&LINEAR_PORTS.replace("72", "73"))?;
+    let dir = linear_pack(&LINEAR_PORTS.replace("24", "25"))?;
     let registry = registry(dir.path(), ArtifactCache::disabled())?;
     assert_eq!(kind(registry.lease("linear")), Some(ErrorKind::BadModel));
     registry.reset("linear")?;
@@ -148,18 +148,18 @@ fn ports_must_be_the_declared_ones() -> Test {
             "[batch, 16] in the graph, [batch, 17]",
         ),
         (
-            "[\"batch\", 72]",
+            "[\"batch\", 24]",
             "[\"batch\", \"n\"]",
-            "[batch, 72] in the graph, [batch, n]",
+            "[batch, 24] in the graph, [batch, n]",
         ),
         (
-            "[\"batch\", 72]",
-            "[\"batch\", 72, 1]",
-            "[batch, 72] in the graph, [batch, 72, 1]",
+            "[\"batch\", 24]",
+            "[\"batch\", 24, 1]",
+            "[batch, 24] in the graph, [batch, 24, 1]",
         ),
         (
             "{ name = \"x\", dtype = \"f32\", shape = [\"batch\", 16] }",
-            "{ name = \"y\", dtype = \"f32\", shape = [\"batch\", 72] }",
+            "{ name = \"y\", dtype = \"f32\", shape = [\"batch\", 24] }",
             "no input \"y\"",
         ),
     ];
@@ -211,7 +211,7 @@ fn what_runs_need_is_charged() -> Test {
     let registry = registry(dir.path(), ArtifactCache::disabled())?;
     let lease = registry.lease("linear")?;
     let before = status(&registry).anon_bytes;
-    // An intermediate of 72 x 100,000 floats lies in the arena.
+    // An intermediate of 24 x 100,000 floats lies in the arena.
     let rows = 100_000;
     let x = Tensor::zeros(DType::F32, &[rows, 16])?;
     lease.step(&Control::default())?.run(RunArgs {
@@ -220,7 +220,7 @@ fn what_runs_need_is_charged() -> Test {
         ..RunArgs::default()
     })?;
     let after = status(&registry).anon_bytes;
-    assert!(after >= before + rows as u64 * 72 * 4, "{before} {after}");
+    assert!(after >= before + rows as u64 * 24 * 4, "{before} {after}");
     assert_eq!(registry.ledger().total().0, after);
     Ok(())
 }
@@ -304,7 +304,7 @@ fn a_golden_run_tells_right_from_wrong() -> Test {
         let spec = format!(
             "{LINEAR_PORTS}\n[module.golden]\ncosine = 0.999\n\
              inputs = [ {{ port = \"x\", shape = [1, 16], file = {} }} ]\n\
-             outputs = [ {{ port = \"y\", shape = [1, 72], file = {} }} ]\n",
+             outputs = [ {{ port = \"y\", shape = [1, 24], file = {} }} ]\n",
             file_ref(dir.path(), "x.bin")?,
             file_ref(dir.path(), "y.bin")?,
         );
@@ -349,7 +349,7 @@ fn a_provider_the_library_lacks_is_refused_by_name() -> Test {
         let spec = format!(
             "providers = [\"{provider}\"]\n{LINEAR_PORTS}\n[module.golden]\ncosine = 0.999\n\
              inputs = [ {{ port = \"x\", shape = [1, 16], file = {} }} ]\n\
-             outputs = [ {{ port = \"y\", shape = [1, 72], file = {} }} ]\n",
+             outputs = [ {{ port = \"y\", shape = [1, 24], file = {} }} ]\n",
             file_ref(dir.path(), "x.bin")?,
             file_ref(dir.path(), "y.bin")?,
         );
