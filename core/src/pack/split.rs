@@ -18,6 +18,9 @@ const SHARE: u64 = 8;
 /// load ([`reuse_blocks`](crate::os::memory::reuse_blocks)).
 const PART: u64 = 5 << 19;
 
+/// No more parts than this of one node: its weights would be some gigabytes.
+const PARTS: u64 = 1024;
+
 /// Columns of a part are a multiple of this, as kernels like it.
 const COLUMNS: u64 = 64;
 
@@ -94,9 +97,9 @@ fn cut(graph: &[u8], parts: &mut Vec<Part>) -> Result<Option<Vec<u8>>> {
     tensors.retain(|name, _| !inputs.contains(name));
     let weights = |node: &Node<'_>| -> u64 {
         let of_node = node.inputs.iter().filter_map(|name| tensors.get(name));
-        of_node.map(|tensor| tensor.bytes).sum()
+        of_node.fold(0, |sum, tensor| sum.saturating_add(tensor.bytes))
     };
-    let all: u64 = nodes.iter().map(weights).sum();
+    let all = nodes.iter().map(weights).fold(0, u64::saturating_add);
     let cuts: Vec<Option<Cut<'_>>> = nodes
         .iter()
         .map(|node| match weights(node).saturating_mul(SHARE) > all {
@@ -225,7 +228,10 @@ impl<'a> Weights<'a> {
     /// It lies in a file, and its first dimension and its bytes are `columns` times something.
     fn is_by(&self, columns: u64) -> bool {
         let first = self.dims.first().copied().unwrap_or(0);
-        self.offset.is_some()
+        let end = self
+            .offset
+            .and_then(|offset| offset.checked_add(self.bytes));
+        end.is_some()
             && self.bytes > 0
             && self.bytes.is_multiple_of(columns)
             && first.is_multiple_of(columns)
@@ -291,6 +297,9 @@ impl<'a> Cut<'a> {
             });
         }
         let parts = weights.get(1).copied().flatten()?.bytes.div_ceil(PART);
+        if parts > PARTS {
+            return None;
+        }
         let step = columns.div_ceil(parts).next_multiple_of(COLUMNS);
         let taken = weights.iter().flatten().any(|tensor| {
             let mut parts = (0..columns).step_by(step as usize);
