@@ -135,6 +135,10 @@ impl Governor {
         for offer in &offers {
             given += self.0.take(offer, bytes(offer)).map_or(0, |(a, m)| a + m);
         }
+        if given > 0 {
+            // What the last of them freed may still be the heap's.
+            self.0.ledger.recount_heap();
+        }
         given
     }
 

@@ -91,10 +91,10 @@ impl Ledger {
     /// Looks again at what the heap keeps: blocks in use between its free ones may be gone by now. It never has more than the
     /// kernel counts beside everything else.
     pub(super) fn recount_heap(&self) {
+        trim_ends();
         if self.lock().heap.is_none() {
             return;
         }
-        trim_ends();
         let seen = self.observe(0);
         self.lock().keep_in_heap(0, &seen);
     }
