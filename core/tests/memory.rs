@@ -321,7 +321,12 @@ fn parked_pages_leave_the_charge_and_come_back_equal() {
     // Read ahead of use, half of it and then all.
     let half = mappings.clone().up_to(file / 2);
     half.read_in(&|| Ok(())).expect("read");
-    assert!(resident() >= file / 2 && resident() < file / 2 + slack);
+    // The kernel may have begun to read ahead of the last piece, as far as the device says: 8 MB here.
+    let read = resident();
+    assert!(
+        read >= file / 2 && read < file * 3 / 4,
+        "{read} of {file} bytes"
+    );
     mappings.read_in(&|| Ok(())).expect("read");
     assert_eq!((resident(), rss()), (file, 0));
     assert_eq!(sum(&map), before);
