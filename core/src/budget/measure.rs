@@ -88,7 +88,7 @@ impl Ledger {
         Some(returned.min(anon))
     }
 
-    /// Looks again at what the heap keeps: blocks in use between its free ones may be gone by now. It never has more than the
+    /// Gives back what is free, and looks again at what the heap keeps: blocks in use between its free ones may be gone by now. It never has more than the
     /// kernel counts beside everything else.
     pub(super) fn recount_heap(&self) {
         trim_ends();
