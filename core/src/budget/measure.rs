@@ -88,8 +88,8 @@ impl Ledger {
         Some(returned.min(anon))
     }
 
-    /// Gives back what is free, and looks again at what the heap keeps: blocks in use between its free ones may be gone by now. It never has more than the
-    /// kernel counts beside everything else.
+    /// Gives back what is free, and looks again at what the heap keeps: blocks in use between its free ones may be gone by
+    /// now. It never has more than the kernel counts beside everything else.
     pub(super) fn recount_heap(&self) {
         trim_ends();
         if self.lock().heap.is_none() {
