@@ -182,8 +182,6 @@ struct Module {
     port: String,
     dtype: DType,
     preprocessor: Preprocessor,
-    /// Values on their way to an input that is not f32.
-    values: Vec<f32>,
 }
 
 impl Module {
@@ -221,7 +219,6 @@ impl Module {
             port: port.name.clone(),
             dtype: port.dtype,
             preprocessor,
-            values: Vec::new(),
         })
     }
 
@@ -240,27 +237,29 @@ impl Module {
         let bytes = (shape.iter().product::<usize>() * self.dtype.size()) as u64;
         // Before the lease: who waits for memory keeps none from others.
         let go_on = || control.check();
-        let charge =
-            registry
-                .ledger()
-                .charge_with(Owner::Frames, bytes, 0, &patience(&go_on, None))?;
+        let buffers = self.preprocessor.buffer_bytes(frame);
+        let charge = registry.ledger().charge_with(
+            Owner::Frames,
+            bytes + buffers,
+            0,
+            &patience(&go_on, None),
+        )?;
         let lease = registry.lease_with(&self.id, control)?;
         let mut input = Tensor::zeros(self.dtype, &shape)?;
-        charge.settle(0);
         let span = trace::span("vision", "preprocess");
-        if self.dtype == DType::F32 {
-            self.preprocessor.run(frame, input.as_mut_slice()?)?;
-        } else {
-            self.values.resize(shape.iter().product(), 0.0);
-            self.preprocessor.run(frame, &mut self.values)?;
-            match self.dtype {
-                // A cast saturates.
-                DType::U8 => write(&mut input, &self.values, |v| v.round() as u8)?,
-                DType::I32 => write(&mut input, &self.values, |v| v.round() as i32)?,
-                _ => write(&mut input, &self.values, f16::from_f32)?,
-            }
+        let make = &mut self.preprocessor;
+        match self.dtype {
+            // A cast saturates.
+            DType::U8 => make.run_as(frame, input.as_mut_slice()?, |v| v.round() as u8)?,
+            DType::I32 => make.run_as(frame, input.as_mut_slice()?, |v| v.round() as i32)?,
+            DType::F16 => make.run_as(frame, input.as_mut_slice()?, f16::from_f32)?,
+            _ => make.run(frame, input.as_mut_slice()?)?,
         }
+        // Several may have an input, and wait for the session.
+        make.give_back();
         drop(span);
+        charge.resize_free(bytes, 0)?;
+        charge.settle(0);
         let outputs = lease.step(control)?.run(RunArgs {
             inputs: vec![(&self.port, &input)],
             outputs: outputs.to_vec(),
@@ -287,17 +286,6 @@ fn lacks(spec: &ModuleSpec, what: &str) -> Error {
         ErrorKind::BadPack,
         format!("module {:?}: the index task needs {what}", spec.id),
     )
-}
-
-fn write<T: crate::ort::Element>(
-    tensor: &mut Tensor,
-    values: &[f32],
-    convert: impl Fn(f32) -> T,
-) -> Result<()> {
-    for (to, &from) in tensor.as_mut_slice()?.iter_mut().zip(values) {
-        *to = convert(from);
-    }
-    Ok(())
 }
 
 /// The values of an f32 or f16 tensor.

@@ -88,11 +88,36 @@ impl Preprocessor {
         }
     }
 
+    /// About how many bytes of buffers it takes to make an input of `frame`, at most.
+    pub(super) fn buffer_bytes(&self, frame: &Frame<'_>) -> u64 {
+        let small = u64::from(self.size.0) * u64::from(self.size.1) * CHANNELS as u64;
+        small + self.views.len() as u64 * Resizer::buffer_bytes(frame, self.size)
+    }
+
+    /// Gives its buffers up, until they are needed again.
+    pub(super) fn give_back(&mut self) {
+        self.small = Vec::new();
+        self.resizers.iter_mut().for_each(Resizer::give_back);
+    }
+
     /// Fills `out`, of as many values as [`shape`](Self::shape) says, with all views of `frame`.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] when `out` has another length.
     pub fn run(&mut self, frame: &Frame<'_>, out: &mut [f32]) -> Result<()> {
+        self.run_as(frame, out, |value| value)
+    }
+
+    /// As [`run`](Self::run), with `convert` of each value.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_as<T: Copy>(
+        &mut self,
+        frame: &Frame<'_>,
+        out: &mut [T],
+        convert: impl Fn(f32) -> T,
+    ) -> Result<()> {
         let wanted: usize = self.shape().iter().product();
         if out.len() != wanted {
             return Err(Error::new(
@@ -104,6 +129,7 @@ impl Preprocessor {
                 ),
             ));
         }
+        let table = self.table.map(|values| values.map(&convert));
         let rotation = frame.format().rotation;
         let view_values = wanted / self.views.len();
         for (view, out) in out.chunks_exact_mut(view_values).enumerate() {
@@ -113,7 +139,7 @@ impl Preprocessor {
             let part = turn_back(seen, frame);
             self.resizers[view].run(frame, part, self.resample, size, &mut self.small)?;
             let _span = trace::span("vision", "normalise");
-            self.normalise(target, rotation, out);
+            self.normalise(target, rotation, &table, out);
         }
         Ok(())
     }
@@ -191,7 +217,13 @@ impl Preprocessor {
     }
 
     /// Writes the small picture into its place in one view of the input, upright.
-    fn normalise(&self, target: (u32, u32, u32, u32), rotation: Rotation, out: &mut [f32]) {
+    fn normalise<T: Copy>(
+        &self,
+        target: (u32, u32, u32, u32),
+        rotation: Rotation,
+        table: &[[T; 256]; CHANNELS],
+        out: &mut [T],
+    ) {
         let (full_width, full_height) = (self.size.0 as usize, self.size.1 as usize);
         let (left, top, width, height) = target;
         let (left, top) = (left as usize, top as usize);
@@ -207,7 +239,7 @@ impl Preprocessor {
         };
         if (width, height) != (full_width, full_height) {
             for (colour, place) in channel.into_iter().enumerate() {
-                let black = self.table[colour][0];
+                let black = table[colour][0];
                 for pixel in 0..full_width * full_height {
                     out[pixel * pixel_step + place * channel_step] = black;
                 }
@@ -220,7 +252,7 @@ impl Preprocessor {
             _ => before_turn(rotation, (width, height), (1, 0)) as isize - start(0) as isize,
         };
         for (colour, place) in channel.into_iter().enumerate() {
-            let table = &self.table[colour];
+            let table = &table[colour];
             for y in 0..height {
                 let first = ((top + y) * full_width + left) * pixel_step + place * channel_step;
                 if (pixel_step, step) == (1, 1) {

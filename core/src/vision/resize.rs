@@ -60,6 +60,24 @@ impl Resizer {
         }
     }
 
+    /// About how many bytes of buffers resizing `frame` to `size` pixels takes, at most.
+    pub(super) fn buffer_bytes(frame: &Frame<'_>, size: (u32, u32)) -> u64 {
+        let format = frame.format();
+        let (width, height) = (u64::from(format.width), u64::from(format.height));
+        let (to_width, to_height) = (u64::from(size.0), u64::from(size.1));
+        let rgb = (height * to_width + u64::from(BAND) * width) * CHANNELS as u64;
+        let planes = (width + to_width) * to_height * 3 / 2;
+        rgb.max(planes)
+    }
+
+    /// Gives its buffers up.
+    pub(super) fn give_back(&mut self) {
+        *self = Self {
+            axes: std::mem::take(&mut self.axes),
+            ..Self::default()
+        };
+    }
+
     /// Converts band by band and resizes each along its rows, then all of them along the columns.
     fn rgb(
         &mut self,
