@@ -1,5 +1,6 @@
 //! What is read once and kept as long as memory allows: vocabularies, a taxonomy.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,8 @@ impl<T> std::fmt::Debug for Kept<T> {
 
 struct Shared<T> {
     owner: Owner,
-    expected: u64,
+    /// What is asked for: an estimate, then what making it was measured to take at most.
+    expected: AtomicU64,
     governor: Governor,
     /// Somebody makes it; whoever else needs it waits.
     making: Mutex<bool>,
@@ -59,7 +61,7 @@ impl<T: Send + Sync + 'static> Kept<T> {
     pub fn new(owner: Owner, expected: u64, governor: &Governor) -> Self {
         let shared = Arc::new(Shared {
             owner,
-            expected,
+            expected: AtomicU64::new(expected),
             governor: governor.clone(),
             making: Mutex::default(),
             made: Condvar::new(),
@@ -91,13 +93,18 @@ impl<T: Send + Sync + 'static> Kept<T> {
         }
         let ledger = shared.governor.ledger();
         let mut ms = 0.0;
-        let (made, charge) =
-            ledger.measure(shared.owner.clone(), shared.expected, patience, || {
+        let expected = shared.expected.load(Ordering::Relaxed);
+        let (made, charge, grown) =
+            ledger.measure(shared.owner.clone(), expected, patience, || {
                 let began = Instant::now();
                 let made = make();
                 ms = began.elapsed().as_secs_f64() * 1e3;
                 made
             })?;
+        if let Some(meanwhile) = grown.meanwhile_alone() {
+            let most = grown.bytes + meanwhile;
+            shared.expected.store(most, Ordering::Relaxed);
+        }
         let value = Arc::new(made);
         let anon_bytes = charge.bytes().0;
         let mut state = shared.lock();
@@ -263,8 +270,8 @@ mod tests {
             let its = words.clone();
             let maker = scope.spawn(move || its.get(&Patience::NONE, slow).map(|made| made.len()));
             under_way.recv().expect("told");
-            let looks = std::sync::atomic::AtomicU32::new(0);
-            let check = || match looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            let looks = AtomicU64::new(0);
+            let check = || match looks.fetch_add(1, Ordering::Relaxed) {
                 0..3 => Ok(()),
                 _ => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
             };

@@ -1,6 +1,9 @@
 //! The ledger beside the kernel's count of the process: what is made or dropped is measured where that can be told.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
 
 use super::entry::Owner;
 use super::ledger::{Charge, Ledger, Patience, State};
@@ -12,6 +15,9 @@ use crate::trace;
 /// pieces that work left between blocks in use.
 const NOTABLE: i64 = 2 << 20;
 
+/// How often memory is looked at while something is made.
+const LOOK: Duration = Duration::from_micros(500);
+
 /// What [`Ledger::settle_heap`] has seen last.
 #[derive(Debug, Default)]
 pub struct Settled {
@@ -21,7 +27,7 @@ pub struct Settled {
 
 impl Ledger {
     /// Makes something that stays and is no session, such as a vocabulary, and charges `owner` with what it was measured to
-    /// take. `expected` bytes are asked for first.
+    /// take, which is returned too. `expected` bytes are asked for first.
     ///
     /// # Errors
     /// As [`charge_with`](Self::charge_with), and what `make` returns.
@@ -31,12 +37,12 @@ impl Ledger {
         expected: u64,
         patience: &Patience<'_>,
         make: impl FnOnce() -> Result<T>,
-    ) -> Result<(T, Charge)> {
+    ) -> Result<(T, Charge, Grown)> {
         let charge = self.charge_with(owner, expected, 0, patience)?;
         let _turn = self.turn();
-        let (made, grown) = charge.measure(make)?;
+        let (made, grown) = charge.measure_peak(make)?;
         charge.state(grown.alone().unwrap_or(expected), 0);
-        Ok((made, charge))
+        Ok((made, charge, grown))
     }
 
     /// Waits until nobody else makes something large, until the guard is dropped: peaks do not add up, and what each takes
@@ -142,6 +148,8 @@ impl Ledger {
 pub struct Grown {
     /// Bytes, but for those that the ledger has for something else.
     pub bytes: u64,
+    /// The most it had meanwhile beyond what stays, where [that was looked at](Charge::measure_peak).
+    pub meanwhile: Option<u64>,
     /// Nobody else took or gave back memory at the same time, as far as the ledger knows.
     pub quiet: bool,
 }
@@ -151,16 +159,21 @@ impl Grown {
     pub fn alone(self) -> Option<u64> {
         self.quiet.then_some(self.bytes)
     }
+
+    /// What was made had so much meanwhile beyond that, if it was looked at and nobody else took part.
+    pub fn meanwhile_alone(self) -> Option<u64> {
+        self.meanwhile.filter(|_| self.quiet)
+    }
 }
 
 impl Charge {
-    /// Runs `make`, and says by how much the process's anonymous memory grew meanwhile.
+    /// Runs `make`, and says by how much the process's anonymous memory grew.
     ///
     /// # Errors
     /// What `make` returns.
     pub fn measure<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<(T, Grown)> {
         // What is free, but still the heap's, would be taken for nothing; so would what making it needed.
-        trim();
+        trim_ends();
         let before = self.others();
         let reuse = memory::reuse_blocks();
         let made = make();
@@ -171,9 +184,26 @@ impl Charge {
         let quiet = before.changes == after.changes && !before.at_work;
         let grown = Grown {
             bytes: u64::try_from(after.rest - before.rest).unwrap_or(0),
+            meanwhile: None,
             quiet,
         };
         Ok((made, grown))
+    }
+
+    /// As [`measure`](Self::measure), with what it takes while it is made: a thread looks at that every half millisecond.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn measure_peak<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<(T, Grown)> {
+        let mut most = 0;
+        let (made, grown) = self.measure(|| {
+            let made;
+            (made, most) = at_most(make);
+            made
+        })?;
+        let after = smaps::anonymous().unwrap_or(most);
+        let meanwhile = Some(most.saturating_sub(after));
+        Ok((made, Grown { meanwhile, ..grown }))
     }
 
     fn others(&self) -> Observed {
@@ -251,13 +281,42 @@ impl Drop for AtRest {
     }
 }
 
-/// Gives what is free back to the kernel.
-fn trim() {
-    let _span = trace::span("memory", "trim");
-    memory::trim();
+/// Runs `make`; the most anonymous bytes that the process had meanwhile.
+fn at_most<T>(make: impl FnOnce() -> T) -> (T, u64) {
+    let (ended, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    let look = || {
+        while !ended.load(Ordering::Relaxed) {
+            most.fetch_max(smaps::anonymous().unwrap_or(0), Ordering::Relaxed);
+            thread::park_timeout(LOOK);
+        }
+    };
+    let made = thread::scope(|scope| {
+        let looking = thread::Builder::new()
+            .name("atom-peak".into())
+            .spawn_scoped(scope, look);
+        // Also when making it panics.
+        let _end = Ending(
+            &ended,
+            looking.as_ref().ok().map(|looking| looking.thread()),
+        );
+        make()
+    });
+    (made, most.into_inner())
 }
 
-/// As [`trim`], wherever it is.
+/// Says that it has ended, to a thread that may sleep.
+struct Ending<'a>(&'a AtomicBool, Option<&'a Thread>);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.1 {
+            thread.unpark();
+        }
+    }
+}
+
+/// Gives what is free back to the kernel, wherever it is.
 fn trim_ends() {
     let _span = trace::span("memory", "trim");
     memory::trim_ends();

@@ -1,8 +1,7 @@
 //! What a module was measured to cost: remembered between processes, so that the first load of a process can be admitted.
 
 use std::fs;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ort::Provider;
 use crate::os::file;
 
-/// Growth of the arena below this is not worth writing down.
+/// Changes below this are not worth writing down.
 const NOTABLE: u64 = 1 << 20;
 
 /// No module takes a tebibyte: such a file is damaged.
@@ -19,146 +18,200 @@ const IMPOSSIBLE: u64 = 1 << 40;
 /// Thread-safe.
 #[derive(Debug, Default)]
 pub(super) struct Cost {
-    /// Anonymous bytes of the session before it runs; `u64::MAX`: not known.
-    anon: AtomicU64,
-    /// The most its arena had in use during a run.
-    arena: AtomicU64,
-    /// The most its arena had in use during a load, over what stays.
-    load: AtomicU64,
-    /// Microseconds of the last load.
-    load_us: AtomicU64,
-    /// Whose session that was.
-    provider: Mutex<Provider>,
-    /// The arena, in whole, when shrinking it last gave nothing back: something small lies in every region of it.
-    stuck: AtomicU64,
-    /// Where it is written down, and the arena as it was then.
-    file: Mutex<Option<(PathBuf, u64)>>,
+    /// Where it is written down.
+    file: Option<PathBuf>,
+    known: Mutex<Known>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default)]
+struct Known {
+    now: Record,
+    /// As it is in the file, if it is.
+    written: Option<Record>,
+    /// The most its arena had in use during a run of this process.
+    run: u64,
+    /// A load of this process was looked at.
+    looked: bool,
+    /// The arena, in whole, when shrinking it last gave nothing back: something small lies in every region of it.
+    stuck: u64,
+}
+
+/// Bytes are anonymous ones.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Record {
-    /// `None`: never measured, as other work went on at each load.
-    anon_bytes: Option<u64>,
-    arena_bytes: u64,
+    /// What the session keeps before it runs. `None`: never measured, as other work went on at each load.
+    kept_bytes: Option<u64>,
+    /// The most its arena had in use during a run; 0 before the first.
+    run_bytes: u64,
+    /// The most its arena had in use during a load, over what stays.
     load_bytes: u64,
+    /// The most the process had during a load, over what stays. `None`: never measured.
+    peak_bytes: Option<u64>,
+    /// Microseconds of the last load.
     load_us: u64,
-    #[serde(default)]
+    /// Whose session that was.
     provider: Provider,
 }
 
 impl Record {
-    /// Whether a module can have cost that.
-    fn possible(&self) -> bool {
-        let anon = self.anon_bytes.unwrap_or(0);
-        let bytes = [anon, self.arena_bytes, self.load_bytes];
-        bytes.iter().all(|&bytes| bytes < IMPOSSIBLE)
+    /// `None` where there is none that can be.
+    fn read(file: &Path) -> Option<Self> {
+        let record: Self = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+        let bytes = [
+            record.kept_bytes.unwrap_or(0),
+            record.run_bytes,
+            record.load_bytes,
+            record.peak_bytes.unwrap_or(0),
+        ];
+        let possible = bytes.iter().all(|&bytes| bytes < IMPOSSIBLE);
+        possible.then_some(record)
+    }
+
+    /// Whether somebody who knows only `other` would ask for notably more or less.
+    fn is_news(&self, other: &Self) -> bool {
+        let differ = |a: u64, b: u64| a.abs_diff(b) >= NOTABLE;
+        let appears = |a: Option<u64>, b: Option<u64>| {
+            a.is_some() != b.is_some() || differ(a.unwrap_or(0), b.unwrap_or(0))
+        };
+        self.provider != other.provider
+            || appears(self.kept_bytes, other.kept_bytes)
+            || appears(self.peak_bytes, other.peak_bytes)
+            || differ(self.run_bytes, other.run_bytes)
+            || differ(self.load_bytes, other.load_bytes)
     }
 }
 
+/// What a load showed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Load {
+    pub(super) provider: Provider,
+    /// Anonymous bytes that the session keeps, if that could be measured.
+    pub(super) kept: Option<u64>,
+    /// The most its arena had in use beyond that meanwhile.
+    pub(super) arena: u64,
+    /// The most the process had beyond that meanwhile, if it was looked at.
+    pub(super) peak: Option<u64>,
+    /// How long it took.
+    pub(super) ms: f64,
+}
+
 impl Cost {
-    /// What is known from earlier processes is in `file`. A tenth of an arena is forgotten each time, so that what was once
-    /// needed (by another build, a larger input) is not asked for for ever.
+    /// What is known from earlier processes is in `file`.
     pub(super) fn new(file: Option<PathBuf>) -> Self {
-        let record = file
-            .as_ref()
-            .and_then(|file| fs::read(file).ok())
-            // Unreadable or impossible is unknown.
-            .and_then(|text| serde_json::from_slice::<Record>(&text).ok())
-            .filter(Record::possible);
-        let known = record.as_ref();
-        let arena = known.map_or(0, |known| known.arena_bytes / 10 * 9);
+        // Unreadable or impossible is unknown.
+        let written = file.as_deref().and_then(Record::read);
+        let known = Known {
+            now: written.clone().unwrap_or_default(),
+            written,
+            ..Known::default()
+        };
         Self {
-            anon: AtomicU64::new(known.and_then(|known| known.anon_bytes).unwrap_or(u64::MAX)),
-            arena: AtomicU64::new(arena),
-            load: AtomicU64::new(known.map_or(0, |known| known.load_bytes)),
-            load_us: AtomicU64::new(known.map_or(0, |known| known.load_us)),
-            provider: Mutex::new(known.map_or_else(Provider::default, |known| known.provider)),
-            stuck: AtomicU64::new(0),
-            file: Mutex::new(file.map(|file| (file, arena))),
+            file,
+            known: Mutex::new(known),
         }
     }
 
     /// Anonymous bytes of the session before it runs, if that was ever measured.
     pub(super) fn anon(&self) -> Option<u64> {
-        Some(self.anon.load(Ordering::Relaxed)).filter(|&anon| anon != u64::MAX)
+        self.known().now.kept_bytes
     }
 
     /// The same, if the last session was `provider`'s: another's takes something else.
     pub(super) fn anon_by(&self, provider: Provider) -> Option<u64> {
-        self.anon().filter(|_| *self.provider() == provider)
+        let known = self.known();
+        let now = Some(&known.now).filter(|now| now.provider == provider);
+        now.and_then(|now| now.kept_bytes)
     }
 
-    fn provider(&self) -> MutexGuard<'_, Provider> {
-        self.provider.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a load and the runs after it take at most beyond what the session keeps; 0 before the first.
+    /// What a load and the runs after it take at most beyond what the session keeps; 0 before the first. A load that was never
+    /// looked at is taken to need as much again as it keeps.
     pub(super) fn more(&self) -> u64 {
-        self.arena().max(self.load.load(Ordering::Relaxed))
+        let known = self.known();
+        let now = &known.now;
+        let peak = now.peak_bytes.or(now.kept_bytes).unwrap_or(0);
+        now.run_bytes.max(now.load_bytes).max(peak)
+    }
+
+    /// Whether a load of this process was looked at.
+    pub(super) fn was_looked_at(&self) -> bool {
+        self.known().looked
     }
 
     /// The most its arena had during a run; 0 before the first.
     pub(super) fn arena(&self) -> u64 {
-        self.arena.load(Ordering::Relaxed)
+        self.known().now.run_bytes
     }
 
-    /// A load by `provider` took `ms` and needed `more` bytes meanwhile; it left `anon` anonymous bytes, if that could be
-    /// measured.
-    pub(super) fn loaded(&self, provider: Provider, anon: Option<u64>, more: u64, ms: f64) {
-        self.load.store(more, Ordering::Relaxed);
-        self.load_us.store((ms * 1e3) as u64, Ordering::Relaxed);
-        let known = match anon {
-            Some(anon) => self.anon.swap(anon, Ordering::Relaxed) != u64::MAX,
-            None => true,
-        };
-        let changed =
-            anon.is_some() && std::mem::replace(&mut *self.provider(), provider) != provider;
-        self.write(!known || changed);
+    /// A load showed this.
+    pub(super) fn loaded(&self, load: &Load) {
+        let mut known = self.known();
+        known.looked |= load.peak.is_some();
+        let now = &mut known.now;
+        now.load_us = (load.ms * 1e3) as u64;
+        now.load_bytes = load.arena;
+        now.peak_bytes = load.peak.or(now.peak_bytes);
+        if load.kept.is_some() {
+            now.kept_bytes = load.kept;
+            now.provider = load.provider;
+        }
+        self.write(known);
     }
 
     /// After a run the arena had `arena` bytes.
     pub(super) fn ran(&self, arena: u64) {
-        let before = self.arena.fetch_max(arena, Ordering::Relaxed);
-        if arena > before {
-            self.write(false);
+        let mut known = self.known();
+        known.run = known.run.max(arena);
+        if arena > known.now.run_bytes {
+            known.now.run_bytes = arena;
+            self.write(known);
         }
     }
 
     /// Shrinking an arena of `bytes` gave nothing back.
     pub(super) fn did_not_shrink(&self, bytes: u64) {
-        self.stuck.store(bytes, Ordering::Relaxed);
+        self.known().stuck = bytes;
     }
 
     /// Whether an arena of `bytes` is known not to shrink: runs of a session lay it out alike.
     pub(super) fn shrinks_not(&self, bytes: u64) -> bool {
-        self.stuck.load(Ordering::Relaxed) == bytes
+        self.known().stuck == bytes
     }
 
-    /// Writes down what is known, where that is news: `must`, or a notable growth of the arena, or nothing was written.
-    fn write(&self, must: bool) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((path, written)) = &mut *file else {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down what is known, where that is news.
+    fn write(&self, mut known: MutexGuard<'_, Known>) {
+        let Some(path) = &self.file else {
             return;
         };
-        let arena = self.arena();
-        if !must && path.exists() && arena < *written + NOTABLE {
+        let old = known.written.as_ref().filter(|_| path.exists());
+        if old.is_some_and(|old| !known.now.is_news(old)) {
             return;
         }
-        let record = Record {
-            anon_bytes: self.anon(),
-            arena_bytes: arena,
-            load_bytes: self.load.load(Ordering::Relaxed),
-            load_us: self.load_us.load(Ordering::Relaxed),
-            provider: *self.provider(),
-        };
-        let text = serde_json::to_vec(&record).unwrap_or_default();
+        let text = serde_json::to_vec(&known.now).unwrap_or_default();
         let made = path.parent().map_or(Ok(()), fs::create_dir_all);
         let made = made.map_err(|e| crate::Error::io(path.display(), &e));
         if let Err(e) = made.and_then(|()| file::atomic_write(path, &text)) {
             // Costs the next process one guess.
             log::debug!("what a module costs cannot be written down: {e}");
         }
-        *written = arena;
+        known.written = Some(known.now.clone());
+    }
+}
+
+impl Drop for Cost {
+    /// Runs that needed less than what is known have a tenth of it forgotten, so that what was once needed (by another build, a
+    /// larger input) is not asked for for ever.
+    fn drop(&mut self) {
+        let mut known = self.known();
+        if known.run > 0 {
+            let forgotten = known.now.run_bytes / 10 * 9;
+            known.now.run_bytes = known.run.max(forgotten);
+            self.write(known);
+        }
     }
 }
 
@@ -172,26 +225,66 @@ mod tests {
         let file = folder.path().join("costs/key.json");
         let cost = Cost::new(Some(file.clone()));
         assert_eq!((cost.anon(), cost.more()), (None, 0));
-        cost.loaded(Provider::Cpu, None, 30 << 20, 12.0);
+        let load = Load {
+            arena: 30 << 20,
+            ms: 12.0,
+            ..Load::default()
+        };
+        cost.loaded(&load);
         assert_eq!(Cost::new(Some(file.clone())).anon(), None);
-        cost.loaded(Provider::Cpu, Some(5 << 20), 30 << 20, 12.0);
+        let measured = Load {
+            kept: Some(40 << 20),
+            ..load
+        };
+        cost.loaded(&measured);
+        // As much again as it keeps.
+        assert_eq!((cost.more(), cost.was_looked_at()), (40 << 20, false));
+        cost.loaded(&Load {
+            peak: Some(32 << 20),
+            ..measured
+        });
+        assert_eq!((cost.more(), cost.was_looked_at()), (32 << 20, true));
         cost.ran(100 << 20);
         let next = Cost::new(Some(file));
-        assert_eq!(next.anon(), Some(5 << 20));
-        assert_eq!(next.anon_by(Provider::Cpu), Some(5 << 20));
+        assert_eq!(next.anon(), Some(40 << 20));
+        assert_eq!(next.anon_by(Provider::Cpu), Some(40 << 20));
         assert_eq!(next.anon_by(Provider::Qnn), None);
-        assert_eq!(next.more(), (100 << 20) / 10 * 9);
+        assert_eq!((next.more(), next.was_looked_at()), (100 << 20, false));
+    }
+
+    #[test]
+    fn what_runs_no_longer_need_is_forgotten_bit_by_bit() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = folder.path().join("key.json");
+        let process = |arena: &[u64]| {
+            let cost = Cost::new(Some(file.clone()));
+            let asked_for = cost.arena();
+            arena.iter().for_each(|&bytes| cost.ran(bytes));
+            asked_for
+        };
+        assert_eq!(process(&[100 << 20, 60 << 20]), 0);
+        // Nothing is forgotten where nothing runs, or while it is needed.
+        assert_eq!(process(&[]), 100 << 20);
+        assert_eq!(process(&[100 << 20]), 100 << 20);
+        assert_eq!(process(&[60 << 20]), 100 << 20);
+        assert_eq!(process(&[60 << 20]), (100 << 20) / 10 * 9);
+        for _ in 0..9 {
+            process(&[60 << 20]);
+        }
+        assert_eq!(process(&[]), 60 << 20);
     }
 
     #[test]
     fn a_damaged_record_is_no_record() {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("key.json");
-        let huge = u64::MAX - 1;
-        let impossible = format!(
-            r#"{{"anon_bytes":{huge},"arena_bytes":{huge},"load_bytes":{huge},"load_us":{huge}}}"#
-        );
-        for text in ["", "{}", "[", "\u{0}\u{1}", impossible.as_str()] {
+        let record = Record {
+            kept_bytes: Some(IMPOSSIBLE),
+            ..Record::default()
+        };
+        let impossible = serde_json::to_string(&record).expect("text");
+        let other = impossible.replace("load_us", "load_ns");
+        for text in ["", "{}", "[", "\u{0}\u{1}", &impossible, &other] {
             fs::write(&file, text).expect("written");
             let cost = Cost::new(Some(file.clone()));
             assert_eq!((cost.anon(), cost.more()), (None, 0), "{text:?}");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::cost::Load;
 use super::floors::{After, Floors};
 use super::make::{Maker, Measured, Refusal, estimate};
 use super::place::Place;
@@ -118,8 +119,14 @@ impl Loader<'_> {
         place.loads.fetch_add(1, Ordering::Relaxed);
         let arena = loaded.session.arena();
         let meanwhile = arena.most_in_use.saturating_sub(arena.in_use);
-        let (measured, cost) = (loaded.measured, &place.cost);
-        cost.loaded(providers[at], measured, meanwhile, ms);
+        let load = Load {
+            provider: providers[at],
+            kept: loaded.measured,
+            arena: meanwhile,
+            peak: loaded.meanwhile,
+            ms,
+        };
+        place.cost.loaded(&load);
         log::debug!("module {}: {}", spec.id, loaded.placement);
         self.events.add(What::Loaded {
             owner,

@@ -231,7 +231,12 @@ impl Measured<'_> {
         drop(span);
         let mapped = Weights::of(data)?;
         let provider = config.target.provider;
-        let (session, grown) = self.charge.measure(|| Session::load(config))?;
+        let load = || Session::load(config);
+        // Looking on costs a reload some per cent.
+        let (session, grown) = match self.cost {
+            Some(cost) if !cost.was_looked_at() => self.charge.measure_peak(load)?,
+            _ => self.charge.measure(load)?,
+        };
         let measured = grown.alone();
         let weights = Weights::of(data)?.added_since(&mapped);
         let size = |path: &PathBuf| path.metadata().map_or(0, |file| file.len());
@@ -247,6 +252,7 @@ impl Measured<'_> {
         Ok(Loaded {
             anon: anon.max(session.arena().in_use),
             measured,
+            meanwhile: grown.meanwhile_alone(),
             placement: session.placement().clone(),
             session,
             weights,

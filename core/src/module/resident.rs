@@ -46,6 +46,8 @@ pub(super) struct Loaded {
     pub(super) anon: u64,
     /// What it was measured to take, where that could be told.
     pub(super) measured: Option<u64>,
+    /// What its load had at most beyond that, where that was looked at.
+    pub(super) meanwhile: Option<u64>,
     /// Where its nodes run, or did when it was compiled.
     pub(super) placement: Placement,
 }
