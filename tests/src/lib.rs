@@ -6,6 +6,7 @@ pub mod refusal;
 pub mod shim;
 pub mod source;
 pub mod texts;
+pub mod unowned;
 pub mod workload;
 
 use std::path::{Path, PathBuf};
