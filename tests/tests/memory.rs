@@ -336,7 +336,7 @@ fn owned_in_a_child() {
         let unowned = worst_unowned as f64 / MB;
         println!("worst {worst:.1} %, {unowned:.1} MB");
         assert!(worst <= 10.0, "the ledger is {worst:.1} % off");
-        assert!(unowned <= 10.0, "{unowned:.1} MB were nobody's");
+        assert!(unowned <= 16.0, "{unowned:.1} MB were nobody's");
     }
 }
 

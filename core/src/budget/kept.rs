@@ -33,7 +33,7 @@ impl<T> std::fmt::Debug for Kept<T> {
 
 struct Shared<T> {
     owner: Owner,
-    /// What is asked for: an estimate, then what making it was measured to take at most.
+    /// What is asked for: an estimate, or what making it was measured to take at most.
     expected: AtomicU64,
     governor: Governor,
     /// Somebody makes it; whoever else needs it waits.
@@ -103,7 +103,7 @@ impl<T: Send + Sync + 'static> Kept<T> {
             })?;
         if let Some(meanwhile) = grown.meanwhile_alone() {
             let most = grown.bytes + meanwhile;
-            shared.expected.store(most, Ordering::Relaxed);
+            shared.expected.fetch_max(most, Ordering::Relaxed);
         }
         let value = Arc::new(made);
         let anon_bytes = charge.bytes().0;

@@ -124,12 +124,11 @@ impl Cost {
         now.and_then(|now| now.kept_bytes)
     }
 
-    /// What a load and the runs after it take at most beyond what the session keeps; 0 before the first. A load that was never
-    /// looked at is taken to need as much again as it keeps.
+    /// What a load and the runs after it take at most beyond what the session keeps, as far as was seen.
     pub(super) fn more(&self) -> u64 {
         let known = self.known();
         let now = &known.now;
-        let peak = now.peak_bytes.or(now.kept_bytes).unwrap_or(0);
+        let peak = now.peak_bytes.unwrap_or(0);
         now.run_bytes.max(now.load_bytes).max(peak)
     }
 
@@ -150,7 +149,11 @@ impl Cost {
         let now = &mut known.now;
         now.load_us = (load.ms * 1e3) as u64;
         now.load_bytes = load.arena;
-        now.peak_bytes = load.peak.or(now.peak_bytes);
+        // It differs from load to load by how free memory lies in the heap.
+        now.peak_bytes = match (load.peak, now.peak_bytes) {
+            (Some(seen), Some(before)) => Some(seen.max(before / 10 * 9)),
+            (seen, before) => seen.or(before),
+        };
         if load.kept.is_some() {
             now.kept_bytes = load.kept;
             now.provider = load.provider;
@@ -237,13 +240,15 @@ mod tests {
             ..load
         };
         cost.loaded(&measured);
-        // As much again as it keeps.
-        assert_eq!((cost.more(), cost.was_looked_at()), (40 << 20, false));
-        cost.loaded(&Load {
-            peak: Some(32 << 20),
+        assert_eq!((cost.more(), cost.was_looked_at()), (30 << 20, false));
+        let peak = |mb: u64| Load {
+            peak: Some(mb << 20),
             ..measured
-        });
-        assert_eq!((cost.more(), cost.was_looked_at()), (32 << 20, true));
+        };
+        cost.loaded(&peak(50));
+        assert_eq!((cost.more(), cost.was_looked_at()), (50 << 20, true));
+        cost.loaded(&peak(32));
+        assert_eq!(cost.more(), (50 << 20) / 10 * 9);
         cost.ran(100 << 20);
         let next = Cost::new(Some(file));
         assert_eq!(next.anon(), Some(40 << 20));

@@ -127,6 +127,7 @@ fn prepacked(
         return None;
     }
     // Twice: an entry that turns out bad is made anew once.
+    let mut made_now = false;
     for _ in 0..2 {
         let span = trace::span("module", "check");
         let found = artifacts.find(&key);
@@ -142,12 +143,17 @@ fn prepacked(
                 Ok(mut loaded) => {
                     let extent = ArtifactCache::extent(&config.model);
                     loaded.weights = loaded.weights.up_to(extent);
+                    if made_now {
+                        // Much of what the load needed was there already, in pieces.
+                        loaded.meanwhile = None;
+                    }
                     return Some(loaded);
                 }
                 Err(e) => artifacts.quarantine(&key, &e),
             }
         }
         let mut faithful = true;
+        made_now = true;
         let made = artifacts.create(&key, &spec.id, |path| {
             let form = |form| SessionConfig {
                 form,
