@@ -195,17 +195,18 @@ impl Loader<'_> {
         // node, in a heap that cannot use all of what is free. 4 to 38 MB were seen for the reference pack's 111 MB decoder.
         let meanwhile = spec.model.bytes.max(spec.bytes() / 4);
         let more = cost.more().max(meanwhile);
-        if let Some(anon) = cost.anon() {
-            return anon + more;
-        }
         let key = ArtifactCache::key(spec, self.environment.version(), provider);
-        let kept = match spec.load {
-            LoadPath::Prepacked if self.artifacts.has(&key) => estimate(spec.model.bytes, 0),
+        match (cost.anon(), spec.load) {
+            (Some(anon), _) => anon + more,
+            (None, LoadPath::Prepacked) if self.artifacts.has(&key) => {
+                estimate(spec.model.bytes, 0) + more
+            }
             // Packed anew in memory, beside the original while that is done.
-            LoadPath::Prepacked => spec.bytes() * 2,
-            LoadPath::Plain => estimate(spec.model.bytes, spec.bytes() - spec.model.bytes),
-        };
-        kept + more
+            (None, LoadPath::Prepacked) => spec.bytes() * 2 + cost.more(),
+            (None, LoadPath::Plain) => {
+                estimate(spec.model.bytes, spec.bytes() - spec.model.bytes) + more
+            }
+        }
     }
 }
 
