@@ -257,6 +257,28 @@ mod tests {
     }
 
     #[test]
+    fn what_making_it_takes_for_a_moment_is_asked_for_the_next_time() {
+        // Far more than what tests beside it take and give back.
+        const MORE: usize = 8 * BYTES;
+        let governor = Governor::default();
+        let words = kept(&governor);
+        let costly = || {
+            let parsed = std::hint::black_box(vec![1_u8; MORE]);
+            // Long enough to be seen.
+            std::thread::sleep(Duration::from_millis(20));
+            Ok(parsed[..BYTES].to_vec())
+        };
+        drop(words.get(&Patience::NONE, costly).expect("made"));
+        governor.relieve(Level::Critical);
+        // Enough for what stays, but not for the making.
+        governor.ledger().set_budget(Some(2 * BYTES as u64));
+        let again = words.get(&Patience::NONE, || unreachable!("no room"));
+        assert_eq!(again.expect_err("no room").kind(), ErrorKind::OutOfBudget);
+        governor.ledger().set_budget(Some(2 * MORE as u64));
+        assert!(words.get(&Patience::NONE, costly).is_ok());
+    }
+
+    #[test]
     fn who_waits_for_another_can_be_cancelled() {
         let words = kept(&Governor::default());
         let (begun, under_way) = std::sync::mpsc::channel();

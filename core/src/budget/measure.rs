@@ -195,14 +195,16 @@ impl Charge {
     /// # Errors
     /// As there.
     pub fn measure_peak<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<(T, Grown)> {
-        let mut most = 0;
+        let mut most = None;
         let (made, grown) = self.measure(|| {
             let made;
             (made, most) = at_most(make);
             made
         })?;
-        let after = smaps::anonymous().unwrap_or(most);
-        let meanwhile = Some(most.saturating_sub(after));
+        let after = smaps::anonymous().ok();
+        let meanwhile = most
+            .zip(after)
+            .map(|(most, after)| most.saturating_sub(after));
         Ok((made, Grown { meanwhile, ..grown }))
     }
 
@@ -281,8 +283,8 @@ impl Drop for AtRest {
     }
 }
 
-/// Runs `make`; the most anonymous bytes that the process had meanwhile.
-fn at_most<T>(make: impl FnOnce() -> T) -> (T, u64) {
+/// Runs `make`; the most anonymous bytes that the process had meanwhile, where a thread could look.
+fn at_most<T>(make: impl FnOnce() -> T) -> (T, Option<u64>) {
     let (ended, most) = (AtomicBool::new(false), AtomicU64::new(0));
     let look = || {
         while !ended.load(Ordering::Relaxed) {
@@ -301,7 +303,8 @@ fn at_most<T>(make: impl FnOnce() -> T) -> (T, u64) {
         );
         make()
     });
-    (made, most.into_inner())
+    // No process has none.
+    (made, Some(most.into_inner()).filter(|&most| most > 0))
 }
 
 /// Says that it has ended, to a thread that may sleep.
