@@ -295,13 +295,15 @@ fn at_most<T>(make: impl FnOnce() -> T) -> (T, Option<u64>) {
     let made = thread::scope(|scope| {
         let looking = thread::Builder::new()
             .name("atom-peak".into())
-            .spawn_scoped(scope, look);
+            .spawn_scoped(scope, look)
+            .ok();
         // Also when making it panics.
-        let _end = Ending(
-            &ended,
-            looking.as_ref().ok().map(|looking| looking.thread()),
-        );
-        make()
+        let end = Ending(&ended, looking.as_ref().map(|looking| looking.thread()));
+        let made = make();
+        drop(end);
+        // Gone for the kernel, too. It does not panic.
+        let _ = looking.map(|looking| looking.join());
+        made
     });
     // No process has none.
     (made, Some(most.into_inner()).filter(|&most| most > 0))

@@ -141,21 +141,19 @@ mod glibc {
         let begun = Mutex::new(());
         let wait = begun.lock();
         thread::scope(|scope| {
-            for _ in 0..2 * HEAPS {
-                let free_a_block = || {
-                    // SAFETY: the block is freed once; free takes a null pointer too.
-                    unsafe { libc::free(black_box(libc::malloc(96 << 10))) };
-                    // The heap stays this thread's until all have one.
-                    drop(begun.lock());
-                };
-                if thread::Builder::new()
-                    .spawn_scoped(scope, free_a_block)
-                    .is_err()
-                {
-                    break;
-                }
-            }
+            let free_a_block = || {
+                // SAFETY: the block is freed once; free takes a null pointer too.
+                unsafe { libc::free(black_box(libc::malloc(96 << 10))) };
+                // The heap stays this thread's until all have one.
+                drop(begun.lock());
+            };
+            let spawn = |_| thread::Builder::new().spawn_scoped(scope, free_a_block);
+            let threads: Vec<_> = (0..2 * HEAPS).map_while(|n| spawn(n).ok()).collect();
             drop(wait);
+            for thread in threads {
+                // Gone for the kernel, too. They do not panic.
+                let _ = thread.join();
+            }
         });
     }
 
