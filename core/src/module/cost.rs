@@ -207,10 +207,11 @@ impl Cost {
 
 impl Drop for Cost {
     /// Runs that needed less than what is known have a tenth of it forgotten, so that what was once needed (by another build, a
-    /// larger input) is not asked for for ever.
+    /// larger input) is not asked for for ever. A file that was removed meanwhile stays so.
     fn drop(&mut self) {
+        let written = self.file.as_ref().is_some_and(|file| file.exists());
         let mut known = self.known();
-        if known.run > 0 {
+        if written && known.run > 0 {
             let forgotten = known.now.run_bytes / 10 * 9;
             known.now.run_bytes = known.run.max(forgotten);
             self.write(known);
@@ -277,6 +278,11 @@ mod tests {
             process(&[60 << 20]);
         }
         assert_eq!(process(&[]), 60 << 20);
+        let cost = Cost::new(Some(file.clone()));
+        cost.ran(30 << 20);
+        fs::remove_file(&file).expect("removed");
+        drop(cost);
+        assert!(!file.exists());
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl Loader<'_> {
     fn need(&self, provider: Provider) -> u64 {
         let (spec, cost) = (self.spec, &self.place.cost);
         // Beyond that, while it loads: a graph with its weights inside is read as a whole, and weights are packed anew node by
-        // node, in a heap that cannot use all of what is free. 4 to 38 MB were seen for the reference pack's 111 MB decoder.
+        // node, in a heap that cannot use all of what is free. 11 to 38 MB were seen for the reference pack's 111 MB decoder.
         let meanwhile = spec.model.bytes.max(spec.bytes() / 4);
         let more = cost.more().max(meanwhile);
         let key = ArtifactCache::key(spec, self.environment.version(), provider);

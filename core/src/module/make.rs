@@ -242,7 +242,7 @@ impl Measured<'_> {
         let mapped = Weights::of(data)?;
         let provider = config.target.provider;
         let load = || Session::load(config);
-        // Looking on costs a reload some per cent.
+        // Once is enough; reloads go without the thread that looks.
         let (session, grown) = match self.cost {
             Some(cost) if !cost.was_looked_at() => self.charge.measure_peak(load)?,
             _ => self.charge.measure(load)?,

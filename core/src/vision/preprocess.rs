@@ -31,9 +31,12 @@ pub struct Preprocessor {
 struct Place {
     /// What is seen, in pixels of the upright frame.
     seen: Rect,
-    /// Where it goes in the input, in pixels: left, top, width, height. What is outside stays black.
-    target: (u32, u32, u32, u32),
+    /// Where it goes in the input. What is outside stays black.
+    target: Target,
 }
+
+/// Left, top, width, height, in pixels.
+type Target = (u32, u32, u32, u32);
 
 impl Preprocessor {
     /// Prepares for a module.
@@ -88,10 +91,14 @@ impl Preprocessor {
         }
     }
 
-    /// About how many bytes of buffers it takes to make an input of `frame`, at most.
+    /// About how many bytes of buffers it takes to make an input of `frame`.
     pub(super) fn buffer_bytes(&self, frame: &Frame<'_>) -> u64 {
         let small = u64::from(self.size.0) * u64::from(self.size.1) * CHANNELS as u64;
-        small + self.views.len() as u64 * Resizer::buffer_bytes(frame, self.size)
+        let view = |view| {
+            let (part, size, _) = self.resized(view, frame);
+            Resizer::buffer_bytes(frame, part, size)
+        };
+        small + (0..self.views.len()).map(view).sum::<u64>()
     }
 
     /// Gives its buffers up, until they are needed again.
@@ -133,15 +140,20 @@ impl Preprocessor {
         let rotation = frame.format().rotation;
         let view_values = wanted / self.views.len();
         for (view, out) in out.chunks_exact_mut(view_values).enumerate() {
-            let Place { seen, target } = self.place(view, frame);
-            // The turn comes after the resize, so that is to the size before the turn.
-            let size = upright(rotation, (target.2, target.3));
-            let part = turn_back(seen, frame);
+            let (part, size, target) = self.resized(view, frame);
             self.resizers[view].run(frame, part, self.resample, size, &mut self.small)?;
             let _span = trace::span("vision", "normalise");
             self.normalise(target, rotation, &table, out);
         }
         Ok(())
+    }
+
+    /// Which part of `frame` view `view` shows, to which size it is made, both as stored, and its place in the input.
+    fn resized(&self, view: usize, frame: &Frame<'_>) -> (Rect, (u32, u32), Target) {
+        let Place { seen, target } = self.place(view, frame);
+        // The turn comes after the resize, so that is to the size before the turn.
+        let size = upright(frame.format().rotation, (target.2, target.3));
+        (turn_back(seen, frame), size, target)
     }
 
     /// The region that view `view` shows of `frame`: x0, y0, x1, y1 as fractions of the upright frame. A letterboxed
@@ -219,7 +231,7 @@ impl Preprocessor {
     /// Writes the small picture into its place in one view of the input, upright.
     fn normalise<T: Copy>(
         &self,
-        target: (u32, u32, u32, u32),
+        target: Target,
         rotation: Rotation,
         table: &[[T; 256]; CHANNELS],
         out: &mut [T],

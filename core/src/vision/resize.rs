@@ -49,25 +49,23 @@ impl Resizer {
         out: &mut Vec<u8>,
     ) -> Result<()> {
         out.resize(size.0 as usize * size.1 as usize * CHANNELS, 0);
-        let subsampled = matches!(frame.format().pixels, PixelFormat::Nv12 | PixelFormat::I420);
-        let halved =
-            part.width >= f64::from(size.0) * 2.0 && part.height >= f64::from(size.1) * 2.0;
-        let possible = part.height <= f64::from(size.1) * shrink::MOST;
-        if subsampled && halved && possible {
+        if by_planes(frame, part, size) {
             self.planes(frame, part, resample, size, out)
         } else {
             self.rgb(frame, part, resample, size, out)
         }
     }
 
-    /// About how many bytes of buffers resizing `frame` to `size` pixels takes, at most.
-    pub(super) fn buffer_bytes(frame: &Frame<'_>, size: (u32, u32)) -> u64 {
-        let format = frame.format();
-        let (width, height) = (u64::from(format.width), u64::from(format.height));
+    /// About how many bytes of buffers resizing `part` of `frame` to `size` pixels takes.
+    pub(super) fn buffer_bytes(frame: &Frame<'_>, part: Rect, size: (u32, u32)) -> u64 {
+        let (width, height) = (part.width.ceil() as u64, part.height.ceil() as u64);
         let (to_width, to_height) = (u64::from(size.0), u64::from(size.1));
-        let rgb = (height * to_width + u64::from(BAND) * width) * CHANNELS as u64;
-        let planes = (width + to_width) * to_height * 3 / 2;
-        rgb.max(planes)
+        if by_planes(frame, part, size) {
+            // One plane at a time at its full width, the small ones, and what resizing along the rows needs.
+            (width + to_width * 5 / 2) * to_height
+        } else {
+            (height * to_width + u64::from(BAND) * width) * CHANNELS as u64
+        }
     }
 
     /// Gives its buffers up.
@@ -170,6 +168,14 @@ impl Resizer {
     }
 }
 
+/// Whether the planes are resized, and only the small picture is converted.
+fn by_planes(frame: &Frame<'_>, part: Rect, size: (u32, u32)) -> bool {
+    let subsampled = matches!(frame.format().pixels, PixelFormat::Nv12 | PixelFormat::I420);
+    let halved = part.width >= f64::from(size.0) * 2.0 && part.height >= f64::from(size.1) * 2.0;
+    let possible = part.height <= f64::from(size.1) * shrink::MOST;
+    subsampled && halved && possible
+}
+
 /// What resizing any plane of one frame needs.
 struct Planes<'a> {
     convolution: &'a mut Convolution,
@@ -230,4 +236,54 @@ fn failed((width, height): (u32, u32), error: &dyn Display) -> Error {
         ErrorKind::Internal,
         format!("resizing to {width}x{height}: {error}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::FrameFormat;
+
+    #[test]
+    fn what_buffers_take_is_known_before() -> Result<()> {
+        let cases = [
+            (PixelFormat::Rgb8, (640, 360), (512, 288)),
+            (PixelFormat::Rgb8, (360, 640), (90, 160)),
+            (PixelFormat::Nv12, (1920, 1080), (512, 288)),
+            (PixelFormat::I420, (4000, 3000), (256, 192)),
+            // Of a very tall frame little is seen.
+            (PixelFormat::Rgb8, (64, 16_384), (512, 512)),
+        ];
+        for (pixels, (width, height), size) in cases {
+            let format = FrameFormat::new(pixels, width, height);
+            let data = vec![0; format.packed_bytes()];
+            let frame = Frame::packed(format, &data, 0)?;
+            let part = Rect {
+                left: 0.0,
+                top: 0.0,
+                width: f64::from(width),
+                height: f64::from(height.min(width * 2)),
+            };
+            let (mut resizer, mut out) = (Resizer::default(), Vec::new());
+            resizer.run(&frame, part, Resample::Bicubic, size, &mut out)?;
+            let bytes = [&resizer.band, &resizer.narrow, &resizer.short];
+            let planes = [&resizer.luma, &resizer.chroma[0], &resizer.chroma[1]];
+            let bytes = bytes
+                .into_iter()
+                .chain(planes)
+                .map(Vec::capacity)
+                .sum::<usize>();
+            let sums = resizer.sums.capacity() * size_of::<i32>();
+            let convolution = resizer.convolution.size_of_internal_buffers();
+            let held = (bytes + sums + convolution) as f64;
+            let told = Resizer::buffer_bytes(&frame, part, size) as f64;
+            let near = told >= held * 0.8 && told <= held * 2.0;
+            assert!(
+                near,
+                "{pixels:?} {width}x{height}: {told} told, {held} held"
+            );
+            resizer.give_back();
+            assert_eq!(resizer.narrow.capacity() + resizer.short.capacity(), 0);
+        }
+        Ok(())
+    }
 }
