@@ -8,6 +8,7 @@ pub mod features;
 pub mod flow;
 pub mod frame;
 pub mod ground;
+pub mod identity;
 pub mod index;
 pub mod language;
 pub mod module;

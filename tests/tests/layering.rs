@@ -9,7 +9,7 @@ use atom_tests::source::{Source, files, read, relative};
 
 /// Rooms of core/src from the ground up. A room may import rooms of lines above its own, never of its own line.
 const LAYERS: &[&[&str]] = &[
-    &["error", "cache"],
+    &["error", "cache", "identity"],
     &["control", "frame", "features"],
     &["os"],
     &["trace"],
