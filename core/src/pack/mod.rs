@@ -7,6 +7,7 @@ mod files;
 pub mod manifest;
 mod protobuf;
 mod realign;
+mod replaced;
 mod spec;
 mod split;
 mod validate;
@@ -22,8 +23,7 @@ pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
 pub(crate) use compute::Compute;
 pub use manifest::{
-    CaptionMode, FileRef, GroundingSpec, IndexTask, LanguageTask, Manifest, SearchTask, Task,
-    TasksSpec,
+    CaptionerSpec, FileRef, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec,
 };
 pub(crate) use realign::{Part, realign};
 pub use spec::{

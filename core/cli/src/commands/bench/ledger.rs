@@ -76,6 +76,7 @@ impl Both {
 
 pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
     let files = videos::files(&args.files)?;
+    super::caption_by_decoder(session)?;
     let runtime = session.runtime()?;
     if session.global.ungoverned {
         return Err(Error::new(

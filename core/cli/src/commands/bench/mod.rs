@@ -107,14 +107,32 @@ pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
 /// # Errors
 /// [`ErrorKind::NotFound`] when the set-up has not made it.
 fn embedded(pack: &Path) -> Result<PathBuf> {
-    let name = pack.file_name().unwrap_or_default().to_string_lossy();
-    let plain = pack.with_file_name(format!("{name}-embedded"));
-    if plain.join("pack.toml").is_file() {
-        return Ok(plain);
+    beside(pack, "embedded", "which is compared with")
+}
+
+/// Makes the pack whose captions the decoder words the default, in place of the one whose captions need no decoder.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] when the set-up has not made it.
+fn caption_by_decoder(session: &mut Session) -> Result<()> {
+    if session.global.pack.is_none() {
+        let pack = beside(
+            &session.pack_dir(),
+            "likeliest",
+            "whose captions run the decoder",
+        )?;
+        session.global.pack = Some(pack);
     }
-    Err(Error::new(
-        ErrorKind::NotFound,
-        format!("{} is missing, which is compared with", plain.display()),
-    )
-    .remedy("python3 models/setup.py bench"))
+    Ok(())
+}
+
+/// The copy of the pack in folder `pack` with `ending` in its name, beside it.
+fn beside(pack: &Path, ending: &str, purpose: &str) -> Result<PathBuf> {
+    let name = pack.file_name().unwrap_or_default().to_string_lossy();
+    let copy = pack.with_file_name(format!("{name}-{ending}"));
+    if copy.join("pack.toml").is_file() {
+        return Ok(copy);
+    }
+    let message = format!("{} is missing, {purpose}", copy.display());
+    Err(Error::new(ErrorKind::NotFound, message).remedy("python3 models/setup.py bench"))
 }
