@@ -10,6 +10,7 @@ mod measure;
 pub mod policy;
 pub mod pressure;
 pub mod reclaim;
+#[path = "../../../tests/bench/src/evict/replay.rs"]
 pub mod replay;
 
 pub use entry::{Entry, Owner, Totals};

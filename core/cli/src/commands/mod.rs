@@ -2,6 +2,7 @@
 
 mod ask;
 pub mod assemble;
+#[path = "../../../../tests/bench/src/main.rs"]
 pub mod bench;
 mod caption;
 mod compile;

@@ -17,18 +17,12 @@ use crate::session::Session;
 
 /// The recorded mixes: name and text.
 const MIXES: [(&str, &str); 3] = [
-    (
-        "camera",
-        include_str!("../../../../../tests/fixtures/uses/camera.txt"),
-    ),
+    ("camera", include_str!("../../../fixtures/uses/camera.txt")),
     (
         "questions",
-        include_str!("../../../../../tests/fixtures/uses/questions.txt"),
+        include_str!("../../../fixtures/uses/questions.txt"),
     ),
-    (
-        "night",
-        include_str!("../../../../../tests/fixtures/uses/night.txt"),
-    ),
+    ("night", include_str!("../../../fixtures/uses/night.txt")),
 ];
 
 /// Budgets, in hundredths of what all modules take.
