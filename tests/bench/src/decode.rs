@@ -1,9 +1,10 @@
-//! `atom bench decode`: tokens a second of the language decoder, beside what reading its weights from memory would allow.
+//! `atom-bench decode`: tokens a second of the language decoder, beside what reading its weights from memory would allow.
 
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use crate::common::Common;
 use atom_core::control::Control;
 use atom_core::language::{GenerateOptions, LanguageModel};
 use atom_core::pack::{DecoderSpec, ModuleSpec, Pack};
@@ -11,16 +12,16 @@ use atom_core::trace::Recording;
 use atom_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-use super::chart::{Axis, Lines};
-use super::stats::Spread;
-use super::{limits, nodes, peer, worker};
-use crate::output::{print_json, print_line, table};
-use crate::session::Session;
+use crate::chart::{Axis, Lines};
+use crate::stats::Spread;
+use crate::{limits, nodes, peer, worker};
+use atom_cli::output::{print_json, print_line, table};
+use atom_cli::session::Session;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: super::Common,
+    pub common: Common,
     /// Prompt lengths to read.
     #[arg(long, value_delimiter = ',', default_values_t = [16, 64, 256], value_name = "N,…")]
     pub prefill: Vec<usize>,

@@ -1,4 +1,4 @@
-//! `atom bench ledger`: what the ledger owns beside what the kernel counts, along a script of tasks.
+//! `atom-bench ledger`: what the ledger owns beside what the kernel counts, along a script of tasks.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::Common;
 use atom_core::budget::pressure::Level;
 use atom_core::control::{Control, TextOptions};
 use atom_core::features::Features;
@@ -18,10 +19,10 @@ use atom_core::task::search::SearchQuery;
 use atom_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::chart::{Axis, Lines};
-use super::videos;
-use crate::output::{bytes, print_json, print_line, table};
-use crate::session::Session;
+use crate::chart::{Axis, Lines};
+use crate::videos;
+use atom_cli::output::{bytes, print_json, print_line, table};
+use atom_cli::session::Session;
 
 /// How often both are looked at for the picture.
 const LOOK: Duration = Duration::from_millis(20);
@@ -33,7 +34,7 @@ const MB: f64 = 1e6;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: super::Common,
+    pub common: Common,
     /// Videos to index; the demo's clips when absent.
     pub files: Vec<PathBuf>,
 }

@@ -9,19 +9,20 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
+use crate::common::Common;
 use atom_core::os::file;
 use atom_core::{Error, Result};
 use pulp::{Arch, Simd, WithSimd, bytemuck};
 use serde::Serialize;
 
-use super::stats::Spread;
-use crate::output::{print_json, print_line, table};
-use crate::session::Session;
+use crate::stats::Spread;
+use atom_cli::output::{print_json, print_line, table};
+use atom_cli::session::Session;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: super::Common,
+    pub common: Common,
 }
 
 /// The limits of this machine.

@@ -1,10 +1,13 @@
-//! `atom bench`: what the runtime costs, as ratios of things measured in the same run, beside the limit that hardware sets.
+//! `atom-bench`: what the runtime costs, as ratios of things measured in the same run, beside the limit that hardware sets.
 //!
-//! One file a subcommand. It has `#[derive(clap::Args)] pub struct Args` and `pub fn run(&mut Session, &Args)`, and a line in
-//! [`Command`] and in [`run`]. What they share: [`Common`] options, [`limits`] of the machine, [`memory`] and its peak,
-//! [`stats`] over rounds, [`videos`], [`chart`]s, [`worker`] processes for what must not share a heap, and [`peer`]s to compare with.
+//! A program of its own, because a device needs none of it. One file or folder a measurement: it has
+//! `#[derive(clap::Args)] pub struct Args` and `pub fn run(&mut Session, &Args)`, a line in [`Command`] and one in [`run`].
+//! What measurements share: [`common`] options, [`limits`] of the machine, [`memory`] and its peak, [`stats`] over rounds,
+//! [`videos`] and [`packs`] to work on, [`chart`]s, [`worker`] processes for what must not share a heap, and [`peer`]s to
+//! compare with. What they share with the command is in the library `atom_cli`.
 
 mod chart;
+mod common;
 mod decode;
 mod evict;
 mod ledger;
@@ -13,6 +16,7 @@ mod load;
 mod memory;
 mod nodes;
 mod overlap;
+mod packs;
 mod peer;
 mod preprocess;
 mod pressure;
@@ -23,17 +27,32 @@ mod stats;
 mod videos;
 mod worker;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use atom_core::{Error, ErrorKind, Result};
-use clap::Subcommand;
+use atom_cli::options::GlobalOptions;
+use atom_cli::program;
+use atom_cli::session::Session;
+use atom_core::Result;
+use clap::{Parser, Subcommand};
 
-use crate::session::Session;
+/// Measure Atom on this machine, against the limits of the machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "atom-bench",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+enum Command {
     /// Measure the machine itself: memory bandwidth, arithmetic, reading the pack.
     Limits(limits::Args),
     /// Measure what loading modules once and sharing them saves, against reloading them for every subtask.
@@ -56,33 +75,13 @@ pub enum Command {
     Pressure(pressure::Args),
 }
 
-/// Options of every measurement.
-#[derive(Debug, clap::Args)]
-pub struct Common {
-    /// Measure everything this often, in turn; tables show medians.
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub rounds: u32,
-    /// Draw the result into this SVG file too.
-    #[arg(long, value_name = "FILE")]
-    pub svg: Option<PathBuf>,
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let session = Session::new(cli.global, None);
+    program::run("atom-bench", session, |session| run(session, &cli.command))
 }
 
-impl Common {
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] when a picture is asked for.
-    fn without_picture(&self, name: &str) -> Result<()> {
-        if self.svg.is_none() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::InvalidArgument,
-            format!("bench {name} draws no picture"),
-        )
-        .remedy("leave --svg out"))
-    }
-}
-
-pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
+fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
     match command {
         Command::Limits(args) => args.common.without_picture("limits")?,
         Command::Overlap(args) => args.common.without_picture("overlap")?,
@@ -100,21 +99,4 @@ pub fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
         Command::Ledger(args) => ledger::run(session, args),
         Command::Pressure(args) => pressure::run(session, args),
     }
-}
-
-/// The copy of the pack in folder `pack` whose weights lie inside the graphs, beside it.
-///
-/// # Errors
-/// [`ErrorKind::NotFound`] when the set-up has not made it.
-fn embedded(pack: &Path) -> Result<PathBuf> {
-    let name = pack.file_name().unwrap_or_default().to_string_lossy();
-    let plain = pack.with_file_name(format!("{name}-embedded"));
-    if plain.join("pack.toml").is_file() {
-        return Ok(plain);
-    }
-    Err(Error::new(
-        ErrorKind::NotFound,
-        format!("{} is missing, which is compared with", plain.display()),
-    )
-    .remedy("python3 models/setup.py bench"))
 }

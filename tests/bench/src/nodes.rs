@@ -10,7 +10,7 @@ use atom_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::output::{print_line, table};
+use atom_cli::output::{print_line, table};
 
 /// Runs that are counted, and those before them that are not.
 const RUNS: usize = 24;

@@ -1,4 +1,4 @@
-//! `atom bench overlap`: what working at several things at once gives, and what it costs those who wait.
+//! `atom-bench overlap`: what working at several things at once gives, and what it costs those who wait.
 //!
 //! Two questions, each answered by ratios of things measured in the same run: captions made while later segments are
 //! encoded against captions made afterwards; and how long a search or a question takes while 200 tokens are generated.
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::Common;
 use atom_core::control::{Control, Priority, TextOptions};
 use atom_core::features::Features;
 use atom_core::index::{Access, Store};
@@ -19,11 +20,11 @@ use atom_core::trace::{Recording, SPANS, Trace};
 use atom_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::scheduling::{Role, Usage, watch};
-use super::stats::Spread;
-use super::videos;
-use crate::output::{nanoseconds, print_json, print_line, table};
-use crate::session::Session;
+use crate::scheduling::{Role, Usage, watch};
+use crate::stats::Spread;
+use crate::videos;
+use atom_cli::output::{nanoseconds, print_json, print_line, table};
+use atom_cli::session::Session;
 
 /// Tokens of a generation that others come into the middle of.
 const TOKENS: usize = 200;
@@ -63,7 +64,7 @@ const WORDS: [&str; 24] = [
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: super::Common,
+    pub common: Common,
     /// Videos to index; the demo's clips when absent.
     pub files: Vec<PathBuf>,
     /// Longest segment, in seconds: short ones give captions something to overlap with.

@@ -11,8 +11,8 @@ use serde::Serialize;
 /// How often the threads are looked at.
 const EVERY: Duration = Duration::from_millis(5);
 
-/// The thread that looks; left out of everything.
-const OWN: &str = "atom-bench";
+/// The thread that looks; left out of everything. Not the name of the process, which its main thread has.
+const OWN: &str = "bench-look";
 
 /// Threads of one name.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -9,7 +9,7 @@ use atom_core::task::ingest::IngestOptions;
 use atom_core::{Error, ErrorKind, Result, cache};
 use atom_media::VideoReader;
 
-use crate::session::stream_name;
+use atom_cli::session::stream_name;
 
 /// `named`, or the demo's clips when that is empty.
 ///

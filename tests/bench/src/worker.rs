@@ -7,17 +7,17 @@ use atom_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::output::print_json;
-use crate::session::Session;
+use atom_cli::output::print_json;
+use atom_cli::session::Session;
 
-/// `atom bench NAME --worker JOB` with this process's global options, to be started.
+/// `atom-bench NAME --worker JOB` with this process's global options, to be started.
 ///
 /// # Errors
 /// When this program's own path is not to be had.
 pub fn command(session: &Session, name: &str, job: &impl Serialize) -> Result<Command> {
     let program = std::env::current_exe().map_err(|error| Error::io("this program", &error))?;
     let mut command = Command::new(program);
-    command.args(["bench", name, "--json", "--worker", &text(job)?]);
+    command.args([name, "--json", "--worker", &text(job)?]);
     let global = &session.global;
     for (option, value) in [
         ("--pack", &global.pack),
@@ -53,7 +53,7 @@ pub fn call<R: DeserializeOwned>(session: &Session, name: &str, job: &impl Seria
         let message = field("message").unwrap_or_else(|| format!("{}: {said}", done.status));
         let failed = Error::new(
             ErrorKind::Internal,
-            format!("a worker of bench {name} failed: {message}"),
+            format!("a worker of atom-bench {name} failed: {message}"),
         );
         return Err(match field("remedy") {
             Some(remedy) => failed.remedy(remedy),
@@ -66,7 +66,7 @@ pub fn call<R: DeserializeOwned>(session: &Session, name: &str, job: &impl Seria
     serde_json::from_slice(&done.stdout).map_err(|error| {
         Error::new(
             ErrorKind::Internal,
-            format!("a worker of bench {name} printed no result: {error}"),
+            format!("a worker of atom-bench {name} printed no result: {error}"),
         )
     })
 }

@@ -1,19 +1,24 @@
-//! `atom bench evict`: what evicting by worth saves against evicting what was used longest ago, on recorded uses of the
+//! `atom-bench evict`: what evicting by worth saves against evicting what was used longest ago, on recorded uses of the
 //! modules, with what this machine takes to load them.
+
+#[cfg(test)]
+mod order;
+mod replay;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use atom_core::Result;
-use atom_core::budget::replay::{Item, Order, Outcome, Recorded, Recording, hindsight, replay};
 use atom_core::module::ModuleState;
 use atom_core::runtime::Runtime;
 use atom_core::{Error, ErrorKind};
 use serde::Serialize;
 
-use super::chart::{Axis, Lines};
-use crate::output::{print_json, print_line, table};
-use crate::session::Session;
+use replay::{Item, Order, Outcome, Recorded, Recording, hindsight, replay};
+
+use crate::chart::{Axis, Lines};
+use atom_cli::output::{print_json, print_line, table};
+use atom_cli::session::Session;
 
 /// The recorded mixes: name and text.
 const MIXES: [(&str, &str); 3] = [

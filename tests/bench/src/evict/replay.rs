@@ -1,14 +1,13 @@
 //! Recorded uses of modules, replayed under a budget: what an order of eviction would have cost. Nothing is loaded and no
-//! time passes; what is worth what is asked of [`policy`](super::policy), as the governor asks it.
+//! time passes; retention scores and victims come from [`policy`](atom_core::budget::policy), as for the governor.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::entry::Owner;
-use super::events::THRASH_WITHIN;
-use super::policy::{Age, after_eviction, first_to_go, used_again, worth};
-use super::reclaim::{Action, Offer};
-use crate::error::{Error, ErrorKind, Result};
+use atom_core::budget::events::THRASH_WITHIN;
+use atom_core::budget::policy::{self, Age, first_to_go, worth};
+use atom_core::budget::{Action, Offer, Owner};
+use atom_core::{Error, ErrorKind, Result};
 
 /// Something that is used.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,19 +40,6 @@ pub enum Order {
     LeastRecentlyUsed,
 }
 
-impl Order {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Worth, Self::LeastRecentlyUsed];
-
-    /// The name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Worth => "worth",
-            Self::LeastRecentlyUsed => "lru",
-        }
-    }
-}
-
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Outcome {
@@ -70,12 +56,35 @@ pub struct Outcome {
     pub reload_ms: f64,
 }
 
-struct State {
+struct State<'a> {
+    item: &'a Item,
     loaded: bool,
     evicted: Option<Duration>,
-    offer: Offer,
+    usage: policy::Use,
     last_used: Duration,
     held_until: Duration,
+}
+
+impl State<'_> {
+    /// What the governor would be offered.
+    fn offer(&self) -> Offer {
+        Offer {
+            owner: Owner::Module(self.item.name.clone()),
+            action: Action::Release,
+            anon_bytes: self.item.bytes,
+            mapped_bytes: 0,
+            cost_ms: self.item.load_ms,
+            uses: self.usage.uses,
+            credit: self.usage.credit,
+            last_used: self.usage.last,
+            weight: 1.0,
+            held: false,
+        }
+    }
+
+    fn held(&self, at: Duration) -> bool {
+        self.held_until > at
+    }
 }
 
 /// Replays `uses`, in order of time, of `items` with `budget` bytes for all that are loaded.
@@ -83,28 +92,17 @@ struct State {
 /// # Panics
 /// When a use is of no item.
 pub fn replay(items: &[Item], uses: &[Use], budget: u64, order: Order) -> Outcome {
-    let began = Instant::now();
     let age = Age::default();
     let mut outcome = Outcome::default();
-    let mut states: Vec<State> = items
+    let mut states: Vec<State<'_>> = items
         .iter()
         .map(|item| State {
+            item,
             loaded: false,
             evicted: None,
+            usage: policy::Use::default(),
             last_used: Duration::ZERO,
             held_until: Duration::ZERO,
-            offer: Offer {
-                owner: Owner::Module(item.name.clone()),
-                action: Action::Release,
-                anon_bytes: item.bytes,
-                mapped_bytes: 0,
-                cost_ms: item.load_ms,
-                uses: 0.0,
-                credit: 0.0,
-                last_used: began,
-                weight: 1.0,
-                held: false,
-            },
         })
         .collect();
     for used in uses {
@@ -118,12 +116,11 @@ pub fn replay(items: &[Item], uses: &[Use], budget: u64, order: Order) -> Outcom
             if let Some(evicted) = state.evicted {
                 outcome.reloads += 1;
                 outcome.thrashed += u64::from(used.at - evicted < THRASH_WITHIN);
-                outcome.reload_ms += state.offer.cost_ms;
+                outcome.reload_ms += state.item.load_ms;
             }
         }
         let state = &mut states[used.item];
-        state.offer.uses = used_again(state.offer.uses);
-        state.offer.credit = age.now();
+        state.usage.again(&age);
         state.last_used = used.at;
         state.held_until = state.held_until.max(used.at + used.held);
         outcome.served += 1;
@@ -132,18 +129,14 @@ pub fn replay(items: &[Item], uses: &[Use], budget: u64, order: Order) -> Outcom
 }
 
 /// Evicts for `used` until it fits; whether it does.
-fn make_room(states: &mut [State], used: &Use, budget: u64, order: Order, age: &Age) -> bool {
-    let need = states[used.item].offer.anon_bytes;
-    let bytes = |state: &State| state.offer.anon_bytes;
-    let of = |states: &[State], which: &dyn Fn(&State) -> bool| -> u64 {
-        states
-            .iter()
-            .filter(|s| s.loaded && which(s))
-            .map(bytes)
-            .sum()
+fn make_room(states: &mut [State<'_>], used: &Use, budget: u64, order: Order, age: &Age) -> bool {
+    let need = states[used.item].item.bytes;
+    let of = |states: &[State<'_>], which: &dyn Fn(&State<'_>) -> bool| -> u64 {
+        let loaded = states.iter().filter(|state| state.loaded && which(state));
+        loaded.map(|state| state.item.bytes).sum()
     };
-    // As the ledger: nobody is evicted for what cannot fit anyway.
-    if need + of(states, &|state| state.held_until > used.at) > budget {
+    // As the ledger: nothing is evicted for what cannot fit anyway.
+    if need + of(states, &|state| state.held(used.at)) > budget {
         return false;
     }
     loop {
@@ -153,21 +146,24 @@ fn make_room(states: &mut [State], used: &Use, budget: u64, order: Order, age: &
         }
         let mut idle: Vec<_> = states
             .iter_mut()
-            .filter(|state| state.loaded && state.held_until <= used.at)
+            .filter(|state| state.loaded && !state.held(used.at))
             .collect();
-        let offers = idle.iter().map(|state| (&state.offer, bytes(state)));
-        let least = match order {
-            Order::Worth => first_to_go(offers, short),
+        let offers: Vec<Offer> = idle.iter().map(|state| state.offer()).collect();
+        let victim = match order {
+            Order::Worth => {
+                let sizes = offers.iter().map(|offer| (offer, offer.anon_bytes));
+                first_to_go(sizes, short)
+            }
             Order::LeastRecentlyUsed => (0..idle.len()).min_by_key(|&place| idle[place].last_used),
         };
-        let Some(place) = least else {
+        let Some(place) = victim else {
             return false;
         };
-        let least = &mut *idle[place];
-        age.reach(worth(&least.offer, least.offer.anon_bytes));
-        least.loaded = false;
-        least.evicted = Some(used.at);
-        least.offer.uses = after_eviction(least.offer.uses);
+        age.reach(worth(&offers[place], offers[place].anon_bytes));
+        let victim = &mut *idle[place];
+        victim.loaded = false;
+        victim.evicted = Some(used.at);
+        victim.usage.evicted();
     }
 }
 
@@ -357,6 +353,8 @@ mod tests {
         recording.modules.iter().map(item).collect()
     }
 
+    const ORDERS: [Order; 2] = [Order::Worth, Order::LeastRecentlyUsed];
+
     fn outcome(budget: u64, order: Order) -> Outcome {
         let recording = Recording::parse(TEXT).unwrap();
         replay(&items(&recording), &recording.uses, budget, order)
@@ -372,7 +370,7 @@ mod tests {
         );
         let lru = outcome(20, Order::LeastRecentlyUsed);
         assert_eq!((lru.reloads, lru.thrashed, lru.reload_ms), (3, 3, 102.0));
-        for order in Order::ALL {
+        for order in ORDERS {
             let all = outcome(30, order);
             assert_eq!((all.served, all.reloads, all.refused), (6, 0, 0));
             // Held by its use at 40 ms, the one there is room for is not had at 45 ms.
@@ -387,7 +385,7 @@ mod tests {
         let items = items(&recording);
         for budget in [9, 10, 20, 30] {
             let (refused, ms) = hindsight(&items, &recording.uses, budget).unwrap();
-            for order in Order::ALL {
+            for order in ORDERS {
                 let outcome = replay(&items, &recording.uses, budget, order);
                 assert!(
                     (refused, ms) <= (outcome.refused, outcome.reload_ms),

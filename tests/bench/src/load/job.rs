@@ -2,12 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
 
-use atom_core::module::Lease;
-use atom_core::ort::{
-    Dim, Environment, GraphForm, Port, RunArgs, Session, SessionConfig, Target, Tensor, Threads,
-};
+use atom_core::ort::{Dim, Port, Tensor};
 use atom_core::os::{file, memory, smaps};
 use atom_core::pack::{ModuleSpec, Pack};
 use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
@@ -15,32 +11,9 @@ use atom_core::trace::Recording;
 use atom_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-use super::super::limits;
+use super::module::{Form, infer, load, release, timed};
 use super::parking::{self, Parking};
-
-/// How a module's weights are kept and loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Form {
-    /// Inside the .onnx file, loaded plainly: what exporters write and programs do.
-    Embedded,
-    /// In a file beside it, loaded plainly.
-    External,
-    /// As Atom loads it: checked, from the prepacked form where the module has one, measured, trimmed.
-    Ours,
-}
-
-impl Form {
-    pub const ALL: [Form; 3] = [Form::Embedded, Form::External, Form::Ours];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Form::Embedded => "embedded",
-            Form::External => "external",
-            Form::Ours => "ours",
-        }
-    }
-}
+use crate::limits;
 
 /// What one process does.
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,21 +60,6 @@ pub struct Outcome {
     pub cosine: f64,
     /// Of our form, where it maps weights: parked as often as loaded again.
     pub parking: Vec<Parking>,
-}
-
-/// A loaded module.
-pub(super) enum Loaded {
-    Plain(Box<Session>),
-    Leased(Lease),
-}
-
-impl Loaded {
-    pub(super) fn run<T>(&mut self, work: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
-        match self {
-            Loaded::Plain(session) => work(session),
-            Loaded::Leased(lease) => work(&mut *lease.step(&Default::default())?),
-        }
-    }
 }
 
 /// The module's files in the pack.
@@ -203,42 +161,6 @@ pub fn run(job: &Job) -> Result<Outcome> {
     })
 }
 
-pub(super) fn load(runtime: &Runtime, spec: &ModuleSpec, form: Form) -> Result<Loaded> {
-    if form == Form::Ours {
-        return Ok(Loaded::Leased(runtime.registry().lease(&spec.id)?));
-    }
-    let environment: &'static Environment = runtime.environment();
-    let session = Session::load(&SessionConfig {
-        environment,
-        model: runtime.pack().path(&spec.model),
-        form: GraphForm::Source,
-        threads: Threads::default(),
-        target: Target::default(),
-        fixed: Vec::new(),
-        untuned: true,
-        profile: None,
-    })?;
-    Ok(Loaded::Plain(Box::new(session)))
-}
-
-pub(super) fn release(runtime: &Runtime, spec: &ModuleSpec, module: Loaded) -> Result<()> {
-    let leased = matches!(module, Loaded::Leased(_));
-    drop(module);
-    if leased && !runtime.registry().release_idle(&spec.id)? {
-        return Err(Error::new(
-            ErrorKind::Internal,
-            format!("module {:?} was not released", spec.id),
-        ));
-    }
-    Ok(())
-}
-
-pub(super) fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
-    let start = Instant::now();
-    let made = work()?;
-    Ok((made, start.elapsed().as_secs_f64() * 1e3))
-}
-
 /// The result of `work`, its milliseconds, and those of the spans within it that hold no other.
 fn recorded<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64, BTreeMap<String, f64>)> {
     let recording = Recording::start(1024)?;
@@ -295,22 +217,6 @@ fn unfit(spec: &ModuleSpec, why: &str) -> Error {
         format!("module {:?} cannot be measured: {why}", spec.id),
     )
     .remedy("give it [module.golden] in the pack's manifest")
-}
-
-pub(super) fn infer(
-    session: &mut Session,
-    spec: &ModuleSpec,
-    inputs: &[(String, Tensor)],
-) -> Result<Vec<Tensor>> {
-    let golden = spec.golden.iter().flat_map(|golden| &golden.outputs);
-    session.run(RunArgs {
-        inputs: inputs
-            .iter()
-            .map(|(name, tensor)| (name.as_str(), tensor))
-            .collect(),
-        outputs: golden.map(|port| port.port.as_str()).collect(),
-        ..RunArgs::default()
-    })
 }
 
 /// The smallest cosine of f32 outputs with the golden ones.

@@ -1,4 +1,4 @@
-//! `atom bench load`: what it costs to have a module back, in three forms of the same weights, beside one read of them.
+//! `atom-bench load`: what it costs to have a module back, in three forms of the same weights, beside one read of them.
 //!
 //! Every measurement is a process of its own, since a heap remembers what was loaded before: one with the module's files
 //! dropped from the page cache (cold; what the kernel kept all the same is told), one with them in it (warm). Each loads the
@@ -12,6 +12,7 @@
 //! is. Only a note of which provider took which node differs from its defaults.
 
 mod job;
+mod module;
 mod parking;
 mod report;
 
@@ -19,19 +20,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::common::Common;
 use atom_core::pack::Pack;
 use atom_core::{Error, ErrorKind, Result};
 
-use super::{limits, worker};
-use crate::output::progress;
-use crate::session::Session;
-use job::{Form, Job, Outcome};
+use crate::{limits, packs, worker};
+use atom_cli::output::progress;
+use atom_cli::session::Session;
+use job::{Job, Outcome};
+use module::Form;
 use report::{Measured, Report};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: super::Common,
+    pub common: Common,
     /// Only these modules.
     #[arg(long, value_delimiter = ',', value_name = "ID,…")]
     pub modules: Vec<String>,
@@ -60,7 +63,7 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
     }
     let rounds = args.common.rounds as usize;
     let each = Form::ALL.len() * (1 + 2 * rounds);
-    let bar = progress((modules.len() * each) as u64, "bench load");
+    let bar = progress((modules.len() * each) as u64, "load");
     let mut measured = Vec::new();
     for id in modules {
         let mut forms: Vec<Measured> = Vec::new();
@@ -121,7 +124,7 @@ impl<'a> Runner<'a> {
         Ok(Self {
             session,
             ours: Pack::open(&path)?,
-            embedded: Pack::open(&super::embedded(&path)?)?,
+            embedded: Pack::open(&packs::embedded(&path)?)?,
         })
     }
 

@@ -16,9 +16,9 @@ use atom_core::runtime::Runtime;
 use atom_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-use super::super::stats::Spread;
-use super::job::{Form, infer, load, release, timed};
-use crate::output::bytes;
+use super::module::{Form, infer, load, release, timed};
+use crate::stats::Spread;
+use atom_cli::output::bytes;
 
 /// One parking.
 #[derive(Debug, Serialize, Deserialize)]

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use atom_core::{Error, Result};
 use serde::Serialize;
 
-use super::super::chart::Bars;
-use super::super::limits::Limits;
-use super::super::stats::Spread;
-use super::job::{Form, Outcome};
+use super::job::Outcome;
+use super::module::Form;
 use super::parking;
-use crate::output::{bytes, print_json, print_line, table};
-use crate::session::Session;
+use crate::chart::Bars;
+use crate::limits::Limits;
+use crate::stats::Spread;
+use atom_cli::output::{bytes, print_json, print_line, table};
+use atom_cli::session::Session;
 
 /// Parts of a load in the order they are shown; "rest" is what no span covers.
 const PARTS: [&str; 7] = [

@@ -1,4 +1,4 @@
-//! `atom bench preprocess`: a frame to what the visual encoder reads, by size and format, beside one read of its planes.
+//! `atom-bench preprocess`: a frame to what the visual encoder reads, by size and format, beside one read of its planes.
 //!
 //! Every frame lies in memory of its own, and there are more of them than any cache holds, as a camera's do. One thread.
 //!
@@ -11,6 +11,7 @@ mod picture;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use crate::common::Common;
 use atom_core::frame::{Frame, FrameFormat, PixelFormat};
 use atom_core::pack::{Fit, Layout, Order, Pack, PreprocessSpec, ViewSpec};
 use atom_core::trace::Recording;
@@ -18,17 +19,17 @@ use atom_core::vision::Preprocessor;
 use atom_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::chart::Bars;
-use super::limits;
-use super::stats::{Spread, percentile};
-use crate::output::{print_json, print_line, table};
-use crate::session::Session;
+use crate::chart::Bars;
+use crate::limits;
+use crate::stats::{Spread, percentile};
+use atom_cli::output::{print_json, print_line, table};
+use atom_cli::session::Session;
 use picture::Picture;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: super::Common,
+    pub common: Common,
     /// Sizes of the frames in pixels.
     #[arg(long, value_delimiter = ',', default_values = ["1280x720", "1920x1080", "3840x2160"], value_name = "WxH,…",
           value_parser = size)]

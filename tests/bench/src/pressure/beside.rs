@@ -7,13 +7,12 @@ use std::time::Instant;
 use atom_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::super::chart::{Axis, Lines};
-use super::super::worker;
 use super::job::{Job, Progress};
-use super::process::{Group, Running};
-use super::{ALONE, LOOK, MB};
-use crate::output::{bytes, print_line, table};
-use crate::session::Session;
+use super::process::{ALONE, Group, LOOK, MB, Running};
+use crate::chart::{Axis, Lines};
+use crate::worker;
+use atom_cli::output::{bytes, print_line, table};
+use atom_cli::session::Session;
 
 /// What the hog takes, and what of that the limit leaves beside the runtime's working set.
 const HOG: f64 = 0.45;

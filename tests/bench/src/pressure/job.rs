@@ -16,8 +16,8 @@ use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
 use atom_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-use super::super::worker;
-use crate::output::print_json;
+use crate::worker;
+use atom_cli::output::print_json;
 
 /// What a worker does.
 #[derive(Debug, Serialize, Deserialize)]

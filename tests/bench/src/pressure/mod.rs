@@ -1,4 +1,4 @@
-//! `atom bench pressure`: a hog takes memory beside the runtime, in one memory cgroup whose limit does not hold both, or outside
+//! `atom-bench pressure`: a hog takes memory beside the runtime, in one memory cgroup whose limit does not hold both, or outside
 //! it ([`outside`]).
 //!
 //! [Beside it](beside) twice: ungoverned, where the kernel is to kill one of them, and governed, where room is to be made before
@@ -11,24 +11,18 @@ mod outside;
 mod process;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
+use crate::common::Common;
 use atom_core::Result;
 
-use super::worker;
-use crate::output::print_json;
-use crate::session::Session;
-
-/// How often the processes are looked at.
-const LOOK: Duration = Duration::from_millis(50);
-/// The runtime works alone for so long, and again once the hog is full.
-const ALONE: Duration = Duration::from_secs(3);
-const MB: f64 = 1e6;
+use crate::worker;
+use atom_cli::output::print_json;
+use atom_cli::session::Session;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: super::Common,
+    pub common: Common,
     /// How fast the hog takes memory, in megabytes a second; 50, or 400 outside.
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: Option<u32>,

@@ -10,12 +10,11 @@ use atom_core::os::{memory, psi};
 use atom_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::super::chart::{Axis, Lines};
 use super::job::{Job, Progress, Stall};
-use super::process::{Group, Running};
-use super::{ALONE, LOOK, MB};
-use crate::output::{bytes, print_line, table};
-use crate::session::Session;
+use super::process::{ALONE, Group, LOOK, MB, Running};
+use crate::chart::{Axis, Lines};
+use atom_cli::output::{bytes, print_line, table};
+use atom_cli::session::Session;
 
 /// What of the machine's memory the hog leaves.
 const LEFT: f64 = 0.45;

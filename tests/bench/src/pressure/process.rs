@@ -12,9 +12,15 @@ use std::time::Duration;
 use atom_core::os::cgroup::{CgroupFs, Version};
 use atom_core::{Error, ErrorKind, Result};
 
-use super::super::worker;
 use super::job::Job;
-use crate::session::Session;
+use crate::worker;
+
+/// How often the processes are looked at.
+pub const LOOK: Duration = Duration::from_millis(50);
+/// The runtime works alone for so long, and again once the hog is full.
+pub const ALONE: Duration = Duration::from_secs(3);
+pub const MB: f64 = 1e6;
+use atom_cli::session::Session;
 
 /// A memory cgroup below this process's own, gone with the value.
 pub struct Group(pub PathBuf);
@@ -113,7 +119,7 @@ impl Running {
             Some(status) if status.signal() == Some(9) => Ok(true),
             Some(status) => Err(Error::new(
                 ErrorKind::Internal,
-                format!("a worker of bench pressure failed: {status}"),
+                format!("a worker of atom-bench pressure failed: {status}"),
             )),
         }
     }

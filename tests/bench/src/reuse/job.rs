@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use atom_core::frame::{FrameFormat, PixelFormat};
 use serde::{Deserialize, Serialize};
 
-use super::super::memory::Peak;
+use crate::memory::Peak;
 
 /// Who owns modules, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

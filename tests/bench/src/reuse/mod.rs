@@ -1,4 +1,4 @@
-//! `atom bench reuse`: what loading once and sharing saves, over the same work done in several ways.
+//! `atom-bench reuse`: what loading once and sharing saves, over the same work done in several ways.
 //!
 //! The work: of each video index eight keyframes, search twice in words that never come again, caption one keyframe in
 //! exactly 24 tokens and answer a question on it in exactly 16. Each way runs in a process of its own, after a warm-up
@@ -13,13 +13,14 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::common::Common;
 use atom_core::frame::Frame;
 use atom_core::{Error, ErrorKind, Result, cache};
 use atom_media::VideoReader;
 
-use super::{limits, worker};
-use crate::output::progress;
-use crate::session::Session;
+use crate::{limits, packs, worker};
+use atom_cli::output::progress;
+use atom_cli::session::Session;
 use job::{Clip, Job, Outcome, Outputs, Sharing};
 use report::{Mode, Report};
 
@@ -79,7 +80,7 @@ const WAYS: [Way; 6] = [
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: super::Common,
+    pub common: Common,
     /// Videos worked on.
     #[arg(long, default_value_t = CLIPS.len(), value_name = "N", value_parser = videos)]
     pub videos: usize,
@@ -114,7 +115,7 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
     let rounds = args.common.rounds as usize;
     let ends = [WAYS[0], WAYS[WAYS.len() - 1]];
     let turns = ends.len() + (WAYS.len() + ends.len()) * rounds + WAYS.len();
-    let bar = progress(turns as u64, "bench reuse");
+    let bar = progress(turns as u64, "reuse");
     let turn = |way: Way, how: How| {
         let outcome = runner.call(way, how);
         bar.inc(1);
@@ -220,7 +221,7 @@ impl Runner<'_> {
 /// The pack, and beside it the copy of it with plain weights.
 fn packs(session: &Session) -> Result<Packs> {
     let prepacked = session.pack_dir();
-    let plain = super::embedded(&prepacked)?;
+    let plain = packs::embedded(&prepacked)?;
     Ok(Packs { plain, prepacked })
 }
 

@@ -6,13 +6,13 @@ use std::path::Path;
 use atom_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::super::chart::Bars;
-use super::super::limits::Limits;
-use super::super::memory::Peak;
-use super::super::stats::Spread;
 use super::job::{Outcome, Outputs};
-use crate::output::{bytes, print_json, print_line, table};
-use crate::session::Session;
+use crate::chart::Bars;
+use crate::limits::Limits;
+use crate::memory::Peak;
+use crate::stats::Spread;
+use atom_cli::output::{bytes, print_json, print_line, table};
+use atom_cli::session::Session;
 
 /// Phases in the order they are shown; what comes before `WORK` of them only gets things ready.
 const PHASES: [&str; 12] = [

@@ -20,8 +20,8 @@ use atom_core::task::ingest::IngestOptions;
 use atom_core::{Error, ErrorKind, Result};
 use atom_media::VideoReader;
 
-use super::super::memory::{self, Peak};
 use super::job::{Clip, Job, Outcome, Outputs, Sharing};
+use crate::memory::{self, Peak};
 
 /// Tokens of every caption and of every answer; the end of the text does not end them.
 pub const CAPTION_TOKENS: usize = 24;

@@ -1,4 +1,4 @@
-//! `atom bench search`: what a search costs by the size of the store, beside an exact scan of the same vectors and the
+//! `atom-bench search`: what a search costs by the size of the store, beside an exact scan of the same vectors and the
 //! memory bandwidth it needs, and how many of the exact ten nearest it finds.
 //!
 //! One store grows from size to size, made as indexing makes it: segments appended in batches, partitions sealed at their
@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use crate::common::Common;
 use atom_core::features::Features;
 use atom_core::index::{
     Access, Filter, Identity, NewSegment, NewStream, Store, StoreOptions, StreamId,
@@ -21,17 +22,17 @@ use atom_core::trace::{Recording, SpanRecord};
 use atom_core::{Error, ErrorKind, Result, cache};
 use serde::{Deserialize, Serialize};
 
-use super::stats::{Spread, percentile};
-use super::{limits, peer};
-use crate::output::progress;
-use crate::session::Session;
+use crate::stats::{Spread, percentile};
+use crate::{limits, peer};
+use atom_cli::output::progress;
+use atom_cli::session::Session;
 use report::{Report, Row, Scanned, Stage};
 use set::{BATCH, Kind, Maker};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: super::Common,
+    pub common: Common,
     /// Vectors in the store, each size measured as it grows.
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000], value_name = "N,…",
           value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
@@ -159,7 +160,7 @@ impl Subject {
         let identity = Identity {
             hash: [0; 32],
             dim,
-            description: "atom bench search".to_owned(),
+            description: "atom-bench search".to_owned(),
         };
         let store = Store::open(path, &StoreOptions::new(identity, Access::ReadWrite))?;
         let streams = (0..STREAMS)

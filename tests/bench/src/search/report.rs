@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use atom_core::Result;
 use serde::Serialize;
 
-use super::super::chart::{Axis, Lines};
-use super::super::limits::Limits;
-use super::super::stats::Spread;
 use super::set::Kind;
-use crate::output::{bytes, print_json, print_line, table};
-use crate::session::Session;
+use crate::chart::{Axis, Lines};
+use crate::limits::Limits;
+use crate::stats::Spread;
+use atom_cli::output::{bytes, print_json, print_line, table};
+use atom_cli::session::Session;
 
 #[derive(Serialize)]
 pub struct Report {

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use atom_core::control::{Control, Priority};
+use atom_cli::output::{nanoseconds, print_json, print_text};
+use atom_cli::session::Session;
+use atom_core::control::{Control, Priority, TextOptions};
 use atom_core::features::Features;
 use atom_core::index::{SegmentId, Store};
 use atom_core::runtime::Task;
@@ -14,9 +16,39 @@ use atom_core::{Error, ErrorKind, Result};
 use atom_media::VideoReader;
 use serde::Serialize;
 
-use crate::args::{At, Generate};
-use crate::output::{nanoseconds, print_json, print_text};
-use crate::session::Session;
+/// Which picture.
+#[derive(Debug, clap::Args)]
+pub struct At {
+    /// A stream of the store.
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// The time, in seconds.
+    #[arg(long, value_name = "S")]
+    pub at: f64,
+}
+
+/// How text is generated.
+#[derive(Debug, clap::Args)]
+pub struct Generate {
+    /// The most tokens to generate.
+    #[arg(long, default_value_t = 48, value_name = "N")]
+    pub max_tokens: usize,
+    /// Give up after this many seconds and keep what there is.
+    #[arg(long, value_name = "S")]
+    pub deadline: Option<f64>,
+    /// A text the answer may be; given several times, the answer is exactly one of them.
+    #[arg(long = "choice", value_name = "TEXT")]
+    pub choices: Vec<String>,
+}
+
+impl Generate {
+    pub fn text(&self) -> TextOptions {
+        TextOptions {
+            max_tokens: self.max_tokens,
+            choices: self.choices.clone(),
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct Text<'a> {
