@@ -6,7 +6,7 @@ use std::fs;
 
 use atom_core::pack::Pack;
 use atom_tests::shim::{sessions, watch};
-use atom_tests::{atom, atom_bench, cached, json, output, pack, temporary, video};
+use atom_tests::{atom, atom_bench, cached, json, output, pack, root, temporary, video};
 use serde_json::Value;
 
 /// Loads each mode needs for one video: an index, two searches, a caption, an answer.
@@ -45,9 +45,7 @@ fn reuse_counts_every_load_and_compares_equal_outputs() {
     let folder = temporary();
     let (log, svg) = (folder.path().join("log"), folder.path().join("reuse.svg"));
     let mut command = atom_bench();
-    command.args([
-        "reuse", "--videos", "1", "--rounds", "1", "--json", "--svg",
-    ]);
+    command.args(["reuse", "--videos", "1", "--rounds", "1", "--json", "--svg"]);
     watch(command.arg(&svg), &log);
     let report = json(&mut command);
 
@@ -110,6 +108,79 @@ fn reuse_counts_every_load_and_compares_equal_outputs() {
         .collect();
     counted.sort_unstable();
     assert_eq!(made, counted);
+}
+
+#[test]
+fn the_command_has_no_benchmarks() {
+    let help = |command: &mut std::process::Command| {
+        let done = output(command.arg("help"));
+        assert!(done.status.success());
+        String::from_utf8(done.stdout).unwrap().to_lowercase()
+    };
+    assert!(!help(&mut atom()).contains("bench"));
+    assert_eq!(
+        output(atom().args(["bench", "limits"])).status.code(),
+        Some(2)
+    );
+    let bench = help(&mut atom_bench());
+    assert!(
+        bench.contains("limits") && bench.contains("pressure"),
+        "{bench}"
+    );
+}
+
+/// The peers as the README names them: with any Python of version 3.9 or newer, from the top of the source tree.
+#[test]
+fn peers_run_as_documented_and_are_compared() {
+    let mut command = atom_bench();
+    command.current_dir(root()).args([
+        "decode",
+        "--prefill",
+        "16",
+        "--context",
+        "16",
+        "--tokens",
+        "4",
+        "--rounds",
+        "1",
+        "--json",
+        "--peer",
+        "python3 models/peer_decode.py",
+    ]);
+    let report = json(&mut command);
+    let rows = report["rows"].as_array().unwrap();
+    assert!(rows.len() >= 2, "{report}");
+    for row in rows {
+        let (own, peer) = (&row["tokens_per_s"], &row["peer_tokens_per_s"]);
+        let ratio = number(&own["median"]) / number(&peer["median"]);
+        assert!((number(&row["over_peer"]["median"]) / ratio - 1.0).abs() < 1e-6);
+    }
+
+    cached("peers");
+    let folder = temporary();
+    let mut command = atom_bench();
+    command.current_dir(root()).args([
+        "search",
+        "--sizes",
+        "2000",
+        "--queries",
+        "6",
+        "--rounds",
+        "1",
+        "--json",
+        "--peer",
+        "python3 models/peer_search.py",
+        "--dir",
+    ]);
+    let report = json(command.arg(folder.path()));
+    let peer = &report["sizes"][0]["peer"];
+    assert!(
+        peer["name"].as_str().unwrap().starts_with("faiss"),
+        "{peer}"
+    );
+    // Its index is an exact scan.
+    assert_eq!(number(&peer["recall"]), 1.0);
+    assert!(number(&peer["over_peer"]) > 0.0);
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub struct GlobalOptions {
     /// The pack's folder.
     #[arg(long, global = true, value_name = "DIR", env = "ATOM_PACK")]
     pub pack: Option<PathBuf>,
-    /// Print one JSON document (with `run`: one a line) and nothing else on standard output.
+    /// Print one JSON document for each command, and nothing else on standard output.
     #[arg(long, global = true)]
     pub json: bool,
     /// ONNX Runtime's library.
