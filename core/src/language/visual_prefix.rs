@@ -10,9 +10,10 @@ use super::{GenerateOptions, Generated, Generation, LanguageModel, Message, Part
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FeatureMap, Features};
+use crate::identity::Canonical;
 use crate::module::Registry;
 use crate::ort::{DType, RunArgs, Tensor};
-use crate::pack::{LanguageTask, ModuleKind};
+use crate::pack::{Forms, LanguageTask, ModuleKind};
 
 /// A decoder of `inputs_embeds`, the connector that feeds it, and the prompt of one task. Loads nothing until it is
 /// used; may be used from any thread.
@@ -57,7 +58,8 @@ impl VisualPrefix {
         let mut identity = Sha256::new();
         if let Some(id) = &task.connector {
             let module = registry.pack().module(id)?;
-            module.hash_identity(&mut identity);
+            let connector = module.computation(Forms::All);
+            identity.update(Canonical::of("atom.connector", 1, connector).finish().0);
             let kind = module.kind;
             if kind != ModuleKind::Connector {
                 let message = format!("module {id:?} is a {}, not a connector", kind.name());

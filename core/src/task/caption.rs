@@ -4,15 +4,14 @@ pub mod backlog;
 
 use std::ops::ControlFlow;
 
-use sha2::{Digest, Sha256};
-
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
+use crate::identity::Canonical;
 use crate::index::{Access, Caption, SegmentId, Store};
 use crate::language::{StopReason, say};
 use crate::module::Registry;
-use crate::pack::{CaptionMode, LanguageTask, Pack};
+use crate::pack::{CaptionMode, Forms, LanguageTask, Pack};
 use crate::task::{Speech, Statement, Voice};
 use crate::trace;
 
@@ -193,21 +192,37 @@ impl Captioner {
     }
 }
 
-/// What captions of `task` depend on, hashed.
+/// The identity of what makes captions of `task`.
 fn maker(pack: &Pack, task: &LanguageTask) -> Result<String> {
-    let mut hash = Sha256::new();
-    hash.update(format!("caption {WORDING} {:?}", task.mode));
-    let modules = [&task.token_embedding, &task.connector];
-    let modules = modules.into_iter().flatten();
-    for id in std::iter::once(&task.language_decoder).chain(modules) {
-        let module = pack.module(id)?;
-        module.hash_identity(&mut hash);
-        hash.update(format!("{:?}", module.decoder));
+    let mut identity = Canonical::new("atom.caption", WORDING);
+    let sources = pack.manifest().feature_sources()?;
+    match task.mode {
+        CaptionMode::Grounded => {
+            let taxonomy = pack.manifest().grounding.as_ref().map(|g| &g.taxonomy);
+            identity
+                .field("mode", "grounded")
+                .field("taxonomy", &taxonomy)
+                .field("posteriors", &sources.posteriors)
+                .field("detections", &sources.detections);
+        }
+        CaptionMode::Prefix => {
+            identity
+                .field("mode", "prefix")
+                .field("feature_map", &sources.map);
+        }
     }
-    hash.update(format!("{:?}", (&task.image_token, &task.prompt)));
-    if let (CaptionMode::Grounded, Some(grounding)) = (task.mode, &pack.manifest().grounding) {
-        hash.update(&grounding.taxonomy.sha256);
+    let modules = [
+        ("decoder", Some(&task.language_decoder)),
+        ("token_embedding", task.token_embedding.as_ref()),
+        ("connector", task.connector.as_ref()),
+    ];
+    for (name, id) in modules {
+        if let Some(id) = id {
+            identity.field(name, &pack.module(id)?.computation(Forms::All));
+        }
     }
-    let hash = hash.finalize();
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    identity
+        .field("image_token", &task.image_token)
+        .field("prompt", &task.prompt);
+    Ok(identity.finish().to_string())
 }
