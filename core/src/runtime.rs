@@ -8,14 +8,12 @@ pub mod status;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sha2::{Digest, Sha256};
-
 use crate::budget::pressure::Level;
 use crate::budget::{Events, Governor, Idle, Ledger};
 use crate::cache;
 use crate::caption::{Captioner, CaptionerKind};
 use crate::control::Control;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::features::Features;
 use crate::frame::Frame;
 use crate::index::{Access, Hit, Identity, Store, StoreOptions, StreamId};
@@ -371,35 +369,13 @@ impl Runtime {
         self.0.registry.golden()
     }
 
-    /// What the vectors of a store depend on: every module of the index task, its weights, precision and preprocessing.
+    /// What the vectors of a store depend on.
     fn identity(&self) -> Result<Identity> {
-        let manifest = self.pack().manifest();
-        let index = manifest.tasks.index.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unsupported,
-                format!("pack {:?} cannot index, so it has no store", manifest.id),
-            )
-            .remedy("use a pack whose pack.toml has [tasks.index]")
-        })?;
-        let visual = self.pack().module(&index.visual_encoder)?;
-        let mut hash = Sha256::new();
-        for id in index.modules() {
-            self.pack().module(id)?.hash_identity(&mut hash);
-        }
-        let dim = visual.embedding_dim().ok_or_else(|| {
-            Error::new(
-                ErrorKind::BadPack,
-                format!(
-                    "module {:?} has no output of role \"embedding\" with a fixed last dimension",
-                    visual.id
-                ),
-            )
-            .remedy("declare it in pack.toml")
-        })?;
+        let identity = self.pack().manifest().index_identity()?;
         Ok(Identity {
-            hash: hash.finalize().into(),
-            dim,
-            description: format!("{} {} {}", manifest.id, manifest.version, visual.id),
+            hash: identity.embedding.finish().0,
+            dim: identity.dim,
+            description: identity.description,
         })
     }
 }

@@ -63,12 +63,14 @@ impl CaptionerKind for Grounded {
             )
             .remedy("name one with captioner.language_decoder, or leave wording out"));
         }
+        let sources = context.feature_sources()?;
         let mut identity = Canonical::new("atom.captions.grounded", VERSION);
         identity
-            .field("taxonomy", &context.file("taxonomy")?.sha256)
-            .field("detections", &context.detections_identity()?);
+            .field("taxonomy", context.file("taxonomy")?)
+            .field("posteriors", &sources.posteriors)
+            .field("detections", &sources.detections);
         if let (Wording::Likeliest, Some(id)) = (wording, &decoder) {
-            identity.field("likeliest_by", &context.module_identity(id)?);
+            identity.field("likeliest_by", &context.computation(id)?);
         }
         Ok(Arc::new(GroundedCaptioner {
             identity: identity.finish(),

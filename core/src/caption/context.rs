@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use sha2::{Digest as _, Sha256};
 
 use super::keys;
 use crate::budget::{Kept, Owner};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::identity::{Canonical, Digest};
+use crate::features::FeatureSources;
+use crate::identity::Record;
 use crate::language::LanguageContext;
 use crate::module::{Registry, patience};
-use crate::pack::{CaptionerSpec, FileRef, Pack, Task};
+use crate::pack::{CaptionerSpec, FileRef, Forms, Pack, Task};
 
 /// The pack a captioner serves, and what it may use: modules, language decoders and governed memory. Clones share everything.
 #[derive(Debug, Clone)]
@@ -93,31 +93,20 @@ impl CaptionerContext {
         file.ok_or_else(|| keys::missing(&format!("captioner.files.{name}"), &self.spec.kind))
     }
 
-    /// What module `id` computes: its weights, ports, preparation of the input, tokenizer and decoder.
+    /// What decides the results of module `id`, all its forms included; a field of the identity of a captioner that runs it.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if the pack has no such module.
-    pub fn module_identity(&self, id: &str) -> Result<Digest> {
-        let module = self.pack().module(id)?;
-        let mut hash = Sha256::new();
-        module.hash_identity(&mut hash);
-        hash.update(format!("{:?}", module.decoder));
-        Ok(Digest(hash.finalize().into()))
+    pub fn computation(&self, id: &str) -> Result<Record> {
+        Ok(self.pack().module(id)?.computation(Forms::All))
     }
 
-    /// What makes the detections among the features: every detector of the index task, in order.
+    /// What makes the features besides the search vector; those that a captioner reads are fields of its identity.
     ///
     /// # Errors
-    /// As [`module_identity`](Self::module_identity).
-    pub fn detections_identity(&self) -> Result<Digest> {
-        let index = self.pack().manifest().tasks.index.as_ref();
-        let detectors = index.map_or(&[][..], |index| &index.detectors);
-        let detectors: Result<Vec<Digest>> = detectors
-            .iter()
-            .map(|id| self.module_identity(id))
-            .collect();
-        let mut identity = Canonical::new("atom.detections", 1);
-        Ok(identity.field("detectors", &detectors?).finish())
+    /// As [`Manifest::feature_sources`](crate::pack::Manifest::feature_sources).
+    pub fn feature_sources(&self) -> Result<FeatureSources> {
+        self.pack().manifest().feature_sources()
     }
 
     /// A place for a value that is built on first use and dropped when memory is short and nobody uses it. `name` shows in the

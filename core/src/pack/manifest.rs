@@ -249,6 +249,22 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The module called `id`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] naming the modules there are.
+    pub fn module(&self, id: &str) -> Result<&ModuleSpec> {
+        let found = self.modules.iter().find(|module| module.id == id);
+        found.ok_or_else(|| {
+            let known: Vec<&str> = self.modules.iter().map(|m| m.id.as_str()).collect();
+            Error::new(
+                ErrorKind::NotFound,
+                format!("pack {} has no module {id:?}", self.id),
+            )
+            .remedy(format!("it has {}", known.join(", ")))
+        })
+    }
+
     /// Every file the manifest names; one named twice comes twice.
     pub fn files(&self) -> impl Iterator<Item = &FileRef> {
         let captioner = self.captioner.iter().flat_map(|spec| spec.files.values());

@@ -4,6 +4,8 @@ mod artifact_cache;
 mod checks;
 mod compute;
 mod files;
+mod identity;
+mod legacy;
 pub mod manifest;
 mod protobuf;
 mod realign;
@@ -22,6 +24,8 @@ pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
 pub(crate) use compute::Compute;
+pub use identity::{Forms, IndexIdentity};
+pub use legacy::LegacyIdentity;
 pub use manifest::{
     CaptionerSpec, FileRef, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec,
 };
@@ -124,18 +128,7 @@ impl Pack {
     /// # Errors
     /// [`ErrorKind::NotFound`] naming the modules there are.
     pub fn module(&self, id: &str) -> Result<&ModuleSpec> {
-        let modules = &self.manifest.modules;
-        modules
-            .iter()
-            .find(|module| module.id == id)
-            .ok_or_else(|| {
-                let known: Vec<&str> = modules.iter().map(|module| module.id.as_str()).collect();
-                Error::new(
-                    ErrorKind::NotFound,
-                    format!("pack {} has no module {id:?}", self.manifest.id),
-                )
-                .remedy(format!("it has {}", known.join(", ")))
-            })
+        self.manifest.module(id)
     }
 
     /// The labels of the index task's detectors, one detector's after another's: what

@@ -47,15 +47,13 @@ impl CaptionerKind for Vlm {
         let connector = spec.connector.as_deref();
         let mut identity = Canonical::new("atom.captions.vlm", VERSION);
         identity
-            .field("language_decoder", &context.module_identity(&decoder)?)
-            .field(
-                "token_embedding",
-                &context.module_identity(&token_embedding)?,
-            )
+            .field("feature_map", &context.feature_sources()?.map)
+            .field("language_decoder", &context.computation(&decoder)?)
+            .field("token_embedding", &context.computation(&token_embedding)?)
             .field("image_token", &image_token)
             .field("prompt", &caption_prompt);
         if let Some(id) = connector {
-            identity.field("connector", &context.module_identity(id)?);
+            identity.field("connector", &context.computation(id)?);
         }
         Ok(Arc::new(VlmCaptioner {
             identity: identity.finish(),

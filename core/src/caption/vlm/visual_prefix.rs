@@ -5,9 +5,11 @@ use sha2::{Digest, Sha256};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FeatureMap, Features};
+use crate::identity::Canonical;
 use crate::language::{Generation, LanguageModel, Message, Part};
 use crate::module::Registry;
 use crate::ort::{DType, RunArgs, Tensor};
+use crate::pack::Forms;
 
 /// Puts features into prompts, through the connector if the pack has one. Loads nothing until it is used; may be used from any
 /// thread.
@@ -32,7 +34,12 @@ impl VisualPrefix {
     ) -> Result<Self> {
         let mut identity = Sha256::new();
         if let Some(id) = connector {
-            registry.pack().module(id)?.hash_identity(&mut identity);
+            let connector = registry.pack().module(id)?.computation(Forms::All);
+            identity.update(
+                Canonical::of("atom.connector", 1, connector)
+                    .finish()
+                    .as_bytes(),
+            );
         }
         Ok(Self {
             registry: registry.clone(),
