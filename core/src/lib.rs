@@ -3,7 +3,7 @@
 pub mod budget;
 pub mod cache;
 pub mod control;
-pub mod error;
+mod error;
 pub mod features;
 pub mod flow;
 pub mod frame;
