@@ -20,6 +20,17 @@ use proc_macro2::{Delimiter, Group, Spacing, TokenStream, TokenTree};
 /// A module's place: the crate's name, then the modules down to it.
 type Module = Vec<String>;
 
+/// A crate of the workspace.
+#[derive(Clone, Debug)]
+pub struct Crate {
+    /// As paths name it.
+    pub name: String,
+    /// The package it belongs to.
+    pub package: String,
+    /// The file of its root module.
+    pub root: PathBuf,
+}
+
 /// One import between two files.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Import {
@@ -47,17 +58,15 @@ struct Scope {
     passed_on: Vec<Vec<String>>,
 }
 
-/// The crates of the workspace, as paths name them, each with the file that is its root. A program has its package's name.
+/// The libraries and programs of the workspace.
 ///
 /// # Panics
 /// When cargo does not say.
-pub fn crates() -> Vec<(String, PathBuf)> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+pub fn crates() -> Vec<Crate> {
     let metadata = crate::json(
-        std::process::Command::new(cargo)
+        crate::cargo()
             .args(["metadata", "--no-deps", "--offline", "--locked"])
-            .args(["--format-version", "1"])
-            .current_dir(crate::root()),
+            .args(["--format-version", "1"]),
     );
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
@@ -65,15 +74,19 @@ pub fn crates() -> Vec<(String, PathBuf)> {
     for package in list(&metadata["packages"]) {
         for target in list(&package["targets"]) {
             let kinds: Vec<String> = list(&target["kind"]).iter().map(text).collect();
-            let has = |kind: &str| kinds.iter().any(|own| own == kind);
-            let name = if has("lib") || has("rlib") {
-                text(&target["name"])
-            } else if has("bin") {
-                text(&package["name"])
-            } else {
-                continue;
+            let is = |kind: &str| kinds.iter().any(|own| own == kind);
+            let package = text(&package["name"]);
+            let name = match (is("lib") || is("rlib"), is("bin")) {
+                (true, _) => text(&target["name"]),
+                // Nothing imports a program; its package's name is nobody else's.
+                (_, true) => format!("{package}-program"),
+                _ => continue,
             };
-            found.push((name.replace('-', "_"), text(&target["src_path"]).into()));
+            found.push(Crate {
+                name: name.replace('-', "_"),
+                package,
+                root: text(&target["src_path"]).into(),
+            });
         }
     }
     found
@@ -83,15 +96,11 @@ pub fn crates() -> Vec<(String, PathBuf)> {
 ///
 /// # Panics
 /// When a source cannot be read or is not Rust.
-pub fn imports(crates: &[(String, PathBuf)]) -> Vec<Import> {
+pub fn imports(crates: &[Crate]) -> Vec<Import> {
     let mut scopes = BTreeMap::new();
-    for (name, file) in crates {
-        open(
-            file,
-            vec![name.clone()],
-            file.parent().unwrap_or(file),
-            &mut scopes,
-        );
+    for Crate { name, root, .. } in crates {
+        let folder = root.parent().unwrap_or(root);
+        open(root, vec![name.clone()], folder, &mut scopes);
     }
     between(&scopes)
 }
@@ -444,7 +453,12 @@ mod tests {
             std::fs::write(path, text).unwrap();
         }
         let top = format!("{}/", folder.path().display());
-        imports(&[("a".to_owned(), folder.path().join("lib.rs"))])
+        let own = Crate {
+            name: "a".to_owned(),
+            package: "a".to_owned(),
+            root: folder.path().join("lib.rs"),
+        };
+        imports(&[own])
             .iter()
             .map(|import| format!("{}>{}", import.from, import.to).replace(&top, ""))
             .collect()
