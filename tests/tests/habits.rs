@@ -1,7 +1,7 @@
-//! Habits that a test can hold: files stay short, nothing is left unfinished, no machine is named.
+//! Habits that a test can hold: files stay short, nothing is left unfinished, no machine is named, no dependency needs a newer Rust.
 
-use atom_tests::root;
 use atom_tests::source::{files, relative, report, sources, texts};
+use atom_tests::{cargo, json, root};
 
 /// Files longer than the limit, and why.
 const LONG: &[(&str, &str)] = &[];
@@ -95,4 +95,52 @@ fn nothing_is_left_unfinished() {
         }
     }
     report(broken);
+}
+
+/// A version's numbers, those left out as zero.
+fn numbers(version: &str) -> Vec<u64> {
+    let mut numbers: Vec<u64> = version
+        .split('.')
+        .map(|number| number.parse().unwrap_or(0))
+        .collect();
+    numbers.resize(3, 0);
+    numbers
+}
+
+#[test]
+fn dependencies_need_no_newer_rust_than_the_workspace_says() {
+    // Compiling with that very Rust would show more, where it is installed; this holds everywhere.
+    let mut command = cargo();
+    command.args(["metadata", "--offline", "--locked", "--format-version", "1"]);
+    let here = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    command.args(["--filter-platform", &here]);
+    let metadata = json(&mut command);
+    let packages = metadata["packages"].as_array().unwrap();
+    let own = packages
+        .iter()
+        .find(|package| package["name"] == "atom-core")
+        .and_then(|package| package["rust_version"].as_str())
+        .unwrap();
+    let known: Vec<_> = packages
+        .iter()
+        .filter_map(|package| Some((package, package["rust_version"].as_str()?)))
+        .collect();
+    println!(
+        "{} of {} packages say what they need",
+        known.len(),
+        packages.len()
+    );
+    assert!(known.len() > 50);
+    report(
+        known
+            .iter()
+            .filter(|(_, needs)| numbers(needs) > numbers(own))
+            .map(|(package, needs)| {
+                format!(
+                    "{} {} needs Rust {needs}, the workspace promises {own}",
+                    package["name"], package["version"]
+                )
+            })
+            .collect(),
+    );
 }
