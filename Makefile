@@ -54,12 +54,16 @@ test: toolchain ## every test, on the real pack
 	$(call part,tests,$(CARGO) test $(CARGO_FLAGS) --no-fail-fast)
 	$(call part,loom,$(CARGO) test $(LOOM_FLAGS))
 
-lint: toolchain ## format, clippy, docs, header drift
+lint: toolchain ## format, clippy, docs, header drift, dependencies
+	$(call part,set-up,$(PYTHON) models/setup.py lint)
 	$(call part,format,$(CARGO) fmt --all --check)
 	$(call part,format of tests/loom,$(CARGO) fmt --manifest-path tests/loom/Cargo.toml --check)
 	$(call part,clippy,$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings)
 	$(call part,docs,RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(CARGO_FLAGS) --no-deps --lib)
 	$(call part,header drift,$(CARGO) test $(CARGO_FLAGS) --test header)
+	$(call part,licences and duplicates,'$(ATOM_CACHE)/lint/bin/cargo-deny' --offline --locked check licenses bans sources)
+	$(call part,unused dependencies,'$(ATOM_CACHE)/lint/bin/cargo-shear' --locked --deny-warnings)
+	$(call part,unused dependencies of tests/loom,cd tests/loom && '$(ATOM_CACHE)/lint/bin/cargo-shear' --locked --deny-warnings)
 
 tsan: toolchain ## registry and governor under ThreadSanitizer; builds everything anew, some five minutes
 	$(call part,set-up,$(PYTHON) models/setup.py demo)
