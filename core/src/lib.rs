@@ -11,6 +11,7 @@ pub mod ground;
 pub mod index;
 pub mod language;
 pub mod module;
+pub mod onnx;
 pub mod ort;
 pub mod os;
 pub mod pack;

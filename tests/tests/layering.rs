@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "cache"],
     &["control", "frame", "features"],
     &["os"],
-    &["trace"],
+    &["trace", "onnx"],
     &["ort", "budget", "flow"],
     &["pack"],
     &["module"],
@@ -31,6 +31,11 @@ const ALSO_NOT: &[(&str, &[&str], &str)] = &[
         "budget",
         &["control", "frame", "features"],
         "budget/ knows bytes and owners only",
+    ),
+    (
+        "onnx",
+        &["cache", "control", "frame", "features"],
+        "onnx/ knows files, not what is done with models",
     ),
     (
         "flow",
