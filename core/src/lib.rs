@@ -2,12 +2,13 @@
 
 pub mod budget;
 pub mod cache;
+pub mod caption;
 pub mod control;
 mod error;
 pub mod features;
 pub mod flow;
 pub mod frame;
-pub mod ground;
+pub mod identity;
 pub mod index;
 pub mod language;
 pub mod module;

@@ -7,7 +7,7 @@ use atom_tests::source::{report, sources};
 
 /// Rooms of core/src from the ground up. A room may import rooms of lines above its own, never of its own line.
 const LAYERS: &[&[&str]] = &[
-    &["error", "cache"],
+    &["error", "cache", "identity"],
     &["control", "frame", "features"],
     &["os"],
     &["trace", "onnx"],

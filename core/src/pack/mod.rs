@@ -3,7 +3,10 @@
 mod artifact_cache;
 mod checks;
 mod files;
+mod identity;
+mod legacy;
 pub mod manifest;
+mod replaced;
 mod spec;
 mod validate;
 mod validate_providers;
@@ -16,9 +19,10 @@ use sha2::{Digest, Sha256};
 pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
+pub use identity::{Forms, IndexIdentity};
+pub use legacy::LegacyIdentity;
 pub use manifest::{
-    CaptionMode, FileRef, GroundingSpec, IndexTask, LanguageTask, Manifest, SearchTask, Task,
-    TasksSpec,
+    CaptionerSpec, FileRef, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec,
 };
 pub use spec::{
     DecoderSpec, DetectorSpec, Fit, GoldenPort, GoldenSpec, KvForm, Layout, LoadPath, ModuleKind,
@@ -117,18 +121,7 @@ impl Pack {
     /// # Errors
     /// [`ErrorKind::NotFound`] naming the modules there are.
     pub fn module(&self, id: &str) -> Result<&ModuleSpec> {
-        let modules = &self.manifest.modules;
-        modules
-            .iter()
-            .find(|module| module.id == id)
-            .ok_or_else(|| {
-                let known: Vec<&str> = modules.iter().map(|module| module.id.as_str()).collect();
-                Error::new(
-                    ErrorKind::NotFound,
-                    format!("pack {} has no module {id:?}", self.manifest.id),
-                )
-                .remedy(format!("it has {}", known.join(", ")))
-            })
+        self.manifest.module(id)
     }
 
     /// The labels of the index task's detectors, one detector's after another's: what

@@ -1,7 +1,7 @@
 use super::*;
-use crate::features::Features;
-use crate::ground::observation::tests::{labels, seen};
-use crate::ground::taxonomy::tests::small;
+use crate::observation::tests::{labels, seen};
+use crate::taxonomy::tests::small;
+use atom_core::features::Features;
 
 fn ask(features: &Features, question: &str) -> (AnswerKind, String) {
     let taxonomy = small();

@@ -1,11 +1,10 @@
 //! From the numbers of one keyframe to things.
 
-use crate::features::{Detection, Features};
+use atom_core::features::{Detection, Features};
 
-use super::change::When;
-use super::observation::{Certainty, Count, Thing};
 use super::rules::Rules;
 use super::taxonomy::{Labels, NodeId, Taxonomy};
+use super::thing::{Certainty, Count, Thing, When};
 
 /// A classifier that is certain of an animal this narrow overrules a detector's other animal.
 const NARROW: usize = 60;

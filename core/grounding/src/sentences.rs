@@ -1,7 +1,7 @@
 //! The small grammar of what may be said of an observation. Every sentence it yields is as true as the grounding.
 
-use super::change::When;
-use super::observation::{Count, Observation, Thing};
+use super::observation::Observation;
+use super::thing::{Count, Thing, When};
 
 /// Most things one sentence names.
 const MOST_THINGS: usize = 4;
@@ -167,9 +167,9 @@ fn orders(phrases: &[String]) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::features::Features;
-    use crate::ground::observation::tests::{labels, seen};
-    use crate::ground::taxonomy::tests::small;
+    use crate::observation::tests::{labels, seen};
+    use crate::taxonomy::tests::small;
+    use atom_core::features::Features;
 
     fn sentences(frames: &[Features]) -> Vec<String> {
         let taxonomy = small();

@@ -1,7 +1,9 @@
+use atom_core::ErrorKind;
+
 use super::*;
 
 /// Six classes: 0 beagle, 1 pug, 2 tabby, 3 sports car, 4 web page (a sink), 5 sparrow.
-pub(in crate::ground) const SMALL: &str = r#"{
+pub(crate) const SMALL: &str = r#"{
   "format":1, "sources":"by hand",
   "rules":{"mass":[[2,0.5],[3,0.65],[1000,0.8]],"broad":{"classes":2,"top":0.15},
            "possible":{"classes":2,"share":0.6},"detection":0.45,"animal":0.5,"animal_kind":0.0,
@@ -26,7 +28,7 @@ pub(in crate::ground) const SMALL: &str = r#"{
     {"id":"light","noun":["a","traffic light","traffic lights"]}
   ]}"#;
 
-pub(in crate::ground) fn small() -> Taxonomy {
+pub(crate) fn small() -> Taxonomy {
     Taxonomy::from_bytes(SMALL.as_bytes()).unwrap()
 }
 

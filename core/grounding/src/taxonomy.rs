@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use crate::error::{Error, ErrorKind, Result};
+use atom_core::Result;
 
-use super::rules::Rules;
+use super::rules::{Rules, bad};
 
 /// Index of a node of a [`Taxonomy`].
 pub type NodeId = u32;
@@ -153,11 +153,6 @@ impl std::fmt::Debug for Taxonomy {
             self.classes
         )
     }
-}
-
-pub(super) fn bad(what: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::BadPack, format!("taxonomy: {what}"))
-        .remedy("write it with models/reference/taxonomy.py, or fetch the pack again")
 }
 
 impl Taxonomy {

@@ -1,26 +1,15 @@
 //! What comes or goes between the keyframes of one segment.
 
-use crate::features::Features;
+use atom_core::features::Features;
 
 use super::keyframe;
-use super::observation::{Certainty, Thing};
 use super::taxonomy::{Labels, NodeId, Taxonomy};
+use super::thing::{Certainty, Thing, When};
 
 /// Keyframes that must agree before a change, and after it.
 const AGREEING: usize = 2;
 /// Mass from which something not asserted is not ruled out either.
 const DOUBT: f32 = 0.1;
-
-/// When in a segment a thing is seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum When {
-    /// No change was seen.
-    Throughout,
-    /// In the first keyframes, and surely no more in the last.
-    AtFirst,
-    /// In the last keyframes, and surely not yet in the first.
-    Later,
-}
 
 /// What one keyframe says of a thing.
 #[derive(Clone, Copy, PartialEq, Eq)]

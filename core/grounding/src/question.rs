@@ -402,7 +402,7 @@ fn unknown(others: &[String]) -> Vec<Asked> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ground::taxonomy::tests::small;
+    use crate::taxonomy::tests::small;
 
     fn read(text: &str) -> (Kind, Vec<String>, bool) {
         let question = Question::read(&small(), text);

@@ -10,18 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use atom_core::budget::Governor;
+use atom_core::caption::Statement;
 use atom_core::control::{Control, TextOptions};
-use atom_core::features::Features;
 use atom_core::frame::{FrameBuf, FrameFormat, PixelFormat};
-use atom_core::module::Registry;
-use atom_core::ort::{Environment, EnvironmentOptions};
-use atom_core::pack::{ArtifactCache, Pack};
-use atom_core::task::Statement;
-use atom_core::task::ask::Asker;
-use atom_core::task::caption::Captioner;
-use atom_core::vision::{VisualEncoder, thumbnail};
-use atom_core::{Error, ErrorKind, Result, cache};
+use atom_core::runtime::{Runtime, RuntimeOptions};
+use atom_core::vision::thumbnail;
+use atom_core::{Error, ErrorKind, Result};
+use atom_grounding::{Ground, Grounded};
 use atom_media::VideoReader;
 
 const FRAMES: i64 = 12;
@@ -49,15 +44,9 @@ fn main() -> Result<()> {
         let usage = "usage: captions PACK OUT FILE… [--questions FILE.tsv] [--frames N]";
         return Err(Error::new(ErrorKind::InvalidArgument, usage));
     };
-    let registry = Registry::new(
-        Arc::new(Pack::open(Path::new(pack))?),
-        Environment::open(&EnvironmentOptions::default())?,
-        &Governor::default(),
-        ArtifactCache::new(cache::dir().join("artifacts")),
-    );
-    let mut encoder = VisualEncoder::new(&registry)?;
-    let captioner = Captioner::new(&registry)?;
-    let asker = Asker::new(&registry)?;
+    let mut opening = RuntimeOptions::new(pack);
+    opening.captioners = vec![Arc::new(Grounded)];
+    let runtime = Runtime::open(&opening)?;
     let options = TextOptions::default();
     let control = Control::default();
     for (name, frame) in pictures(files, frames)? {
@@ -65,10 +54,10 @@ fn main() -> Result<()> {
         let jpeg = PathBuf::from(out).join(format!("{name}.jpg"));
         std::fs::write(&jpeg, thumbnail(&frame, 448, 90)?)
             .map_err(|e| Error::io(jpeg.display(), &e))?;
-        let features: Features = encoder.encode(&frame, &control)?;
+        let features = runtime.observe(&frame, &control)?;
         let mut quiet = |_: &str| ControlFlow::Continue(());
         let start = Instant::now();
-        let said = captioner.caption(&[&features], &options, &control, &mut quiet)?;
+        let said = runtime.caption(&[&features], &options, &control, &mut quiet)?;
         print(&name, "", &said, start);
         for (_, question) in questions
             .lines()
@@ -76,7 +65,7 @@ fn main() -> Result<()> {
             .filter(|(of, _)| *of == name)
         {
             let start = Instant::now();
-            let said = asker.ask(&[&features], question, &options, &control, &mut quiet)?;
+            let said = runtime.ask(&[&features], question, &options, &control, &mut quiet)?;
             print(&name, question, &said, start);
         }
     }
@@ -84,8 +73,17 @@ fn main() -> Result<()> {
 }
 
 fn print(name: &str, question: &str, said: &Statement, start: Instant) {
-    let grounds: Vec<String> = said
-        .grounds
+    // Another captioner's evidence is shown as it is.
+    let grounds = serde_json::from_value::<Vec<Ground>>(said.evidence.clone());
+    let Ok(grounds) = grounds else {
+        return println!(
+            "{name}\t{question}\t{}\t{}\t{}",
+            said.text,
+            start.elapsed().as_millis(),
+            said.evidence
+        );
+    };
+    let grounds: Vec<String> = grounds
         .iter()
         .map(|ground| {
             let count = ground

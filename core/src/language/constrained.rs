@@ -1,4 +1,4 @@
-//! Saying one of several true things, in the words the decoder likes best.
+//! Generation held to a given set of texts.
 
 use std::ops::ControlFlow;
 
@@ -6,58 +6,44 @@ use super::{
     Constraint, GenerateOptions, Generated, Generation, LanguageModel, Message, Part, StopReason,
 };
 use crate::control::{Control, TextOptions};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
-/// A stranger's words, harmless in a prompt: a special token written out in them is no longer one.
-pub(super) fn harmless(text: &str) -> String {
+/// `text` with every special token it spells out made plain text, so that a user's words cannot leave their place in a prompt.
+pub(crate) fn harmless(text: &str) -> String {
     text.replace("<|", "< |")
 }
 
-/// The text an operation has when cancel or deadline came before its first token; other errors stay errors.
-pub(crate) fn ended_early(error: Error) -> Result<Generated> {
-    let stop_reason = match error.kind() {
-        ErrorKind::Cancelled => StopReason::Cancelled,
-        ErrorKind::DeadlineExceeded => StopReason::Deadline,
-        _ => return Err(error),
-    };
-    Ok(Generated {
-        text: String::new(),
-        tokens: 0,
-        token_ids: Vec::new(),
-        stop_reason,
-    })
+/// What a model is asked: a context, and what is wanted of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// What is known. Prompts that begin with the same context share its prefix.
+    pub context: &'a str,
+    /// What is wanted, for example a question.
+    pub wanted: &'a str,
 }
 
-/// Says the one of `candidates` that `model` finds the best answer to `request` after `context`, token by token;
-/// `options.choices` stand in their place when there are any, and the likeliest as a whole is said. Prompts that begin
-/// with the same context share it.
+/// Generates one of `candidates`: at each step the likeliest token that leads to one of them. With `options.choices`, generates
+/// the choice that is likeliest as a whole instead.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidArgument`] for choices that cannot be spelt or `max_tokens` of 0, and what the decoder reports.
-/// Cancel and deadline are no errors: the text so far comes back with that reason.
-pub(crate) fn say(
+/// [`ErrorKind::InvalidArgument`](crate::error::ErrorKind::InvalidArgument) for choices that the tokenizer cannot spell or
+/// `max_tokens` of 0, and what the decoder reports. Cancel and deadline before the first token are errors; after it, the text
+/// so far is returned with that reason.
+pub fn constrained_generate(
     model: &LanguageModel,
-    (context, request): (&str, &str),
+    request: Request<'_>,
     candidates: &[String],
     options: &TextOptions,
     control: &Control,
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Generated> {
     options.check()?;
-    let prompt = Prompt::new(model, context, request)?;
-    let said = if options.choices.is_empty() {
-        generate(
-            model,
-            &prompt,
-            candidates,
-            options.max_tokens,
-            control,
-            on_text,
-        )
-    } else {
-        choose(model, &prompt, &options.choices, control, on_text)
-    };
-    said.or_else(ended_early)
+    let prompt = Prompt::new(model, request)?;
+    if !options.choices.is_empty() {
+        return choose(model, &prompt, &options.choices, control, on_text);
+    }
+    let max_tokens = options.max_tokens;
+    generate(model, &prompt, candidates, max_tokens, control, on_text)
 }
 
 /// The tokens of a prompt, and where they are cut.
@@ -68,9 +54,10 @@ struct Prompt {
 }
 
 impl Prompt {
-    fn new(model: &LanguageModel, context: &str, request: &str) -> Result<Self> {
+    fn new(model: &LanguageModel, request: Request<'_>) -> Result<Self> {
+        let Request { context, wanted } = request;
         let prompt = |words: &str| model.prompt(&[Message::user(harmless(words))]);
-        let ids = prompt(&format!("{context} {request}"))?;
+        let ids = prompt(&format!("{context} {wanted}"))?;
         // Found by comparing: where one text ends and the next begins is for template and tokenizer to say.
         let common = |words: &str| {
             let other = prompt(words).unwrap_or_default();
@@ -123,14 +110,14 @@ fn choose(
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Generated> {
     let mut generation = prompt.begin(model, 0, control)?;
-    chosen(&mut generation, choices, control, on_text)
+    choose_after(&mut generation, choices, control, on_text)
 }
 
 /// Streams the likeliest of `choices` after what was fed to `generation`.
 ///
 /// # Errors
 /// As [`Generation::choose`].
-pub(super) fn chosen(
+pub(crate) fn choose_after(
     generation: &mut Generation,
     choices: &[String],
     control: &Control,

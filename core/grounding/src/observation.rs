@@ -1,63 +1,12 @@
 //! From numbers to things.
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::features::Features;
+use atom_core::{Error, ErrorKind, Result};
+use atom_core::features::Features;
 
-use super::Ground;
-use super::change::{Changes, When};
+use super::change::Changes;
 use super::keyframe;
 use super::taxonomy::{Labels, NodeId, Noun, Taxonomy};
-
-/// Whether a thing is asserted.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Certainty {
-    /// Only with "possibly".
-    Possible,
-    /// Plainly.
-    Certain,
-}
-
-impl Certainty {
-    /// A stable lower-case word.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Possible => "possible",
-            Self::Certain => "certain",
-        }
-    }
-}
-
-/// How many of a thing the keyframes show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Count {
-    /// The classifier saw it; it does not count.
-    Unknown,
-    /// The detector counted from `least` to `most` in the keyframes that show it.
-    Counted {
-        /// Fewest.
-        least: u32,
-        /// Most.
-        most: u32,
-    },
-}
-
-/// One thing in the picture.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Thing {
-    /// Its node.
-    pub node: NodeId,
-    /// How many.
-    pub count: Count,
-    /// Whether it is asserted.
-    pub certainty: Certainty,
-    /// Posterior mass or the best detection's score, 0..=1.
-    pub confidence: f32,
-    /// When in the segment it is seen.
-    pub when: When,
-}
+use super::thing::{Certainty, Count, Ground, Thing, When, add};
 
 /// What one or more keyframes show.
 #[derive(Debug)]
@@ -206,23 +155,6 @@ fn check(taxonomy: &Taxonomy, frame: &Features) -> Result<()> {
         return Err(Error::new(ErrorKind::Inference, message).remedy("index the video again"));
     }
     Ok(())
-}
-
-pub(super) fn add(a: Count, b: Count) -> Count {
-    match (a, b) {
-        (
-            Count::Counted { least, most },
-            Count::Counted {
-                least: other_least,
-                most: other_most,
-            },
-        ) => Count::Counted {
-            least: least.saturating_add(other_least),
-            most: most.saturating_add(other_most),
-        },
-        (counted @ Count::Counted { .. }, Count::Unknown) => counted,
-        (Count::Unknown, other) => other,
-    }
 }
 
 /// One list from the things of several keyframes: certain is what most of them are certain of, as narrow as

@@ -1,10 +1,10 @@
 //! Answers that rest on the observation and on nothing else.
 
-use super::Ground;
-use super::observation::{Certainty, Count, Observation, Thing};
+use super::observation::Observation;
 use super::question::{Asked, Kind, Question};
 use super::sentences::{capital, join};
 use super::taxonomy::NodeId;
+use super::thing::{Certainty, Count, Ground, Thing};
 
 /// What an answer rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -467,7 +467,9 @@ fn open(observation: &Observation<'_>) -> Answer {
     if observation.things().is_empty() {
         return cannot_tell(observation, "", &[]);
     }
-    let mut candidates = described(observation);
+    // By itself the first must fit any question, which "I see a dog." does not.
+    let mut candidates = cannot_tell(observation, "", &[]).candidates;
+    candidates.extend(described(observation));
     for thing in observation.certain() {
         let one = format!("{}.", capital(&observation.phrase(thing)));
         if !candidates.contains(&one) {

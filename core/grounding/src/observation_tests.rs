@@ -1,15 +1,14 @@
 use super::*;
-use crate::features::Detection;
-use crate::ground::taxonomy::tests::{SMALL, small};
+use crate::taxonomy::tests::{SMALL, small};
+use atom_core::features::Detection;
 
-pub(in crate::ground) const LABELS: [&str; 6] =
-    ["person", "dog", "car", "bicycle", "bird", "zeppelin"];
+pub(crate) const LABELS: [&str; 6] = ["person", "dog", "car", "bicycle", "bird", "zeppelin"];
 
-pub(in crate::ground) fn labels(taxonomy: &Taxonomy) -> Labels {
+pub(crate) fn labels(taxonomy: &Taxonomy) -> Labels {
     taxonomy.labels(&LABELS.map(str::to_owned))
 }
 
-pub(in crate::ground) fn seen(posteriors: [f32; 6], detections: &[(&str, f32)]) -> Features {
+pub(crate) fn seen(posteriors: [f32; 6], detections: &[(&str, f32)]) -> Features {
     let detection = |(index, (label, score)): (usize, &(&str, f32))| Detection {
         label: LABELS.iter().position(|l| l == label).unwrap() as u32,
         score: *score,

@@ -2,9 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::error::Result;
-
-use super::taxonomy::bad;
+use atom_core::{Error, ErrorKind, Result};
 
 /// The numbers of the grounding recipe.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -95,4 +93,10 @@ impl Rules {
         }
         Ok(())
     }
+}
+
+/// The error of a taxonomy file that makes no sense.
+pub(super) fn bad(what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::BadPack, format!("taxonomy: {what}"))
+        .remedy("write it with models/reference/taxonomy.py, or fetch the pack again")
 }
