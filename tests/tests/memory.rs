@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use atom_core::budget::pressure::{Level, Reading};
 use atom_core::index::Access;
 use atom_core::os::cgroup::{CgroupFs, Version};
+use atom_core::os::leaf;
 use atom_core::os::smaps::process_memory;
 use atom_core::runtime::{MemoryOptions, Runtime};
 use atom_tests::unowned::Unowned;
@@ -145,6 +146,7 @@ fn the_tasks_of_a_child() {
     let outcome = Stage::open(&runtime, &job.store).unwrap().run();
     let counters = runtime.events().counters();
     println!("  {counters:?}");
+    assert_eq!(leaf::first_breach(), None);
     fs::write(&job.out, serde_json::to_vec(&outcome).unwrap()).unwrap();
 }
 
@@ -336,6 +338,7 @@ fn owned_in_a_child() {
         let unowned = worst_unowned as f64 / MB;
         println!("worst {worst:.1} %, {unowned:.1} MB");
         assert!(worst <= 10.0, "the ledger is {worst:.1} % off");
+        assert_eq!(leaf::first_breach(), None);
         assert!(unowned <= 16.0, "{unowned:.1} MB were nobody's");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use atom_core::error::{Error, ErrorKind, Result};
+use atom_core::{Error, ErrorKind, Result};
 
 /// The numbers of the grounding recipe.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use atom_core::error::Result;
+use atom_core::Result;
 
 use super::rules::{Rules, bad};
 
