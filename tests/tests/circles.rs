@@ -19,13 +19,6 @@ const TO_BREAK: &[&[&str]] = &[
         "capi/src/queue.rs",
         "capi/src/search.rs",
     ],
-    &["core/src/budget/admission.rs", "core/src/budget/ledger.rs"],
-    &[
-        "core/src/ground/change.rs",
-        "core/src/ground/keyframe.rs",
-        "core/src/ground/observation.rs",
-    ],
-    &["core/src/ground/rules.rs", "core/src/ground/taxonomy.rs"],
     &[
         "core/src/index/catalogue.rs",
         "core/src/index/catalogue_copy.rs",

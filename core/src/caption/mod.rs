@@ -4,6 +4,7 @@
 //! in the prompt of a language decoder. A program that links other kinds hands them to the runtime it opens; core does not know
 //! them.
 
+mod build;
 mod context;
 mod keys;
 mod statement;
@@ -13,6 +14,7 @@ use std::fmt::Debug;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+pub(crate) use build::build;
 pub use context::{CaptionerContext, Evictable};
 pub use statement::Statement;
 pub use vlm::Vlm;
