@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Captioner, CaptionerContext, CaptionerKind, Vlm};
+use super::captioner::{Captioner, CaptionerKind};
+use super::context::CaptionerContext;
+use super::vlm::Vlm;
 use crate::error::{Error, ErrorKind, Result};
 use crate::language::LanguageContext;
 use crate::module::Registry;
