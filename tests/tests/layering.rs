@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["trace"],
     &["ort", "budget", "flow"],
     &["pack"],
+    &["decoder"],
     &["module"],
     &["vision", "language", "index", "ground"],
     &["storyboard"],

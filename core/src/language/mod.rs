@@ -2,17 +2,19 @@
 
 mod choose;
 mod constraint;
+mod encoded;
 mod generate;
 mod generation;
 mod grammar;
 mod kv;
 mod model;
-mod ports;
+mod positions;
 mod prefix;
 mod prompt;
 mod query;
 mod sampling;
 mod say;
+mod step;
 mod stop;
 mod text_encoder;
 mod tokenizer;

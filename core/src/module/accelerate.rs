@@ -144,6 +144,7 @@ impl Order<'_> {
             loaded,
             golden: Some((cosine, ms)),
             remark,
+            decoder: None,
         })
     }
 

@@ -3,6 +3,7 @@
 mod artifact_cache;
 mod checks;
 mod compute;
+mod decoder;
 mod files;
 pub mod manifest;
 mod protobuf;
@@ -10,6 +11,7 @@ mod realign;
 mod spec;
 mod split;
 mod validate;
+mod validate_decoder;
 mod validate_providers;
 mod variant;
 
@@ -21,15 +23,16 @@ pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
 pub(crate) use compute::Compute;
+pub use decoder::{Constant, DecoderPorts, DecoderSpec, KvForm, LayerName, Scalar};
 pub use manifest::{
     CaptionMode, FileRef, GroundingSpec, IndexTask, LanguageTask, Manifest, SearchTask, Task,
     TasksSpec,
 };
 pub(crate) use realign::{Part, realign};
 pub use spec::{
-    DecoderSpec, DetectorSpec, Fit, GoldenPort, GoldenSpec, KvForm, Layout, LoadPath, ModuleKind,
-    ModuleSpec, Order, Policy, PortSpec, Precision, PreprocessSpec, Provider, Resample, Role,
-    TokenizerSpec, VariantSpec, ViewSpec,
+    DetectorSpec, Fit, GoldenPort, GoldenSpec, Layout, LoadPath, ModuleKind, ModuleSpec, Order,
+    Policy, PortSpec, Precision, PreprocessSpec, Provider, Resample, Role, TokenizerSpec,
+    VariantSpec, ViewSpec,
 };
 pub(crate) use split::split;
 
