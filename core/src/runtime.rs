@@ -16,9 +16,7 @@ use crate::control::Control;
 use crate::error::Result;
 use crate::features::Features;
 use crate::frame::Frame;
-use crate::index::{
-    Access, Earlier, Hit, Identity, Provenance, Store, StoreOptions, StreamId,
-};
+use crate::index::{Access, Earlier, Hit, Identity, Provenance, Store, StoreOptions, StreamId};
 use crate::language::{LanguageContext, PrefixCache, QueryEncoder};
 use crate::module::{ModuleStatus, Registry};
 use crate::ort::{Environment, EnvironmentOptions};

@@ -6,4 +6,5 @@ mod constraint;
 mod decoder;
 mod encoder;
 mod foreign;
+mod ports;
 mod prefix;
