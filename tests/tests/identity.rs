@@ -4,25 +4,27 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use atom_core::ErrorKind;
+use atom_core::caption::Statement;
 use atom_core::control::{Control, TextOptions};
 use atom_core::features::Features;
 use atom_core::frame::{Frame, FrameFormat, PixelFormat};
 use atom_core::index::{Access, Hit, Segment, Store};
-use atom_core::runtime::{Runtime, RuntimeOptions};
-use atom_core::task::Statement;
+use atom_core::runtime::Runtime;
 use atom_core::task::ingest::IngestOptions;
 use atom_core::task::search::SearchQuery;
 use atom_tests::damage::Pack;
-use atom_tests::{atom, foreign_pack, ort_library, output, pack, photos, picture, root, temporary};
+use atom_tests::{
+    atom, foreign_pack, ort_library, output, pack, photos, picture, root, runtime_options,
+    temporary,
+};
 use serde_json::Value;
 
 const WIDTH: u32 = 160;
 const HEIGHT: u32 = 120;
 
 fn open(pack: &Path, folder: &Path) -> Runtime {
-    let mut options = RuntimeOptions::new(pack);
+    let mut options = runtime_options(pack);
     options.artifacts = Some(folder.join("artifacts"));
-    options.ort_library = Some(ort_library());
     Runtime::open(&options).unwrap()
 }
 
@@ -261,6 +263,7 @@ fn another_detector_leaves_vectors_searchable_and_its_own_words_unsaid() {
     // Said once, by the command too.
     let mut command = atom();
     command
+        .env("ATOM_CACHE", folder.path())
         .env("ATOM_ORT_LIBRARY", ort_library())
         .args(["--json", "search", "a woman", "--min-score", "-1", "--pack"])
         .arg(&swapped)

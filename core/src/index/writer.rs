@@ -13,7 +13,8 @@ use crate::os::file::sync_dir;
 
 use super::catalogue::{self, Catalogue, PartRow, sql};
 use super::lock::WriterLock;
-use super::segment::{HEADER_BYTES, Layout, MAX_RECORDS, PartWriter, SLOT_BITS};
+use super::part_writer::PartWriter;
+use super::segment::{HEADER_BYTES, Layout, MAX_RECORDS, SLOT_BITS};
 use super::types::{NewSegment, StreamId};
 use super::{folder, origin, store, variant};
 

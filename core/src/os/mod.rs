@@ -5,6 +5,7 @@ pub mod clock;
 pub mod cpu;
 pub mod eventfd;
 pub mod file;
+pub mod leaf;
 pub mod madvise;
 pub mod memory;
 pub mod poll;

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use sha2::{Digest as _, Sha256};
 
-use super::manifest::{CaptionMode, FileRef, LanguageTask, Manifest};
+use super::manifest::{FileRef, Manifest, Task};
 use super::spec::{
     DecoderSpec, DetectorSpec, Fit, KvForm, Layout, ModuleKind, ModuleSpec, Order, PortSpec,
     Precision, PreprocessSpec, Resample, Role,
@@ -24,7 +24,7 @@ pub struct LegacyIdentity {
     pub store: Digest,
     /// Of the encoder's forms, in the order of [`IndexIdentity::forms`](super::IndexIdentity::forms).
     pub forms: Vec<Digest>,
-    /// Of the maker of captions; `None` in a pack that cannot caption.
+    /// Of the maker of captions; `None` in a pack that cannot caption, or words captions in another way now.
     pub captions: Option<Digest>,
 }
 
@@ -47,11 +47,13 @@ impl Manifest {
         let own = hash_form(&encoder.model, &encoder.data);
         let variants = encoder.variants.iter();
         let variants = variants.map(|variant| hash_form(&variant.model, &variant.data));
-        let captions = tasks.caption.as_ref();
         Ok(Some(LegacyIdentity {
             store: Digest(store.finalize().into()),
             forms: std::iter::once(own).chain(variants).collect(),
-            captions: captions.map(|task| caption_maker(self, task)).transpose()?,
+            captions: match tasks.caption {
+                Some(_) => caption_maker(self)?,
+                None => None,
+            },
         }))
     }
 }
@@ -101,31 +103,35 @@ fn hash_module(hash: &mut Sha256, module: &ModuleSpec) {
     ));
 }
 
-/// What task/caption.rs of format 2 hashed, at wording 2.
-fn caption_maker(manifest: &Manifest, task: &LanguageTask) -> Result<Digest> {
-    let mode = match task.mode {
-        CaptionMode::Grounded => "Grounded",
-        CaptionMode::Prefix => "Prefix",
+/// What task/caption.rs of format 2 hashed, at wording 2, for a pack that now has a captioner of kind `vlm`. `None` for other
+/// kinds: they word captions in another way now.
+fn caption_maker(manifest: &Manifest) -> Result<Option<Digest>> {
+    let Some(captioner) = &manifest.captioner else {
+        return Ok(None);
     };
+    if captioner.kind != "vlm" {
+        return Ok(None);
+    }
     let mut hash = Sha256::new();
-    hash.update(format!("caption 2 {mode}"));
-    let beside = [&task.token_embedding, &task.connector];
-    let modules = std::iter::once(&task.language_decoder).chain(beside.into_iter().flatten());
-    for id in modules {
+    hash.update("caption 2 Prefix");
+    let modules = [
+        &captioner.language_decoder,
+        &captioner.token_embedding,
+        &captioner.connector,
+    ];
+    for id in modules.into_iter().flatten() {
         let module = manifest.module(id)?;
         hash_module(&mut hash, module);
         hash.update(option(module.decoder.as_ref().map(decoder)));
     }
-    let text = |text: &Option<String>| option(text.as_ref().map(|text| format!("{text:?}")));
+    let prompt = manifest.tasks.prompt(Task::Caption);
+    let text = |text: Option<&str>| option(text.map(|text| format!("{text:?}")));
     hash.update(format!(
         "({}, {})",
-        text(&task.image_token),
-        text(&task.prompt)
+        text(captioner.image_token.as_deref()),
+        text(prompt)
     ));
-    if let (CaptionMode::Grounded, Some(grounding)) = (task.mode, &manifest.grounding) {
-        hash.update(&grounding.taxonomy.sha256);
-    }
-    Ok(Digest(hash.finalize().into()))
+    Ok(Some(Digest(hash.finalize().into())))
 }
 
 fn option(value: Option<String>) -> String {
