@@ -1,4 +1,4 @@
-//! The description of a loaded graph, or why there is none.
+//! Makes the map of a loaded graph, or says why it cannot be used.
 
 use std::collections::HashMap;
 
@@ -16,11 +16,11 @@ const FLOAT: &[DType] = &[DType::F32, DType::F16];
 const BATCH: Want = Want::Size("batch", 1);
 
 impl DecoderMap {
-    /// Describes the graph `file` of the ports `inputs` and `outputs`, of which the manifest says `spec`.
+    /// The map of graph `file` with these ports; `spec` is the manifest's table for it.
     ///
     /// # Errors
-    /// [`ErrorKind::BadModel`] that names the file, the port, and the key of the manifest that would help: a port that is
-    /// missing or of another type or shape than the manifest calls for, and every input that nothing is known to feed.
+    /// [`ErrorKind::BadModel`] for a port that is missing, a port of another type or shape than the manifest calls for, and an
+    /// input that Atom does not know how to feed. The error names the file, the port, and the manifest's key to correct.
     pub(crate) fn new(
         file: &str,
         spec: &DecoderSpec,
@@ -50,7 +50,7 @@ impl DecoderMap {
             Vec::new()
         };
         let logits = graph.logits()?;
-        let inputs = graph.all_claimed(&[&own, &cross])?;
+        let inputs = graph.classified(&[&own, &cross])?;
         let map = Self {
             file: file.to_owned(),
             spec: spec.clone(),
@@ -82,7 +82,7 @@ struct Graph<'a> {
     spec: &'a DecoderSpec,
     inputs: &'a [Port],
     outputs: &'a [Port],
-    /// What goes to which input, and the key of the manifest that says so.
+    /// What each input reads, and the manifest's key for it.
     claimed: HashMap<String, (Source, String)>,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Graph<'a> {
         bad_graph(self.file, what)
     }
 
-    /// Says that input `name` reads from `source`, by what `key` says.
+    /// Records that input `name` reads from `source`; `key` is the manifest's key for it.
     fn claim(&mut self, name: &str, key: &str, source: Source) -> Result<()> {
         let before = self
             .claimed
@@ -104,8 +104,8 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The input that `decoder.ports.KEY` names, or else the one of Optimum's name, which is the key itself, if there is one. An
-    /// input that the manifest names must be there.
+    /// The input that `decoder.ports.KEY` names, else the input of Optimum's name, which equals the key. `None` if the graph has
+    /// no such input. A name that the manifest gives must exist.
     fn find(&self, key: &str) -> Result<Option<&'a Port>> {
         let given = self.spec.ports.name(key);
         let name = given.unwrap_or(key);
@@ -120,7 +120,7 @@ impl<'a> Graph<'a> {
         Ok(found)
     }
 
-    /// Has `port`, which `key` stands for, read from `source`, if it is of one of `types` and of the dimensions `wants`.
+    /// Checks type and dimensions of `port`, and records that it reads from `source`.
     fn take(
         &mut self,
         (key, port): (&str, &Port),
@@ -156,7 +156,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The ports that a graph may have or not.
+    /// The inputs that a graph may leave out.
     fn optional(&mut self) -> Result<()> {
         let encoder = [BATCH, Want::Any("encoder rows"), Want::Any("width")];
         let mask = [BATCH, Want::Open("total")];
@@ -220,7 +220,7 @@ impl<'a> Graph<'a> {
         Ok(())
     }
 
-    /// The ports of one kind of cache; all inputs of it read from `source`.
+    /// The ports of one kind of cache. Its inputs read from `source`.
     fn layers(&mut self, names: &CacheNames, source: &Source) -> Result<Vec<LayerPorts>> {
         (0..self.spec.layers)
             .map(|layer| {
@@ -235,7 +235,7 @@ impl<'a> Graph<'a> {
                     self.is(port, &[self.spec.kv_dtype])?;
                     let wants = match source {
                         Source::Past => self.cache_wants(Want::Any("length")),
-                        // Both branches write it, in shapes of their own.
+                        // Each branch writes a shape of its own.
                         _ => ["batch", "kv_heads", "length", "head_dim"].map(Want::Any),
                     };
                     self.written(port, &wants)?;
@@ -307,8 +307,8 @@ impl<'a> Graph<'a> {
         Ok(port.name.clone())
     }
 
-    /// All inputs with what goes there.
-    fn all_claimed(&mut self, caches: &[&CacheNames]) -> Result<Vec<Input>> {
+    /// Every input with what it reads.
+    fn classified(&mut self, caches: &[&CacheNames]) -> Result<Vec<Input>> {
         let mut inputs = Vec::with_capacity(self.inputs.len());
         for port in self.inputs {
             let Some((source, _)) = self.claimed.remove(&port.name) else {
@@ -325,7 +325,7 @@ impl<'a> Graph<'a> {
         Ok(inputs)
     }
 
-    /// The error about an input that nothing goes to.
+    /// The error about an input that nothing was recorded for.
     fn unknown(&self, port: &Port, caches: &[&CacheNames], again: bool) -> Error {
         let name = &port.name;
         if again {
@@ -352,7 +352,7 @@ impl<'a> Graph<'a> {
         )
     }
 
-    /// What must hold between ports.
+    /// Checks the rules that concern several ports.
     fn consistent(&self, map: &DecoderMap, cross: &CacheNames) -> Result<()> {
         let has = |source: &Source| map.input(source).is_some();
         if self.spec.kv == KvForm::Shared && !has(&Source::AttentionMask) {
@@ -400,7 +400,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// An output's shape, which graphs with branches may not tell.
+    /// Checks an output's shape. A graph with branches may declare none; the shape is then checked after each run.
     fn written(&self, port: &Port, wants: &[Want]) -> Result<()> {
         match port.shape.len() {
             0 => Ok(()),

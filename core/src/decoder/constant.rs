@@ -1,4 +1,4 @@
-//! Inputs that read the same in every step: what `[module.decoder.constants]` gives, as the port takes it.
+//! Inputs with a fixed value: `[module.decoder.constants]`.
 
 use half::f16;
 
@@ -14,7 +14,7 @@ const LARGEST: usize = 1 << 20;
 /// list.
 ///
 /// # Errors
-/// Why the port cannot read that.
+/// Why the port cannot read the value.
 pub(super) fn shape(port: &Port, value: &Constant) -> Result<Vec<usize>, String> {
     let sizes = port.shape.iter().map(|dim| match dim {
         Dim::Fixed(size) => *size,
@@ -41,7 +41,7 @@ pub(super) fn shape(port: &Port, value: &Constant) -> Result<Vec<usize>, String>
     }
 }
 
-/// Why `value` cannot be what a port of type `dtype` and of `shape` reads, if it cannot.
+/// Why a port of this type and shape cannot read `value`, if it cannot.
 fn unfit(dtype: DType, shape: &[usize], value: &Constant) -> Option<String> {
     let elements: usize = shape.iter().product();
     if let Constant::Each(scalars) = value

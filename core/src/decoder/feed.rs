@@ -1,4 +1,5 @@
-//! What goes to a decoder's ports in one step, apart from rows, cache and encoder's output, which are the caller's.
+//! The inputs of one step that follow from its positions: masks, positions, flags, constants. The caller adds the new rows, the
+//! cache and the encoder's output.
 
 use super::{DecoderMap, Input, Source, constant};
 use crate::error::Result;
@@ -9,14 +10,14 @@ use crate::ort::{DType, Port, Tensor};
 pub(crate) struct Step<'a> {
     /// Positions so far.
     pub(crate) past: usize,
-    /// The position of each new row. Decoders of one number read the first.
+    /// The position of each new row. A decoder of one coordinate reads the first.
     pub(crate) positions: &'a [[i64; 3]],
-    /// For how many of the last rows logits are wanted. Graphs that cannot be told decide themselves.
+    /// How many of the last rows get logits, if the graph has an input for it.
     pub(crate) logits: usize,
 }
 
 impl DecoderMap {
-    /// The inputs that follow from `step` alone, by name.
+    /// Name and tensor of every input that follows from `step`.
     ///
     /// # Errors
     /// What making a tensor gives.
@@ -31,7 +32,7 @@ impl DecoderMap {
     }
 }
 
-/// What `port` reads in `step`; `None` where that does not follow from the step.
+/// The tensor of an input in `step`; `None` if it does not follow from the step.
 pub(super) fn derived(port: &Port, source: &Source, step: &Step<'_>) -> Result<Option<Tensor>> {
     let rows = step.positions.len();
     Ok(Some(match source {
@@ -71,7 +72,7 @@ fn single(port: &Port) -> Vec<usize> {
     vec![1; port.shape.len()]
 }
 
-/// A mask of [1, `count`] that hides nothing.
+/// A mask of [1, `count`] ones.
 pub(super) fn ones(dtype: DType, count: usize) -> Result<Tensor> {
     whole(dtype, &[1, count], std::iter::repeat_n(1, count))
 }

@@ -1,4 +1,4 @@
-//! All inputs of one run of a decoder, of which some are given: what a golden run feeds.
+//! The inputs of a golden run of a decoder: those its files give, and those that follow from them.
 
 use std::collections::HashMap;
 
@@ -7,16 +7,17 @@ use super::{DecoderMap, Input, LayerPorts, Source, Step, width};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{DType, Port, Tensor};
 
-/// New rows, an encoder's rows, and any width that the graph leaves open, where nothing is given.
+/// Count of new rows, count of an encoder's rows, and an open width, if no file gives them.
 const MADE_UP: usize = 4;
 
 impl DecoderMap {
-    /// Every input's tensor, in the graph's order: those `given`, by name, and what follows from them. Given keys and values are
-    /// of the positions so far; without them it is a first step. When nothing is given, rows and encoder's output are made up.
+    /// Name and tensor of every input, in the graph's order: the tensors `given` by name, and those that follow from them. If keys
+    /// and values are given, the run follows their positions; otherwise it is a first step. If nothing is given, the new rows and
+    /// the encoder's output are made up.
     ///
     /// # Errors
-    /// [`ErrorKind::BadModel`] naming a port that is given in a shape that contradicts another, or that is left out though it
-    /// does not follow from the others.
+    /// [`ErrorKind::BadModel`] naming the port: two given tensors contradict each other, or an input is neither given nor follows
+    /// from those that are.
     pub(crate) fn complete(
         &self,
         mut given: HashMap<String, Tensor>,
@@ -47,7 +48,7 @@ impl DecoderMap {
             .collect()
     }
 
-    /// The tensor of an input that does not follow from the step and was not given.
+    /// The tensor of an input that was not given and does not follow from the step.
     fn missing(
         &self,
         port: &Port,
@@ -73,15 +74,18 @@ impl DecoderMap {
     }
 }
 
-/// How many there are of what.
+/// Lengths that given tensors set.
 struct Lengths {
+    /// New rows.
     rows: usize,
+    /// Positions so far.
     past: usize,
+    /// Rows of the encoder's output.
     encoder: usize,
 }
 
 impl Lengths {
-    /// What the `given` tensors say, which must say the same.
+    /// The lengths in the `given` tensors.
     fn of(map: &DecoderMap, given: &HashMap<String, Tensor>) -> Result<Self> {
         let mut lengths = Self {
             rows: MADE_UP,

@@ -1,20 +1,20 @@
-//! What a language decoder's graph reads and writes, port by port. [`DecoderMap`] is the one description of it, made of the
-//! manifest and the loaded graph: loading refuses a graph that it cannot describe, golden runs fill in what their files leave
-//! out, and a generation feeds every step by it.
+//! A language decoder's graph, port by port. [`DecoderMap`] says what each input reads. It is made from the manifest and the
+//! loaded graph. Loading checks a graph by making its map, golden runs take from it the inputs that their files leave out, and a
+//! generation feeds every step by it.
 //!
 //! | port (Optimum's name) | reads |
 //! |---|---|
 //! | `input_ids`, or `inputs_embeds` | the new rows |
 //! | `attention_mask` | ones for the positions so far and the new ones |
 //! | `position_ids` | the positions of the new rows; three numbers each for M-RoPE |
-//! | `past_key_values.%d.key`, `.value` (or `.%d.decoder.key`) | what `present` was before |
-//! | `past_key_values.%d.encoder.key`, `.value` | what `present` was after the first step, then always the same |
+//! | `past_key_values.%d.key`, `.value` (or `.%d.decoder.key`) | the `present` of the step before |
+//! | `past_key_values.%d.encoder.key`, `.value` | the `present` of the first step |
 //! | `encoder_hidden_states`, `encoder_attention_mask` | the encoder's output, the same in every step |
 //! | `use_cache_branch` | false in the first step, then true |
 //! | `num_logits_to_keep` | 1, or as many rows as logits are wanted for |
-//! | those of `[module.decoder.constants]` | their value |
+//! | any in `[module.decoder.constants]` | the value given there |
 //!
-//! Every other input is refused by name.
+//! `[module.decoder.ports]` gives other names. A graph with any other input is refused, and the error names that input.
 
 mod build;
 mod constant;
@@ -37,7 +37,7 @@ pub(crate) enum Source {
     Embeddings,
     /// Ones, one for each position so far and each new one.
     AttentionMask,
-    /// The positions of the new rows; so many numbers for each.
+    /// The positions of the new rows, of so many coordinates: 1, or 3 for M-RoPE.
     Positions(usize),
     /// The encoder's output.
     EncoderStates,
@@ -45,9 +45,9 @@ pub(crate) enum Source {
     EncoderMask,
     /// Whether there are positions so far.
     CacheBranch,
-    /// For how many of the last rows logits are wanted.
+    /// How many of the last rows get logits.
     LogitsToKeep,
-    /// What the manifest says, in this shape.
+    /// The manifest's value, in this shape.
     Constant(Constant, Vec<usize>),
     /// Keys or values of the positions so far.
     Past,
@@ -55,7 +55,7 @@ pub(crate) enum Source {
     CrossPast,
 }
 
-/// An input of the graph and what goes there.
+/// An input of the graph, and what it reads.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Input {
     pub(crate) port: Port,
@@ -78,7 +78,7 @@ pub(crate) enum Rows {
     Embeds(DType, Option<usize>),
 }
 
-/// A decoder's ports, each input with what goes there.
+/// A decoder's ports, and what each input reads.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DecoderMap {
     /// The graph's file, for errors.
@@ -111,7 +111,7 @@ impl DecoderMap {
         self.input(&Source::EncoderStates).is_some()
     }
 
-    /// Whether each position has three numbers, which M-RoPE needs.
+    /// Whether a position has three coordinates (M-RoPE).
     pub(crate) fn has_three_positions(&self) -> bool {
         self.input(&Source::Positions(3)).is_some()
     }
@@ -126,7 +126,7 @@ impl DecoderMap {
         &self.layers
     }
 
-    /// The ports of each layer's keys and values of the encoder's rows; empty when they are not kept.
+    /// The ports of each layer's keys and values of the encoder's rows; empty when the graph has none.
     pub(crate) fn cross(&self) -> &[LayerPorts] {
         &self.cross
     }
@@ -136,7 +136,7 @@ impl DecoderMap {
         &self.spec
     }
 
-    /// The most rows of a step behind `past` positions; `None` for any number.
+    /// The most rows of a step that follows `past` positions; `None` means no limit.
     pub(crate) fn most_rows(&self, past: usize) -> Option<usize> {
         self.spec.cached_rows.filter(|_| past > 0)
     }
@@ -151,7 +151,7 @@ impl DecoderMap {
         self.bytes_of(&self.layers, length)
     }
 
-    /// Bytes of all layers' keys and values of `length` rows of an encoder; 0 when they are not kept.
+    /// Bytes of all layers' keys and values of `length` rows of an encoder; 0 when the graph has no ports for them.
     pub(crate) fn cross_bytes(&self, length: usize) -> u64 {
         self.bytes_of(&self.cross, length)
     }

@@ -1,99 +1,80 @@
-//! Which names a decoder's ports have: those of the manifest, else Optimum's.
+//! Names of a decoder's caches: the manifest's, else Optimum's.
 
 use crate::pack::{DecoderPorts, LayerName};
 
-/// The pattern of one part of a cache, and the key of `[module.decoder.ports]` that names it.
+const PAST: &str = "past_key_values";
+const PRESENT: &str = "present";
+
+/// The name of one part of a cache, and the key of `[module.decoder.ports]` for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern {
     pub(super) key: &'static str,
     pub(super) name: LayerName,
 }
 
-/// Patterns of keys and values, in this order.
+/// Names of a cache's ports; keys first, then values.
 pub(super) struct CacheNames {
     pub(super) past: [Pattern; 2],
     pub(super) present: [Pattern; 2],
 }
 
-/// The patterns of self-attention's cache. Optimum names its ports `past_key_values.%d.key`, and `.%d.decoder.key` where there
-/// are ports for an encoder's keys and values too: `is_input` and `is_output` say which of these the graph has.
+/// The names of self-attention's cache. Optimum uses `past_key_values.%d.decoder.key` in place of `past_key_values.%d.key` if the
+/// graph also has ports for an encoder's keys and values. `is_input` and `is_output` tell which of the two the graph has.
 pub(super) fn cache(
     ports: &DecoderPorts,
     is_input: &dyn Fn(&str) -> bool,
     is_output: &dyn Fn(&str) -> bool,
 ) -> CacheNames {
-    let pattern =
-        |key, given: &Option<LayerName>, side: &str, part: &str, there: &dyn Fn(&str) -> bool| {
-            let name = given.clone().unwrap_or_else(|| {
-                let plain = LayerName::new(&format!("{side}.%d.{part}"));
-                let split = LayerName::new(&format!("{side}.%d.decoder.{part}"));
-                if !there(&plain.at(0)) && there(&split.at(0)) {
-                    split
-                } else {
-                    plain
-                }
-            });
-            Pattern { key, name }
-        };
+    let usual = |side: &str, part: &str, exists: &dyn Fn(&str) -> bool| {
+        let plain = LayerName::new(&format!("{side}.%d.{part}"));
+        let split = LayerName::new(&format!("{side}.%d.decoder.{part}"));
+        if !exists(&plain.at(0)) && exists(&split.at(0)) {
+            split
+        } else {
+            plain
+        }
+    };
     CacheNames {
-        past: [
-            pattern("past_key", &ports.past_key, PAST, "key", is_input),
-            pattern("past_value", &ports.past_value, PAST, "value", is_input),
-        ],
-        present: [
-            pattern("present_key", &ports.present_key, PRESENT, "key", is_output),
-            pattern(
-                "present_value",
-                &ports.present_value,
-                PRESENT,
-                "value",
-                is_output,
-            ),
-        ],
+        past: named(ports, ["past_key", "past_value"], |part| {
+            usual(PAST, part, is_input)
+        }),
+        present: named(ports, ["present_key", "present_value"], |part| {
+            usual(PRESENT, part, is_output)
+        }),
     }
 }
 
-/// The patterns of an encoder's keys and values.
+/// The names of an encoder's keys and values.
 pub(super) fn cross(ports: &DecoderPorts) -> CacheNames {
-    let pattern = |key, given: &Option<LayerName>, side: &str, part: &str| Pattern {
-        key,
-        name: given
-            .clone()
-            .unwrap_or_else(|| LayerName::new(&format!("{side}.%d.encoder.{part}"))),
-    };
+    let usual = |side: &str, part: &str| LayerName::new(&format!("{side}.%d.encoder.{part}"));
     CacheNames {
-        past: [
-            pattern("cross_past_key", &ports.cross_past_key, PAST, "key"),
-            pattern("cross_past_value", &ports.cross_past_value, PAST, "value"),
-        ],
-        present: [
-            pattern(
-                "cross_present_key",
-                &ports.cross_present_key,
-                PRESENT,
-                "key",
-            ),
-            pattern(
-                "cross_present_value",
-                &ports.cross_present_value,
-                PRESENT,
-                "value",
-            ),
-        ],
+        past: named(ports, ["cross_past_key", "cross_past_value"], |part| {
+            usual(PAST, part)
+        }),
+        present: named(
+            ports,
+            ["cross_present_key", "cross_present_value"],
+            |part| usual(PRESENT, part),
+        ),
     }
 }
 
 /// Whether the manifest names an encoder's keys or values.
 pub(super) fn names_cross(ports: &DecoderPorts) -> bool {
-    [
-        &ports.cross_past_key,
-        &ports.cross_past_value,
-        &ports.cross_present_key,
-        &ports.cross_present_value,
-    ]
-    .into_iter()
-    .any(Option::is_some)
+    let names = cross(ports);
+    let mut patterns = names.past.iter().chain(&names.present);
+    patterns.any(|pattern| ports.pattern(pattern.key).is_some())
 }
 
-const PAST: &str = "past_key_values";
-const PRESENT: &str = "present";
+/// The names under `keys`, of a key and of a value; `usual` names the part that the manifest does not.
+fn named(
+    ports: &DecoderPorts,
+    keys: [&'static str; 2],
+    usual: impl Fn(&str) -> LayerName,
+) -> [Pattern; 2] {
+    let pattern = |key: &'static str, part: &str| Pattern {
+        key,
+        name: ports.pattern(key).cloned().unwrap_or_else(|| usual(part)),
+    };
+    [pattern(keys[0], "key"), pattern(keys[1], "value")]
+}

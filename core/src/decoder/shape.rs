@@ -1,4 +1,4 @@
-//! What a port must be, and in which words it is said that it is not.
+//! Checks of a port's type and dimensions.
 
 use crate::ort::{DType, Dim, Port};
 
@@ -7,7 +7,7 @@ use crate::ort::{DType, Dim, Port};
 pub(super) enum Want {
     /// This size, or open.
     Size(&'static str, usize),
-    /// Open: each step decides it.
+    /// Open, as each step decides it.
     Open(&'static str),
     /// Anything.
     Any(&'static str),

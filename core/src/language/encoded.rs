@@ -1,4 +1,5 @@
-//! An encoder's output, which a decoder attends to, and the keys and values that the first step makes of it.
+//! The encoder's side of an encoder-decoder model: the encoder's output, and the keys and values that the first step computes
+//! from it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,22 +12,22 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::features::FeatureMap;
 use crate::ort::{DType, Dim, Port, RunArgs, Tensor};
 
-/// What stays the same in every step of an encoder-decoder model. Generations that are forked share it.
+/// What every step of a generation reads of an encoder's output. Forks share it.
 #[derive(Debug)]
 pub(super) struct Encoded {
     map: Arc<DecoderMap>,
     states: Tensor,
     mask: Option<Tensor>,
     rows: usize,
-    /// What stands for keys and values in the first step, which makes them.
+    /// Past keys and values of the first step.
     empty: Tensor,
-    /// Key and value of each layer; made by the first step, where the graph has ports for them.
+    /// Key and value of each layer, set by the first step. Never set if the graph has no ports for them.
     cross: OnceLock<Vec<[Tensor; 2]>>,
     charge: Charge,
 }
 
 impl Encoded {
-    /// `output` for the decoder of `map`. Its memory, with that of the keys and values to come, is waited for with `patience`.
+    /// Prepares `output` for the decoder of `map`. Waits with `patience` for its memory and that of the keys and values to come.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a decoder that reads no encoder's output; [`ErrorKind::InvalidArgument`] for an output
@@ -74,8 +75,8 @@ impl Encoded {
         Ok(encoded)
     }
 
-    /// Adds the encoder's ports to a run. Keys and values that are still to be made are asked for behind the outputs that are
-    /// asked for already.
+    /// Adds the encoder's ports to a run; `first` says that it is a first step. While keys and values are not set, they are
+    /// appended to the run's outputs.
     pub(super) fn bind<'a>(&'a self, first: bool, args: &mut RunArgs<'a>) {
         if let Some(port) = self.map.input(&Source::EncoderStates) {
             args.inputs.push((&port.name, &self.states));
@@ -96,7 +97,7 @@ impl Encoded {
         }
     }
 
-    /// How many outputs [`bind`](Self::bind) asks for.
+    /// How many outputs [`bind`](Self::bind) appends.
     pub(super) fn awaited(&self) -> usize {
         match self.cross.get() {
             Some(_) => 0,
@@ -104,7 +105,7 @@ impl Encoded {
         }
     }
 
-    /// Keeps the keys and values that a first step returned, in the order of [`bind`](Self::bind).
+    /// Sets the keys and values that the first step returned, in the order of [`bind`](Self::bind).
     ///
     /// # Errors
     /// [`ErrorKind::Inference`] for tensors of another shape or type.
@@ -112,14 +113,14 @@ impl Encoded {
         let layers = self.map.cross().len();
         if layers > 0 && self.cross.get().is_none() {
             let made = by_layer(&self.map, layers, self.rows, returned)?;
-            // A fork may have made the same meanwhile.
+            // A fork may have set the same values meanwhile.
             let _ = self.cross.set(made);
             self.charge.settle(0);
         }
         Ok(())
     }
 
-    /// Bytes the ledger counts.
+    /// Bytes charged to the ledger.
     pub(super) fn bytes(&self) -> u64 {
         self.charge.bytes().0
     }

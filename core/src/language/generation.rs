@@ -24,7 +24,7 @@ pub const CHUNK: usize = 128;
 pub struct Generation {
     pub(super) model: LanguageModel,
     pub(super) decoder: Lease,
-    /// What the decoder's ports read.
+    /// The map of the decoder's graph.
     pub(super) map: Arc<DecoderMap>,
     pub(super) embedding: Option<Embedding>,
     pub(super) kv: Kv,
@@ -102,21 +102,21 @@ impl Generation {
         &self.logits
     }
 
-    /// Whether the decoder reads an encoder's output, which [`attend`](Self::attend) gives it.
+    /// Whether the decoder reads an encoder's output, set by [`attend`](Self::attend).
     pub fn reads_encoder(&self) -> bool {
         self.map.reads_encoder()
     }
 
-    /// Gives an encoder's output to attend to, before anything is fed. A decoder of an encoder-decoder model needs one.
+    /// Sets the encoder's output. The decoder of an encoder-decoder model needs it before anything is fed.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a decoder that reads none; [`ErrorKind::InvalidArgument`] when something was fed already,
-    /// or for an output that does not fit; [`ErrorKind::OutOfBudget`].
+    /// [`ErrorKind::Unsupported`] for a decoder that reads no encoder's output; [`ErrorKind::InvalidArgument`] after something
+    /// was fed, or for an output that does not fit the port; [`ErrorKind::OutOfBudget`].
     pub fn attend(&mut self, output: &FeatureMap, control: &Control) -> Result<()> {
         if self.position() > 0 {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
-                "a text that was begun cannot be given another encoder's output",
+                "the encoder's output cannot change after something was fed",
             )
             .remedy("start a generation for each output"));
         }
@@ -128,8 +128,8 @@ impl Generation {
         Ok(())
     }
 
-    /// Appends tokens, in steps of at most 128; where `cached_rows` of the manifest limits steps that read the cache, the
-    /// first step takes all.
+    /// Appends tokens, in steps of at most 128. If the manifest's `cached_rows` limits steps that read the cache, the first step
+    /// takes all tokens of the first call.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`], before anything runs, for an id outside the vocabulary or more tokens than the
@@ -165,12 +165,12 @@ impl Generation {
         self.feed_rows(embeds, rows, None, control)
     }
 
-    /// As [`feed_embeds`](Self::feed_embeds), for a decoder with M-RoPE: `positions` holds time, height and width of each row.
-    /// Text that follows goes on behind the largest of them.
+    /// Appends rows of input embeddings at given positions, for a decoder with M-RoPE: `positions` holds time, height and width
+    /// of each row. Text after them continues at the largest coordinate plus one.
     ///
     /// # Errors
-    /// As [`feed_embeds`](Self::feed_embeds); [`ErrorKind::Unsupported`] for a decoder that takes one number for each row, and
-    /// [`ErrorKind::InvalidArgument`] when there is not one position for each row, or one is negative.
+    /// The errors of [`feed_embeds`](Self::feed_embeds); [`ErrorKind::Unsupported`] for a decoder whose positions have one
+    /// coordinate; [`ErrorKind::InvalidArgument`] if a coordinate is negative.
     pub fn feed_embeds_at(
         &mut self,
         embeds: &[f32],
@@ -180,13 +180,16 @@ impl Generation {
         if !self.map.has_three_positions() {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("{:?} takes no positions of three numbers", self.model.0.id),
+                format!(
+                    "the positions of {:?} have one coordinate, not three",
+                    self.model.0.id
+                ),
             ));
         }
         if positions.iter().flatten().any(|number| *number < 0) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
-                "a position is negative",
+                "a coordinate of a position is negative",
             ));
         }
         self.feed_rows(embeds, positions.len(), Some(positions), control)
@@ -373,12 +376,12 @@ impl Generation {
         Ok(())
     }
 
-    /// How many of `left` rows, of `all` that are fed together, go through the decoder in the next step.
+    /// Rows of the next step, when `left` of `all` rows of a feed are left.
     fn rows_of_step(&self, left: usize, all: usize) -> usize {
         let map = &self.map;
         match (map.spec().cached_rows, map.most_rows(self.committed())) {
             (None, _) => left.min(chunk_of(all)),
-            // The first step takes them all: in later ones new rows would not see each other rightly.
+            // Later steps would take them one by one or a few at a time.
             (Some(_), None) => left,
             (Some(_), Some(most)) => left.min(most),
         }

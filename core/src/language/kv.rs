@@ -286,15 +286,15 @@ impl Kv {
     }
 }
 
-/// A new owner of a cache's bytes.
+/// A new entry of the ledger for a cache.
 pub(super) fn next_owner() -> Owner {
     Owner::Kv(NEXT_ID.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Keys and values of `layers` layers and `length` positions, from what a run returned in the order of the layers.
+/// Groups the tensors that a run returned, in the order of the layers, into key and value of each of `layers` layers.
 ///
 /// # Errors
-/// [`ErrorKind::Inference`] for a tensor of another shape or type; [`ErrorKind::Internal`] for too few.
+/// [`ErrorKind::Inference`] for a tensor that does not hold `length` positions; [`ErrorKind::Internal`] for too few tensors.
 pub(super) fn by_layer(
     map: &DecoderMap,
     layers: usize,

@@ -220,7 +220,7 @@ impl LanguageModel {
 }
 
 impl Inner {
-    /// The decoder, what its ports read, and the token embedding that it needs.
+    /// Leases the decoder and, if it reads embeddings, the token embedding; with the decoder's map.
     fn lease(&self, control: &Control) -> Result<(Lease, Arc<DecoderMap>, Option<Embedding>)> {
         let decoder = self.registry.lease_with(&self.id, control)?;
         let map = decoder.decoder().map(Arc::clone).ok_or_else(|| {

@@ -1,16 +1,16 @@
-//! The positions of a text's rows, as a decoder is told them.
+//! The positions of a text's rows, as `position_ids` reads them.
 
-/// The positions of all rows that went through the decoder. They count up, unless the decoder takes three numbers for each
-/// (M-RoPE: time, height, width) and a picture's rows came with their own: text goes on behind the largest of them.
+/// Where the next row of a text stands. Positions count up. A decoder with M-RoPE may be given the coordinates of a picture's rows
+/// (time, height, width); text after them continues at their largest coordinate plus one.
 #[derive(Debug, Clone)]
 pub(super) struct Positions {
     first: i64,
-    /// Where text goes on behind each row; empty as long as positions count up.
+    /// Where text continues after each row; empty while positions count up.
     next: Vec<i64>,
 }
 
 impl Positions {
-    /// No rows; the first will stand at `first`.
+    /// No rows yet; the first one stands at `first`.
     pub(super) fn new(first: u32) -> Self {
         Self {
             first: first.into(),
@@ -18,7 +18,7 @@ impl Positions {
         }
     }
 
-    /// Where the `rows` rows behind `past` stand when nothing else is said.
+    /// The positions of `rows` rows of text after the first `past` rows.
     pub(super) fn following(&self, past: usize, rows: usize) -> Vec<[i64; 3]> {
         let next = match past.checked_sub(1).and_then(|last| self.next.get(last)) {
             Some(next) => *next,
@@ -27,7 +27,7 @@ impl Positions {
         (0..rows as i64).map(|row| [next + row; 3]).collect()
     }
 
-    /// Notes where the rows behind `past` stand.
+    /// Records the positions of the rows after the first `past`, and forgets later ones.
     pub(super) fn commit(&mut self, past: usize, positions: &[[i64; 3]]) {
         self.next.truncate(past);
         if self.next.is_empty() {

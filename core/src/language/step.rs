@@ -19,14 +19,13 @@ pub(super) enum Input<'a> {
 }
 
 impl Generation {
-    /// One run over `ids`, nothing else; returns the logits of every row, [1, rows, vocab], or of the last where the graph
-    /// gives no others.
+    /// One run over `ids`. Returns the logits of every row, [1, rows, vocab], or of the last row if the graph computes no others.
     pub(super) fn step_ids(&mut self, ids: &[u32], control: &Control) -> Result<Tensor> {
         self.step(&Input::Ids(ids), None, ids.len(), control)
     }
 
-    /// One run of the decoder; `logits` are wanted for so many of its last rows. Rows stand behind what is committed unless
-    /// `positions` says where. Everything stays as it was unless the run succeeds.
+    /// One run of the decoder over `input`, at `positions` or else right after what is committed. `logits` says how many of the
+    /// last rows should get logits. If the run fails, nothing changes.
     pub(super) fn step(
         &mut self,
         input: &Input<'_>,
@@ -108,7 +107,7 @@ impl Generation {
         Ok(logits)
     }
 
-    /// The decoder's rows, as its port takes them.
+    /// The tensor of the decoder's new rows.
     fn rows(&self, input: &Input<'_>, takes: Rows, control: &Control) -> Result<Tensor> {
         let ids_of = |dtype: DType, ids: &[u32]| {
             whole(dtype, &[1, ids.len()], ids.iter().map(|id| i64::from(*id)))

@@ -116,7 +116,7 @@ impl Lease {
         &self.resident().outputs
     }
 
-    /// What a decoder's ports read; `None` for other modules.
+    /// The map of a decoder's graph; `None` for other modules.
     pub(crate) fn decoder(&self) -> Option<&Arc<DecoderMap>> {
         self.resident().decoder.as_ref()
     }

@@ -39,7 +39,7 @@ pub(super) struct Made {
     pub(super) golden: Option<(f64, f64)>,
     /// What the provider leaves to others.
     pub(super) remark: Option<String>,
-    /// What a decoder's ports read.
+    /// The map of a decoder's graph.
     pub(super) decoder: Option<DecoderMap>,
 }
 

@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{Dim, Port, Session};
 use crate::pack::{ModuleKind, ModuleSpec, PortSpec};
 
-/// Compares the session's ports with the manifest. For a decoder returns the description of its graph.
+/// Compares the session's ports with the manifest. Returns the map of a decoder's graph.
 ///
 /// # Errors
 /// [`ErrorKind::BadModel`] naming the port, what is declared and what the graph has.
@@ -16,7 +16,7 @@ pub(super) fn check(spec: &ModuleSpec, session: &Session) -> Result<Option<Decod
         .map_err(|e| e.context(format_args!("module {:?}", spec.id)))
 }
 
-/// The description of a decoder's graph; `None` for other modules.
+/// The map of a decoder's graph; `None` for other modules.
 ///
 /// # Errors
 /// As [`DecoderMap::new`].

@@ -27,11 +27,11 @@ pub(super) struct Expected {
 }
 
 impl Probe {
-    /// Inputs for `session`: the golden ones of `spec`, and for the ports that have none what a decoder's description says, or
-    /// made-up ones.
+    /// Inputs for `session`: the golden ones of `spec`. A decoder's map completes them; other modules get made-up ones.
     ///
     /// # Errors
-    /// What reading the golden files gives; as [`DecoderMap::complete`](crate::decoder::DecoderMap::complete).
+    /// [`ErrorKind::BadModel`] for a golden input that the graph lacks; the errors of reading the files and of
+    /// [`DecoderMap::complete`](crate::decoder::DecoderMap::complete).
     pub(super) fn new(pack: &Pack, spec: &ModuleSpec, session: &Session) -> Result<Self> {
         let golden = spec.golden.as_ref();
         let golden = golden.map_or(&[][..], |golden| &golden.inputs);

@@ -26,7 +26,7 @@ pub(super) struct Resident {
     pub(super) gate: Gate,
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
-    /// What a decoder's ports read.
+    /// The map of a decoder's graph.
     pub(super) decoder: Option<Arc<DecoderMap>>,
     pub(super) serving: Arc<Serving>,
     pub(super) load_ms: f64,

@@ -45,16 +45,16 @@ pub struct DecoderSpec {
     pub eos: Vec<u32>,
     /// A Jinja chat template.
     pub chat_template: Option<FileRef>,
-    /// The most rows of a step that reads the cache; any number where absent. Graphs that were traced with one new token
-    /// need 1: they apply no causal mask among new rows.
+    /// The most rows of a step that reads the cache; no limit if absent. A graph whose cache branch was traced with one new
+    /// token needs 1, because it applies no causal mask among new rows.
     pub cached_rows: Option<usize>,
     /// The position of the first row.
     #[serde(default)]
     pub first_position: u32,
-    /// What the ports are called, where that is not what Hugging Face Optimum calls them.
+    /// Names of ports that differ from Hugging Face Optimum's.
     #[serde(default)]
     pub ports: DecoderPorts,
-    /// Inputs that read the same in every step, by name.
+    /// Inputs with a fixed value, by name.
     #[serde(default)]
     pub constants: BTreeMap<String, Constant>,
 }
@@ -95,8 +95,8 @@ impl fmt::Display for LayerName {
     }
 }
 
-/// What the ports of a decoder's graph are called. A port that is not named here has the name that Hugging Face Optimum
-/// gives it; a port that is named must be there.
+/// Names of the ports of a decoder's graph. A port without a name here has the name that Hugging Face Optimum gives it. A port
+/// with a name here must exist.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DecoderPorts {
@@ -104,17 +104,17 @@ pub struct DecoderPorts {
     pub input_ids: Option<String>,
     /// Rows of input embeddings, in place of token ids.
     pub inputs_embeds: Option<String>,
-    /// Ones, for the positions in the cache and the new ones.
+    /// Ones: one for each position in the cache and each new one.
     pub attention_mask: Option<String>,
-    /// The positions of the new rows: one row, or three for M-RoPE.
+    /// The positions of the new rows: one coordinate, or three for M-RoPE.
     pub position_ids: Option<String>,
-    /// What an encoder made of its input.
+    /// An encoder's output.
     pub encoder_hidden_states: Option<String>,
-    /// Ones, for the rows of `encoder_hidden_states`.
+    /// Ones: one for each row of `encoder_hidden_states`.
     pub encoder_attention_mask: Option<String>,
     /// Whether the cache is read: false in the first step.
     pub use_cache_branch: Option<String>,
-    /// For how many of the last positions logits are made.
+    /// How many of the last rows get logits.
     pub num_logits_to_keep: Option<String>,
     /// The logits.
     pub logits: Option<String>,
@@ -141,6 +141,12 @@ impl DecoderPorts {
     pub(crate) fn name(&self, key: &str) -> Option<&str> {
         let names = self.names();
         names.into_iter().find(|(own, _)| *own == key)?.1
+    }
+
+    /// The name of a cache's ports that `key` gives, if any.
+    pub(crate) fn pattern(&self, key: &str) -> Option<&LayerName> {
+        let patterns = self.patterns();
+        patterns.into_iter().find(|(own, _)| *own == key)?.1
     }
 
     pub(super) fn names(&self) -> [(&'static str, Option<&str>); 9] {
@@ -192,7 +198,7 @@ pub enum Scalar {
     Number(f64),
 }
 
-/// What an input reads in every step.
+/// The fixed value of an input.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(
     untagged,
