@@ -2,9 +2,8 @@
 
 use std::fs;
 
-use super::make::{Made, Maker, Refusal};
+use super::made::{Loaded, Made, Maker, Refusal};
 use super::probe;
-use super::resident::Loaded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{GraphForm, Placement, Provider, Session, SessionConfig};
 use crate::pack::{ArtifactCache, Compute, GoldenSpec, ModuleSpec, Policy};
