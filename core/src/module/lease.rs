@@ -5,9 +5,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use super::patience::patience;
 use super::permit::Permit;
 use super::place::Place;
-use super::registry::patience;
 use super::resident::Resident;
 use super::slot::Held;
 use crate::budget::{AtWork, Ledger};

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::cost::Load;
 use super::floors::{After, Floors};
-use super::make::{Maker, Measured, Refusal, estimate};
+use super::made::{Maker, Measured, Refusal, estimate};
 use super::place::Place;
 use super::resident::Resident;
 use super::serving::Serving;

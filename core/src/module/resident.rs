@@ -8,12 +8,11 @@ use super::cost::Cost;
 use super::permit::Gate;
 use super::serving::Serving;
 use super::upkeep::Upkeep;
-use super::weights::Weights;
 use crate::budget::Patience;
 use crate::decoder::DecoderMap;
 use crate::error::Result;
 use crate::features::Variant;
-use crate::ort::{Placement, Port, Session};
+use crate::ort::{Port, Session};
 
 /// Milliseconds to read a megabyte of parked weights again where that was not done yet: as from flash.
 const UNPARK_MS_PER_MB: f64 = 1.0;
@@ -39,20 +38,6 @@ pub(super) struct Resident {
     arena: AtomicU64,
     // Dropped after the session.
     pub(super) upkeep: Arc<Upkeep>,
-}
-
-/// What a load gives.
-pub(super) struct Loaded {
-    pub(super) session: Session,
-    pub(super) weights: Weights,
-    /// Anonymous bytes it takes, as far as is known.
-    pub(super) anon: u64,
-    /// What it was measured to take, where that could be told.
-    pub(super) measured: Option<u64>,
-    /// What its load had at most beyond that, where that was looked at.
-    pub(super) meanwhile: Option<u64>,
-    /// Where its nodes run, or did when it was compiled.
-    pub(super) placement: Placement,
 }
 
 impl Resident {
