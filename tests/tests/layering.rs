@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["trace", "onnx"],
     &["ort", "budget", "flow"],
     &["pack"],
+    &["decoder"],
     &["module"],
     &["vision", "language", "index", "ground"],
     &["storyboard"],

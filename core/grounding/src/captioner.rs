@@ -6,11 +6,11 @@ use atom_core::caption::{
     Captioner, CaptionerContext, CaptionerKind, Evictable, OnText, Statement,
 };
 use atom_core::control::{Control, TextOptions};
-use atom_core::{Error, ErrorKind, Result};
 use atom_core::features::Features;
 use atom_core::identity::{Canonical, Digest};
 use atom_core::language::{Generated, LanguageModel, Request, StopReason, constrained_generate};
 use atom_core::pack::Task;
+use atom_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
 use super::answer::answer;

@@ -1,8 +1,8 @@
 //! A taxonomy, and what the detectors' labels mean in it.
 
-use atom_core::{Error, ErrorKind, Result};
 use atom_core::features::Features;
 use atom_core::pack::Pack;
+use atom_core::{Error, ErrorKind, Result};
 
 use super::observation::Observation;
 use super::taxonomy::{Labels, Taxonomy};

@@ -1,7 +1,7 @@
 //! From numbers to things.
 
-use atom_core::{Error, ErrorKind, Result};
 use atom_core::features::Features;
+use atom_core::{Error, ErrorKind, Result};
 
 use super::change::Changes;
 use super::keyframe;

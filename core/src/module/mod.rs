@@ -6,7 +6,9 @@ mod evict;
 mod floors;
 mod lease;
 mod load;
+mod made;
 mod make;
+mod patience;
 mod permit;
 mod place;
 mod ports;
@@ -21,6 +23,6 @@ mod usage;
 mod weights;
 
 pub use lease::{Lease, Step};
-pub(crate) use registry::patience;
+pub(crate) use patience::patience;
 pub use registry::{ModuleState, ModuleStatus, Registry};
 pub use usage::Keep;

@@ -5,17 +5,17 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use super::cost::Cost;
 use super::floors::Floors;
 use super::lease::Lease;
 use super::load::Loader;
+use super::patience::patience;
 use super::place::Place;
 use super::probe;
 use super::slot::View;
 use super::usage::Keep;
-use crate::budget::{Governor, Ledger, Owner, Patience, Reclaim};
+use crate::budget::{Governor, Ledger, Patience, Reclaim};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Variant;
@@ -39,22 +39,6 @@ pub(super) struct Inner {
     pub(super) by_id: HashMap<String, usize>,
     /// Loads ahead of need.
     prefetches: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// The longest that anybody waits for memory that others are using.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long to wait for memory: until `check` fails, and not for ever. `holds`: see [`Patience::holds`].
-pub(crate) fn patience<'a>(
-    check: &'a (dyn Fn() -> Result<()> + Sync),
-    holds: Option<&'a Owner>,
-) -> Patience<'a> {
-    Patience {
-        check,
-        at_most: PATIENCE,
-        evict: true,
-        holds,
-    }
 }
 
 /// What is free now, or nothing: loading ahead of need must not cost others their place.

@@ -8,11 +8,11 @@ use super::cost::Cost;
 use super::permit::Gate;
 use super::serving::Serving;
 use super::upkeep::Upkeep;
-use super::weights::Weights;
 use crate::budget::Patience;
+use crate::decoder::DecoderMap;
 use crate::error::Result;
 use crate::features::Variant;
-use crate::ort::{Placement, Port, Session};
+use crate::ort::{Port, Session};
 
 /// Milliseconds to read a megabyte of parked weights again where that was not done yet: as from flash.
 const UNPARK_MS_PER_MB: f64 = 1.0;
@@ -25,6 +25,8 @@ pub(super) struct Resident {
     pub(super) gate: Gate,
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
+    /// The map of a decoder's graph.
+    pub(super) decoder: Option<Arc<DecoderMap>>,
     pub(super) serving: Arc<Serving>,
     pub(super) load_ms: f64,
     /// The form of the module that runs.
@@ -38,24 +40,10 @@ pub(super) struct Resident {
     pub(super) upkeep: Arc<Upkeep>,
 }
 
-/// What a load gives.
-pub(super) struct Loaded {
-    pub(super) session: Session,
-    pub(super) weights: Weights,
-    /// Anonymous bytes it takes, as far as is known.
-    pub(super) anon: u64,
-    /// What it was measured to take, where that could be told.
-    pub(super) measured: Option<u64>,
-    /// What its load had at most beyond that, where that was looked at.
-    pub(super) meanwhile: Option<u64>,
-    /// Where its nodes run, or did when it was compiled.
-    pub(super) placement: Placement,
-}
-
 impl Resident {
     pub(super) fn new(
         module: &str,
-        session: Session,
+        (session, decoder): (Session, Option<DecoderMap>),
         variant: Variant,
         serving: Arc<Serving>,
         load_ms: f64,
@@ -65,6 +53,7 @@ impl Resident {
             arena: AtomicU64::new(upkeep.arena()),
             inputs: session.inputs().to_vec(),
             outputs: session.outputs().to_vec(),
+            decoder: decoder.map(Arc::new),
             session: Mutex::new(session),
             gate: Gate::new(module),
             serving,

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::floors::After;
-use super::resident::Loaded;
+use super::made::Loaded;
 use super::weights::Weights;
 use crate::budget::Charge;
 use crate::error::Result;
