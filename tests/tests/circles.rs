@@ -20,12 +20,6 @@ const TO_BREAK: &[&[&str]] = &[
         "capi/src/search.rs",
     ],
     &[
-        "core/src/ground/change.rs",
-        "core/src/ground/keyframe.rs",
-        "core/src/ground/observation.rs",
-    ],
-    &["core/src/ground/rules.rs", "core/src/ground/taxonomy.rs"],
-    &[
         "core/src/index/catalogue.rs",
         "core/src/index/catalogue_copy.rs",
         "core/src/index/folder.rs",
