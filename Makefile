@@ -21,7 +21,7 @@ define part
 printf '==> %s: %s, %d s\n' '$(1)' "$$([ $$code = 0 ] && echo done || echo FAILED)" $$(($$(date +%s) - began)); exit $$code
 endef
 
-.PHONY: help demo test lint tsan install clean toolchain
+.PHONY: help demo bench test lint tsan install clean toolchain
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -40,6 +40,10 @@ demo: toolchain ## index, search, caption and question three real videos
 	$(call part,set-up,$(PYTHON) models/setup.py demo)
 	$(call part,build,$(CARGO) build $(CARGO_FLAGS) --bin atom)
 	$(call part,demo,core/cli/demo.sh)
+
+bench: toolchain ## atom-bench, and what it compares with
+	$(call part,set-up,$(PYTHON) models/setup.py bench)
+	$(call part,build,$(CARGO) build $(CARGO_FLAGS))
 
 test: toolchain ## every test, on the real pack
 	@[ -n "$${ATOM_WITHOUT_VALGRIND:-}" ] || command -v valgrind >/dev/null 2>&1 || { \

@@ -2,7 +2,7 @@
 """Fetches everything Atom needs that is not source code, and builds the reference pack.
 
     python3 models/setup.py demo        what `make demo` needs: ort videos tools pack
-    python3 models/setup.py bench       what `atom bench` needs: demo embedded
+    python3 models/setup.py bench       what `atom-bench` needs: demo embedded peers
     python3 models/setup.py test        what `make test` needs: bench photos heldout llama qnn npu
     python3 models/setup.py STEP...     single steps, see --list
 
@@ -120,6 +120,12 @@ def pip():
     return command + ["--disable-pip-version-check", "--no-input"]
 
 
+def install(requirements, folder):
+    """Installs the wheels that the file REQUIREMENTS pins into FOLDER."""
+    command = pip() + ["install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile"]
+    run(command + ["--root-user-action", "ignore", "--target", str(folder), "-r", str(requirements)])
+
+
 def npm():
     """The npm command; without one on the PATH, the Node.js that PyPI carries."""
     found = shutil.which("npm")
@@ -235,6 +241,19 @@ def unpacked(step, *keys):
     return str(folder)
 
 
+def own_python(step, *folders):
+    """Runs the calling script again with the set-up's Python, which has the packages it imports, and returns there.
+
+    STEP is the set-up that makes what the script needs: that Python, and FOLDERS of the cache with more packages.
+    """
+    for needed in [VENV_PYTHON, *(CACHE / folder for folder in folders)]:
+        if not needed.exists():
+            sys.exit(f"error: {needed} is missing; run: python3 models/setup.py {step}")
+    if not os.path.samefile(sys.prefix, CACHE / "venv"):
+        os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
+    sys.path.extend(str(CACHE / folder) for folder in folders)
+
+
 # ---- steps ---------------------------------------------------------------------------------------------------------
 
 
@@ -299,8 +318,7 @@ def step_tools():
             # Without pip inside: Debian splits that off (python3-venv), and the outer pip can install by target.
             run([sys.executable, "-m", "venv", "--without-pip", str(fresh)])
             site = fresh / SITE.relative_to(home)
-            command = pip() + ["install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile"]
-            run(command + ["--root-user-action", "ignore", "--target", str(site), "-r", str(wanted)])
+            install(wanted, site)
             exchange(fresh, home)
         stamp("tools", key)
     return str(VENV_PYTHON)
@@ -352,18 +370,27 @@ def step_pictures():
     return str(folder)
 
 
+def packages(step, requirements):
+    """The folder STEP of the cache, with the Python packages that the file REQUIREMENTS pins."""
+    wanted = HERE / requirements
+    home = CACHE / step
+    key = sha256(wanted) + machine()
+    if not stamped(step, key, home):
+        with scratch() as folder:
+            install(wanted, folder / step)
+            exchange(folder / step, home)
+        stamp(step, key)
+    return str(home)
+
+
 def step_llama():
     """What the tests compare with: llama.cpp for the decoder, OpenTimelineIO for storyboards."""
-    wanted = HERE / "requirements-test.txt"
-    home = CACHE / "llama"
-    key = sha256(wanted) + machine()
-    if not stamped("llama", key, home):
-        with scratch() as folder:
-            command = pip() + ["install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile"]
-            run(command + ["--root-user-action", "ignore", "--target", str(folder / "llama"), "-r", str(wanted)])
-            exchange(folder / "llama", home)
-        stamp("llama", key)
-    return str(home)
+    return packages("llama", "requirements-test.txt")
+
+
+def step_peers():
+    """What the benchmarks compare with: faiss for searches. (ONNX Runtime for the decoder is among the tools.)"""
+    return packages("peers", "requirements-bench.txt")
 
 
 def sources_key(*names):
@@ -421,7 +448,7 @@ def derived(step, name, script, *parts):
 
 
 def step_embedded():
-    """The reference pack with its weights inside the graphs: what `atom bench` compares with."""
+    """The reference pack with its weights inside the graphs: what `atom-bench` compares with."""
     return derived("embedded", "reference-embedded", "embed.py")
 
 
@@ -443,11 +470,12 @@ STEPS = {
     "heldout": step_heldout,
     "pictures": step_pictures,
     "llama": step_llama,
+    "peers": step_peers,
 }
 GROUPS = {
     "demo": ["ort", "videos", "tools", "pack"],
-    "bench": ["ort", "videos", "tools", "pack", "embedded"],
-    "test": ["ort", "videos", "tools", "pack", "embedded", "photos", "heldout", "llama", "qnn", "npu"],
+    "bench": ["ort", "videos", "tools", "pack", "embedded", "peers"],
+    "test": ["ort", "videos", "tools", "pack", "embedded", "peers", "photos", "heldout", "llama", "qnn", "npu"],
 }
 
 

@@ -113,13 +113,13 @@ pub fn python_json(script: &Path, args: &[&str], stdin: Option<&str>) -> serde_j
         .unwrap_or_else(|error| panic!("{}: {error}:\n{text}", script.display()))
 }
 
-/// The `atom` command of this build, brought up to date once per test process.
+/// The folder of this build's programs and libraries, which are brought up to date once per test process.
 ///
 /// # Panics
-/// When it does not build.
-pub fn atom_binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
+/// When they do not build.
+pub fn release_dir() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
         // The same selection as the Makefile's, so that nothing is built twice with other features.
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let built = Command::new(cargo)
@@ -141,13 +141,22 @@ pub fn atom_binary() -> &'static Path {
         );
         let target = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| root().join("target"), PathBuf::from);
-        target.join("release/atom")
+        target.join("release")
     })
 }
 
 /// The `atom` command with the cache set, ready for arguments.
 pub fn atom() -> Command {
-    let mut command = Command::new(atom_binary());
+    program("atom")
+}
+
+/// `atom-bench` with the cache set, ready for arguments.
+pub fn atom_bench() -> Command {
+    program("atom-bench")
+}
+
+fn program(name: &str) -> Command {
+    let mut command = Command::new(release_dir().join(name));
     command.env("ATOM_CACHE", cache());
     command
 }

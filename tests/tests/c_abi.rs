@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use atom_core::frame::PixelFormat;
 use atom_media::VideoReader;
-use atom_tests::{atom_binary, cache, foreign_pack, ort_library, output, pack, root, video};
+use atom_tests::{cache, foreign_pack, ort_library, output, pack, release_dir, root, video};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -32,7 +32,7 @@ fn installed() -> &'static Path {
     let place = Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/libatom"));
     DONE.get_or_init(|| {
         // Brings the archive up to date too.
-        let out = atom_binary().parent().unwrap();
+        let out = release_dir();
         let _ = std::fs::remove_dir_all(place);
         succeed(
             Command::new("make")

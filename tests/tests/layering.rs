@@ -290,6 +290,12 @@ fn libatom_links_neither_codecs_nor_the_command_line() {
             "the command no longer links {there}: this test names the wrong package"
         );
     }
+    // What only the benchmarks need does not ship with the command.
+    let bench = linked("atom-bench");
+    for not in ["plotters", "tempfile"] {
+        assert!(bench.contains(not), "atom-bench does not link {not}");
+        assert!(!command.contains(not), "the command links {not}");
+    }
 }
 
 #[test]

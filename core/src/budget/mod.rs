@@ -10,7 +10,6 @@ mod measure;
 pub mod policy;
 pub mod pressure;
 pub mod reclaim;
-pub mod replay;
 
 pub use entry::{Entry, Owner, Totals};
 pub use events::{Counters, Event, Events, What};

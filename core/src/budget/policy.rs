@@ -37,7 +37,7 @@ pub fn worth(offer: &Offer, bytes: u64) -> f64 {
 
 /// Which of `offers` is to go first when `short` bytes are wanted, each with the bytes it would give: the least worth, where
 /// bytes beyond those wanted count for nothing. Else a large thing goes where a small one would do: on the recorded uses of
-/// tests/fixtures/uses that took 4 % longer (`atom bench evict`).
+/// tests/fixtures/uses that took 4 % longer (`atom-bench evict`).
 pub fn first_to_go<'a>(
     offers: impl IntoIterator<Item = (&'a Offer, u64)>,
     short: u64,
@@ -88,12 +88,12 @@ impl Use {
 const MOST_USES: f64 = 16.0;
 
 /// The count of uses after one more.
-pub fn used_again(uses: f64) -> f64 {
+pub(crate) fn used_again(uses: f64) -> f64 {
     uses.min(MOST_USES - 1.0) + 1.0
 }
 
 /// The count of uses after an eviction: half are forgotten.
-pub fn after_eviction(uses: f64) -> f64 {
+pub(crate) fn after_eviction(uses: f64) -> f64 {
     uses / 2.0
 }
 

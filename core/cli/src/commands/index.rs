@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use atom_cli::output::{nanoseconds, print_json, print_line, progress};
+use atom_cli::session::{Session, stream_name};
 use atom_core::frame::{FrameFormat, PixelFormat};
 use atom_core::index::{Source, Store, StreamId};
 use atom_core::runtime::{Captioning, IndexReport};
@@ -15,9 +17,21 @@ use atom_core::{Error, ErrorKind, Result};
 use atom_media::VideoReader;
 use serde::Serialize;
 
-use crate::args::IndexArgs;
-use crate::output::{nanoseconds, print_json, print_line, progress};
-use crate::session::{Session, stream_name};
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// MP4 files with H.264 video.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Name of the stream; the file's own name when absent. Only with one file.
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Longest segment, in seconds.
+    #[arg(long, value_name = "S")]
+    pub max_segment: Option<f64>,
+    /// Caption the segments while they are indexed.
+    #[arg(long)]
+    pub captions: bool,
+}
 
 #[derive(Serialize)]
 struct Indexed {
@@ -45,7 +59,7 @@ enum Rest {
     Old(StreamId, IndexReport),
 }
 
-pub fn run(session: &mut Session, args: &IndexArgs) -> Result<ExitCode> {
+pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
     if args.stream.is_some() && args.files.len() > 1 {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
