@@ -218,6 +218,11 @@ impl Producer {
         self.shared.announce();
     }
 
+    /// Whether [`close`](Self::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.shared.state.load(Ordering::SeqCst) & CLOSED != 0
+    }
+
     /// Frees the empty frames of a closed ring, which would otherwise live as long as the producer. Does nothing while
     /// the ring is open or a push is under way.
     pub fn free_frames(&self) {
