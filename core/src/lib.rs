@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod cache;
 pub mod control;
+pub mod engine;
 pub mod error;
 pub mod features;
 pub mod flow;

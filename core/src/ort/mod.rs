@@ -11,7 +11,6 @@ pub mod provider;
 mod run_options;
 mod session;
 mod tensor;
-mod watch;
 
 pub use arena::ArenaUse;
 pub use describe::{Operator, Placement, Share};

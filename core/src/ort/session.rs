@@ -17,9 +17,10 @@ use super::options::SessionOptions;
 use super::provider::{Provider, Target};
 use super::run_options::RunOptions;
 use super::tensor::{Port, Tensor};
-use super::{Environment, api, check, failure, watch};
+use super::{Environment, api, check, failure};
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::deadline_timer;
 use crate::trace;
 
 /// Which form of the graph to load.
@@ -363,7 +364,7 @@ impl Session {
         let stop = Arc::clone(&options);
         let deadline = args
             .deadline
-            .map(|at| watch::at(at, Arc::new(move || stop.terminate())));
+            .map(|at| deadline_timer::at(at, Arc::new(move || stop.terminate())));
         let span = trace::span("module", "run");
         let mut run = || {
             // SAFETY: all arrays have the lengths given; names and tensors live through `args` and `self` until the call

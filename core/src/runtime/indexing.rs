@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
 use crate::frame::Frame;
 use crate::index::{Store, StreamId};
@@ -19,7 +21,7 @@ pub struct Indexing {
 }
 
 /// What indexing did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct IndexReport {
     /// Frames taken from the caller.
     pub frames: u64,
@@ -108,10 +110,7 @@ impl Indexing {
     /// not returned.
     pub fn finish(&self) -> Result<IndexReport> {
         self.finish_ingest()?;
-        let mut follower = self
-            .follower
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(follower) = follower.take() {
             follower.finish();
         }

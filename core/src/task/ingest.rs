@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::budget::{Charge, Owner};
 use crate::control::{CancelToken, Control, Priority};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,17 +34,24 @@ const WAITING: usize = 2;
 const THUMBNAIL_QUALITY: u8 = 80;
 
 /// How one stream is indexed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct IngestOptions {
     /// The stream to open or to go on with. With a source, indexing the same thing twice adds nothing.
     pub stream: NewStream,
     /// How the stream is cut into segments.
+    #[serde(default)]
     pub sampler: SamplerOptions,
     /// Bytes of the largest frame that will be pushed, tightly packed, at most
     /// [`MAX_FRAME_BYTES`]; the ring is allocated from it once.
     pub max_frame_bytes: usize,
     /// Longer side of a stored thumbnail in pixels, 16..=1024.
+    #[serde(default = "usual_thumbnail")]
     pub thumbnail_side: u32,
+}
+
+fn usual_thumbnail() -> u32 {
+    320
 }
 
 impl IngestOptions {
@@ -55,7 +64,7 @@ impl IngestOptions {
             },
             sampler: SamplerOptions::default(),
             max_frame_bytes,
-            thumbnail_side: 320,
+            thumbnail_side: usual_thumbnail(),
         }
     }
 }
