@@ -52,7 +52,7 @@ impl Engine {
     }
 
     /// What the client has open.
-    pub fn handles(&self) -> &Handles {
+    pub fn handles(&self) -> &Arc<Handles> {
         &self.handles
     }
 
