@@ -15,8 +15,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::work::Work;
-use super::{Engine, Event, Lane, Request, Response};
+use super::request::Request;
+use super::response::{Event, Response};
+use super::run::Engine;
+use super::work::{Lane, Work};
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::wait_list::WaitList;
@@ -267,7 +269,7 @@ impl Executor {
     /// [`ErrorKind::NotFound`] for a store or an ingest that is not open, [`ErrorKind::InvalidArgument`] for options out
     /// of range, [`ErrorKind::Unsupported`] when this executor does not have the operation's lane.
     pub fn submit(&self, engine: &Engine, request: Request, user: u64) -> Result<Option<u64>> {
-        self.queue(Work::new(engine, request, CancelToken::new())?, user)
+        self.queue(engine.prepare(request, CancelToken::new())?, user)
     }
 
     fn queue(&self, work: Work, user: u64) -> Result<Option<u64>> {

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::handles::Handles;
 use super::request::{
     Ask, Caption, OpenIngest, OpenStore, Operation, Pictures, Request, StoreRead,
 };
 use super::response::{IngestInfo, Response, StoreInfo, Text};
-use super::{Engine, Handles};
 use crate::control::{CancelToken, Control};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
@@ -58,9 +58,14 @@ impl Work {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for a number that is not open, [`ErrorKind::InvalidArgument`] for options out of range.
-    pub(super) fn new(engine: &Engine, request: Request, cancel: CancelToken) -> Result<Self> {
+    pub(super) fn new(
+        runtime: &Runtime,
+        handles: &Arc<Handles>,
+        request: Request,
+        cancel: CancelToken,
+    ) -> Result<Self> {
         let deadline_ms = request.deadline_ms;
-        let (lane, run) = prepare(engine, request.operation)?;
+        let (lane, run) = prepare(runtime.clone(), Arc::clone(handles), request.operation)?;
         Ok(Self::of(
             lane,
             Control {
@@ -95,9 +100,7 @@ impl Work {
     }
 }
 
-fn prepare(engine: &Engine, operation: Operation) -> Result<(Lane, Run)> {
-    let runtime = engine.runtime.clone();
-    let handles = Arc::clone(&engine.handles);
+fn prepare(runtime: Runtime, handles: Arc<Handles>, operation: Operation) -> Result<(Lane, Run)> {
     Ok(match operation {
         Operation::Search(search) => {
             let store = handles.store(search.store)?;
