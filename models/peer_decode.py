@@ -15,9 +15,9 @@ import time
 
 sys.dont_write_bytecode = True
 
-import setup  # noqa: E402
+import cache  # noqa: E402
 
-setup.own_python("demo")
+cache.own_python("demo")
 
 import numpy as np  # noqa: E402
 

@@ -13,9 +13,9 @@ import time
 
 sys.dont_write_bytecode = True
 
-import setup  # noqa: E402
+import cache  # noqa: E402
 
-setup.own_python("bench", "peers")
+cache.own_python("bench", "peers")
 
 import faiss  # noqa: E402
 import numpy as np  # noqa: E402

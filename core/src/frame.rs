@@ -323,7 +323,7 @@ impl FrameBuf {
     ///
     /// # Errors
     /// [`ErrorKind::OutOfBudget`] when there is not so much memory.
-    pub fn preallocated(bytes: usize) -> Result<Self> {
+    pub(crate) fn preallocated(bytes: usize) -> Result<Self> {
         let mut frame = Self::with_capacity(0);
         frame.data.clear();
         frame.data.try_reserve_exact(bytes.max(1)).map_err(|_| {

@@ -1,7 +1,9 @@
 //! What the tests share: where things are, the command, the counting shim, and the sources as tokens.
 
 pub mod damage;
+pub mod imports;
 pub mod npu;
+pub mod picture;
 pub mod refusal;
 pub mod shim;
 pub mod source;
@@ -11,13 +13,22 @@ pub mod workload;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+
+use atom_core::runtime::RuntimeOptions;
 
 /// The top of the source tree.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or_else(|| panic!("{} has no parent", env!("CARGO_MANIFEST_DIR")))
+}
+
+/// `cargo`, as the tests were built with, at the top of the source tree.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
 }
 
 /// `$ATOM_CACHE`, or its default.
@@ -52,6 +63,19 @@ pub fn cached(relative: &str) -> PathBuf {
 /// The reference pack.
 pub fn pack() -> PathBuf {
     cached("packs/reference")
+}
+
+/// The reference pack with a decoder that words captions: for tests of what a decoder does.
+pub fn likeliest_pack() -> PathBuf {
+    cached("packs/reference-likeliest")
+}
+
+/// How tests open the pack in folder `pack`: with ONNX Runtime from the cache and every kind of captioner there is.
+pub fn runtime_options(pack: impl Into<PathBuf>) -> RuntimeOptions {
+    let mut options = RuntimeOptions::new(pack);
+    options.ort_library = Some(ort_library());
+    options.captioners = vec![Arc::new(atom_grounding::Grounded)];
+    options
 }
 
 /// ONNX Runtime's library.
@@ -121,17 +145,9 @@ pub fn release_dir() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         // The same selection as the Makefile's, so that nothing is built twice with other features.
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = Command::new(cargo)
-            .args([
-                "build",
-                "--release",
-                "--workspace",
-                "--locked",
-                "--offline",
-                "--quiet",
-            ])
-            .current_dir(root())
+        let built = cargo()
+            .args(["build", "--release", "--workspace"])
+            .args(["--locked", "--offline", "--quiet"])
             .output()
             .unwrap_or_else(|error| panic!("cargo: {error}"));
         assert!(

@@ -15,6 +15,7 @@ use super::ledger::Ledger;
 use super::policy::{Age, first_to_go, worth};
 use super::pressure::Level;
 use super::reclaim::{Action, MakeRoom, Need, Offer, Reclaim, Room};
+use crate::os::leaf::assert_free;
 
 /// What was used within this time is not parked at low pressure.
 const IN_USE: Duration = Duration::from_secs(1);
@@ -162,6 +163,7 @@ impl Governor {
 
 impl Inner {
     fn offers(&self) -> Vec<Offer> {
+        assert_free("holders of memory are asked");
         self.holders()
             .iter()
             .flat_map(|holder| holder.offers())
@@ -181,6 +183,7 @@ impl Inner {
 
     /// Gives up `offer`; the (anonymous, mapped) bytes that came back.
     fn take(&self, offer: &Offer, bytes: u64) -> Option<(u64, u64)> {
+        assert_free("memory is given up");
         let holders = self.holders();
         let given = holders.iter().find_map(|holder| holder.give_up(offer))?;
         if bytes > 0 {

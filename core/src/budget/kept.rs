@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::charge::Charge;
 use super::entry::Owner;
 use super::events::What;
 use super::governor::Governor;
-use super::ledger::{Charge, Patience};
+use super::patience::Patience;
 use super::policy::Use;
 use super::reclaim::{Action, Given, Offer, Reclaim};
 use crate::error::Result;

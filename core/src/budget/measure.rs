@@ -5,8 +5,11 @@ use std::sync::{MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use super::book::Book;
+use super::charge::Charge;
 use super::entry::Owner;
-use super::ledger::{Charge, Ledger, Patience, State};
+use super::ledger::Ledger;
+use super::patience::Patience;
 use crate::error::Result;
 use crate::os::{memory, smaps};
 use crate::trace;
@@ -55,25 +58,25 @@ impl Ledger {
     /// Says that work that takes memory, and says how much when it is done, is under way until the guard is dropped: what
     /// others take cannot be measured meanwhile.
     pub fn at_work(&self) -> AtWork {
-        let mut state = self.lock();
-        state.changes += 1;
-        state.at_work += 1;
-        drop(state);
+        let mut book = self.book();
+        book.changes += 1;
+        book.at_work += 1;
+        drop(book);
         AtWork(self.clone())
     }
 
     /// Says that the caller, who [is at work](Self::at_work), does nothing but what is measured until the guard is dropped.
     pub fn at_rest(&self) -> AtRest {
-        let mut state = self.lock();
-        state.changes += 1;
-        state.at_work -= 1;
-        drop(state);
+        let mut book = self.book();
+        book.changes += 1;
+        book.at_work -= 1;
+        drop(book);
         AtRest(self.clone())
     }
 
     /// Says what the process has that is nobody's here.
     pub fn set_program(&self, anon: u64) {
-        self.lock().program = Some(anon);
+        self.book().program = Some(anon);
     }
 
     /// Runs `free`, which drops something and says how many anonymous bytes it was charged with, if it did; by how much less
@@ -89,8 +92,8 @@ impl Ledger {
             return Some(anon);
         }
         let returned = before.process.saturating_sub(after.process);
-        let mut state = self.lock();
-        state.keep_in_heap(anon.saturating_sub(returned), &after);
+        let mut book = self.book();
+        book.keep_in_heap(anon.saturating_sub(returned), &after);
         Some(returned.min(anon))
     }
 
@@ -98,11 +101,11 @@ impl Ledger {
     /// now. It never has more than the kernel counts beside everything else.
     pub(super) fn recount_heap(&self) {
         trim_ends();
-        if self.lock().heap.is_none() {
+        if self.book().heap.is_none() {
             return;
         }
         let seen = self.observe(0);
-        self.lock().keep_in_heap(0, &seen);
+        self.book().keep_in_heap(0, &seen);
     }
 
     /// Gives back what work has left free in the heap: where something was done since this was last called, nobody is at work,
@@ -125,20 +128,20 @@ impl Ledger {
             && !seen.at_work
         {
             let seen = self.observe(0);
-            self.lock().keep_in_heap(0, &seen);
+            self.book().keep_in_heap(0, &seen);
         }
     }
 
     /// What the kernel counts, beside the ledger without `own` bytes.
     fn observe(&self, own: u64) -> Observed {
         let process = smaps::anonymous().unwrap_or_default();
-        let state = self.lock();
+        let book = self.book();
         Observed {
             process,
-            rest: process as i64 - (state.anon - state.pending - own) as i64,
-            at_work: state.at_work > 0,
-            coming: state.pending > 0,
-            changes: state.changes,
+            rest: process as i64 - (book.anon - book.pending - own) as i64,
+            at_work: book.at_work > 0,
+            coming: book.pending > 0,
+            changes: book.changes,
         }
     }
 }
@@ -210,15 +213,11 @@ impl Charge {
 
     fn others(&self) -> Observed {
         let _span = trace::span("memory", "measure");
-        let state = self.ledger.lock();
-        let own = state.entries.get(&self.id);
-        let own = own.map_or(0, |own| own.anon_bytes - own.pending_bytes);
-        drop(state);
-        self.ledger.observe(own)
+        self.ledger().observe(self.held())
     }
 }
 
-impl State {
+impl Book {
     /// The heap has kept `more` bytes, but never more than what nobody else owns by what was `seen`.
     fn keep_in_heap(&mut self, more: u64, seen: &Observed) {
         let Some(program) = self.program else {
@@ -265,9 +264,9 @@ pub struct AtWork(Ledger);
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.changes += 1;
-        state.at_work -= 1;
+        let mut book = self.0.book();
+        book.changes += 1;
+        book.at_work -= 1;
     }
 }
 
@@ -277,9 +276,9 @@ pub struct AtRest(Ledger);
 
 impl Drop for AtRest {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.changes += 1;
-        state.at_work += 1;
+        let mut book = self.0.book();
+        book.changes += 1;
+        book.at_work += 1;
     }
 }
 

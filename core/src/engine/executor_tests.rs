@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 
 use super::*;
+use crate::caption::OnText;
 use crate::control::{Control, Priority};
-use crate::engine::OnText;
 use crate::os::poll::{self, Interest};
 
 fn executor(capacity: usize) -> Executor {

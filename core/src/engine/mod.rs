@@ -24,7 +24,7 @@ pub use request::{
 };
 pub use response::{Event, IngestInfo, Response, StoreInfo, Text};
 pub use run::Engine;
-pub use work::{Lane, OnText};
+pub use work::Lane;
 
 #[cfg(doc)]
 use crate::error::ErrorKind;

@@ -10,6 +10,7 @@ use super::request::{
     Ask, Caption, OpenIngest, OpenStore, Operation, Pictures, Request, StoreRead,
 };
 use super::response::{IngestInfo, Response, StoreInfo, Text};
+use crate::caption::OnText;
 use crate::control::{CancelToken, Control};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;
@@ -18,9 +19,6 @@ use crate::index::{Access, SegmentId, Store};
 use crate::language::StopReason;
 use crate::runtime::{Runtime, Task};
 use crate::task::Statement;
-
-/// Gets text as it comes, and may stop it.
-pub type OnText<'a> = &'a mut dyn FnMut(&str) -> ControlFlow<()>;
 
 /// Which of an executor's threads runs an operation. Each lane has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -282,8 +280,7 @@ fn text(statement: Statement) -> Result<Response> {
         _ => {}
     }
     Ok(Response::Text(Text {
-        evidence: serde_json::to_string(&statement.grounds)
-            .map_err(|error| Error::new(ErrorKind::Internal, format!("evidence: {error}")))?,
+        evidence: statement.evidence.to_string(),
         text: statement.text,
         tokens: statement.tokens as u64,
         stop_reason: statement.stop_reason,

@@ -40,7 +40,7 @@ impl Default for GenerateOptions {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The model ended it.
+    /// It is complete: the model ended it, or it was composed without one.
     EndOfText,
     /// It has as many tokens as allowed.
     MaxTokens,

@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use sha2::{Digest, Sha256};
-
 use super::generation::Generation;
 use super::kv::Kv;
 use super::ports::{DecoderPorts, INPUT_IDS, INPUTS_EMBEDS, Rows};
@@ -13,9 +11,10 @@ use super::tokenizer::Tokenizer;
 use crate::budget::Owner;
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
+use crate::identity::Canonical;
 use crate::module::{Lease, Registry, patience};
 use crate::ort::DType;
-use crate::pack::{DecoderSpec, ModuleKind};
+use crate::pack::{DecoderSpec, Forms, ModuleKind};
 
 /// A language decoder. Cheap to clone; may be used from any thread. Making one loads nothing: the decoder's session is
 /// leased when a [`Generation`] starts, and shared by all of them.
@@ -94,13 +93,12 @@ impl LanguageModel {
             )
         };
         expect_kind(decoder, module.kind, ModuleKind::LanguageDecoder)?;
-        let mut identity = Sha256::new();
-        module.hash_identity(&mut identity);
-        identity.update(format!("{:?}", module.decoder));
+        let mut identity = Canonical::new("atom.language-model", 1);
+        identity.field("decoder", &module.computation(Forms::All));
         if let Some(id) = token_embedding {
             let embedding = pack.module(id)?;
             expect_kind(id, embedding.kind, ModuleKind::TokenEmbedding)?;
-            embedding.hash_identity(&mut identity);
+            identity.field("token_embedding", &embedding.computation(Forms::All));
         }
         let spec = module.decoder.clone().ok_or_else(|| missing("decoder"))?;
         let text = module
@@ -133,7 +131,7 @@ impl LanguageModel {
             template,
             spec,
             ports: OnceLock::new(),
-            identity: identity.finalize().into(),
+            identity: identity.finish().0,
             prefixes,
         })))
     }

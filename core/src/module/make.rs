@@ -11,9 +11,10 @@ use super::resident::Loaded;
 use super::weights::Weights;
 use crate::budget::Charge;
 use crate::error::{Error, Result};
+use crate::onnx::{Model, TensorSlice, align_external_data};
 use crate::ort::{Environment, GraphForm, Provider, Session, SessionConfig, Target, Threads};
 use crate::os::file::warm;
-use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, Part, realign, split};
+use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack};
 use crate::trace;
 
 /// A larger file has weights in it.
@@ -166,7 +167,7 @@ fn prepacked(
                 let to = path.to_owned();
                 form(GraphForm::SourceAndSave { to, graph })
             };
-            let (graph, parts) = parted(&source.model)?.unzip();
+            let (graph, slices) = split(&source.model)?.unzip();
             // What the saved form is held to comes from the graph as the pack has it.
             let mut original = Session::load(&match graph {
                 Some(_) => form(GraphForm::Source),
@@ -179,7 +180,7 @@ fn prepacked(
             if graph.is_some() {
                 Session::load(&save(graph))?;
             }
-            let extent = realign(path, &parts.unwrap_or_default())?;
+            let extent = align_external_data(path, &slices.unwrap_or_default())?;
             ArtifactCache::keep_extent(path, extent)?;
             let mut saved = Session::load(&SessionConfig {
                 model: path.to_owned(),
@@ -205,15 +206,19 @@ fn prepacked(
     None
 }
 
-/// The graph with its heaviest products in parts, where it has such and its weights beside it.
-fn parted(model: &Path) -> Result<Option<(Vec<u8>, Vec<Part>)>> {
-    let io = |e: &std::io::Error| Error::io(model.display(), e);
-    if fs::metadata(model).map_err(|e| io(&e))?.len() > LARGEST_GRAPH {
+/// The graph with its heaviest matrix product split, and the tensors of the parts; `None` where there is none to split or its
+/// weights are in the graph's file.
+fn split(model: &Path) -> Result<Option<(Vec<u8>, Vec<TensorSlice>)>> {
+    let metadata = fs::metadata(model).map_err(|e| Error::io(model.display(), &e))?;
+    if metadata.len() > LARGEST_GRAPH {
         return Ok(None);
     }
-    let split = split(&fs::read(model).map_err(|e| io(&e))?);
-    let split = split.map_err(|e| e.context(model.display()))?;
-    Ok(split.map(|split| (split.model, split.parts)))
+    let mut graph = Model::read(model)?;
+    let slices = graph.split_matmul();
+    if slices.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some((graph.to_vec()?, slices)))
 }
 
 /// What the processor's session takes of a graph of so many bytes with weights that it copies: thirty times the graph,

@@ -237,14 +237,14 @@ impl Session {
     }
 
     /// What its arena holds of the heap.
-    pub fn arena(&self) -> ArenaUse {
+    pub(crate) fn arena(&self) -> ArenaUse {
         self.arena
             .as_ref()
             .map_or_else(ArenaUse::default, |arena| arena.usage())
     }
 
     /// Says, as long as the session lives, what its arena holds; also while it runs.
-    pub fn arena_watch(&self) -> impl Fn() -> ArenaUse + Send + use<> {
+    pub(crate) fn arena_watch(&self) -> impl Fn() -> ArenaUse + Send + use<> {
         let arena = self.arena.as_ref().map(Arc::downgrade);
         move || {
             let arena = arena.as_ref().and_then(Weak::upgrade);
@@ -253,7 +253,7 @@ impl Session {
     }
 
     /// Gives what the arena holds without need back to the heap; needs ONNX Runtime 1.25, does nothing before.
-    pub fn shrink_arena(&self) {
+    pub(crate) fn shrink_arena(&self) {
         if let Some(arena) = &self.arena {
             arena.shrink();
         }
@@ -266,7 +266,7 @@ impl Session {
 
     /// Has `rescue` called when a run fails for another reason than its arguments or being ended: the session becomes what it
     /// returns, and the run is done again, unless it had `in_place` tensors, whose content is lost.
-    pub fn on_failure(&mut self, rescue: Rescue) {
+    pub(crate) fn on_failure(&mut self, rescue: Rescue) {
         self.rescue = Some(rescue);
     }
 

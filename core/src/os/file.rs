@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::leaf;
 use super::memory::page_size;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -16,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Errors
 /// What opening or syncing the folder gives.
 pub fn sync_dir(dir: &Path) -> Result<()> {
+    leaf::assert_free("a folder is synced");
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(|e| Error::io(dir.display(), &e))
@@ -27,7 +29,19 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
 /// # Errors
 /// What writing gives; the old file is then untouched and no temporary file remains.
 pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
+    atomic_write_with(path, |file| file.write_all(bytes))
+}
+
+/// [`atomic_write`] of what `write` puts into the new file.
+///
+/// # Errors
+/// What `write` and the file system give; the old file is then untouched and no temporary file remains.
+pub fn atomic_write_with(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
+    leaf::assert_free("a file is written");
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
@@ -48,7 +62,7 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = dir.join(temporary);
     let written = (|| {
         let mut file = File::create_new(&temporary)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     })();
@@ -65,6 +79,7 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// What opening the file gives, or a file system that cannot.
 pub fn uncache(path: &Path) -> Result<()> {
+    leaf::assert_free("a file is uncached");
     File::open(path)
         .and_then(|file| advise(&file, 0, 0, libc::POSIX_FADV_DONTNEED))
         .map_err(|e| Error::io(path.display(), &e))
@@ -92,6 +107,7 @@ pub(super) fn advise(
 /// # Errors
 /// What reading gives.
 pub(super) fn read_in(file: &File, bytes: Range<u64>) -> std::io::Result<()> {
+    leaf::assert_free("a file is read");
     // Small enough for the processor's cache.
     let mut buffer = vec![0; 256 << 10];
     let mut at = bytes.start;
@@ -117,6 +133,7 @@ const LOOKS: usize = 64;
 /// # Errors
 /// What opening, mapping and reading the file gives.
 pub fn warm(path: &Path) -> Result<()> {
+    leaf::assert_free("a file is warmed");
     let io = |e: &std::io::Error| Error::io(path.display(), e);
     let file = File::open(path).map_err(|e| io(&e))?;
     let length = file.metadata().map_err(|e| io(&e))?.len();
@@ -145,6 +162,7 @@ pub fn warm(path: &Path) -> Result<()> {
 /// # Errors
 /// What opening and mapping the file gives.
 pub fn cached_bytes(path: &Path) -> Result<u64> {
+    leaf::assert_free("a file is looked at");
     let io = |e: &std::io::Error| Error::io(path.display(), e);
     let file = File::open(path).map_err(|e| io(&e))?;
     let length = file.metadata().map_err(|e| io(&e))?.len();

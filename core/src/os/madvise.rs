@@ -16,9 +16,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file;
 use super::memory::page_size;
 use super::smaps::{Mapping, file_mappings, file_ranges};
+use super::{file, leaf};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes read between two looks at whether to go on: some milliseconds of most disks.
@@ -164,6 +164,7 @@ impl FileMappings {
     /// # Errors
     /// [`ErrorKind::Unsupported`] on older kernels; [`ErrorKind::Internal`] when a range is no longer mapped.
     pub fn page_out(&self) -> Result<PagedOut> {
+        leaf::assert_free("pages are dropped");
         let before = self.resident_bytes()?;
         self.advise(libc::MADV_PAGEOUT, "MADV_PAGEOUT")?;
         self.advise_file(libc::POSIX_FADV_DONTNEED)?;

@@ -2,6 +2,8 @@
 
 use sysinfo::{MemoryRefreshKind, System};
 
+use super::leaf;
+
 /// Memory of the machine, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MachineMemory {
@@ -13,6 +15,7 @@ pub struct MachineMemory {
 
 /// Asks the kernel how much memory the machine has, and has left.
 pub fn machine() -> MachineMemory {
+    leaf::assert_free("meminfo is read");
     let mut system = System::new();
     system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
     MachineMemory {
@@ -168,6 +171,7 @@ mod glibc {
 
 /// Gives free heap pages back to the kernel. Costs some milliseconds on a large heap; safe at any time, from any thread.
 pub fn trim() {
+    leaf::assert_free("the heap is trimmed");
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: malloc_trim has no preconditions and locks the allocator itself.
     unsafe {

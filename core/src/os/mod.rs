@@ -6,6 +6,7 @@ pub mod cpu;
 pub(crate) mod deadline_timer;
 pub mod eventfd;
 pub mod file;
+pub mod leaf;
 pub mod madvise;
 pub mod memory;
 pub mod poll;

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::leaf;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The whole machine's file.
@@ -46,6 +47,7 @@ pub struct Psi {
 /// What reading gives (a kernel without `CONFIG_PSI`, or booted with `psi=0`, has no file or gives `EOPNOTSUPP`), and
 /// [`ErrorKind::Unsupported`] when the text is not what psi.rst describes.
 pub fn read(path: &Path) -> Result<Psi> {
+    leaf::assert_free("a PSI file is read");
     let text =
         std::fs::read_to_string(path).map_err(|e| absent(&path.display().to_string(), &e))?;
     parse(&text).ok_or_else(|| {

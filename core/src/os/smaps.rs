@@ -4,6 +4,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use super::leaf;
 use super::stamp::FileStamp;
 use crate::error::{Error, Result};
 
@@ -24,8 +25,7 @@ pub struct ProcessMemory {
 /// What reading gives: kernels built without `CONFIG_PROC_PAGE_MONITOR` do not have the file.
 pub fn process_memory() -> Result<ProcessMemory> {
     let path = "/proc/self/smaps_rollup";
-    let text = fs::read_to_string(path).map_err(|e| Error::io(path, &e))?;
-    Ok(parse_rollup(&text))
+    Ok(parse_rollup(&read(path)?))
 }
 
 /// Anonymous bytes of this process that are in memory: [`ProcessMemory::pss_anon`] from counts that the kernel keeps, in
@@ -35,7 +35,7 @@ pub fn process_memory() -> Result<ProcessMemory> {
 /// As [`process_memory`], which is asked where there is no such count (kernels before 4.5).
 pub fn anonymous() -> Result<u64> {
     let path = "/proc/self/status";
-    let text = fs::read_to_string(path).map_err(|e| Error::io(path, &e))?;
+    let text = read(path)?;
     match kib(&text, "RssAnon") {
         Some(bytes) => Ok(bytes),
         None => Ok(process_memory()?.pss_anon),
@@ -105,6 +105,7 @@ pub fn file_ranges(path: &Path) -> Result<Vec<Mapping>> {
 }
 
 fn read(path: &str) -> Result<String> {
+    leaf::assert_free(path);
     // A name of another mapping may be no UTF-8.
     let text = fs::read(path).map_err(|e| Error::io(path, &e))?;
     Ok(String::from_utf8_lossy(&text).into_owned())

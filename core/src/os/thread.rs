@@ -52,6 +52,7 @@ pub struct ThreadStat {
 
 /// The process's threads. One that ends meanwhile may be missing; empty without /proc.
 pub fn all() -> Vec<ThreadStat> {
+    super::leaf::assert_free("threads are listed");
     let Ok(entries) = fs::read_dir("/proc/self/task") else {
         return Vec::new();
     };

@@ -83,7 +83,7 @@ impl VisualEncoder {
     ///
     /// # Errors
     /// [`ErrorKind::BadPack`] where the encoder has no such form.
-    pub fn hold_to(&self, made_by: &Variant) -> Result<Variant> {
+    pub(crate) fn hold_to(&self, made_by: &Variant) -> Result<Variant> {
         self.registry.hold_to(&self.encoder.id, &made_by.hash)
     }
 

@@ -92,7 +92,7 @@ impl Provider {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] naming the option and what it may be.
-    pub fn check_options(self, options: &ProviderOptions) -> Result<()> {
+    pub(crate) fn check_options(self, options: &ProviderOptions) -> Result<()> {
         let backend = self.backend();
         options::check(self, backend.rules(), options)?;
         backend.check(options)

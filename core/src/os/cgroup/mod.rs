@@ -13,6 +13,7 @@ pub use notify::{Notifier, PressureLevel};
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
+use crate::os::leaf;
 
 /// Which interface a memory cgroup has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,7 @@ impl CgroupFs {
 
 /// A small kernel file as text. Names of groups may be no UTF-8: odd bytes become U+FFFD.
 fn read(path: &Path) -> Result<String> {
+    leaf::assert_free("a cgroup file is read");
     std::fs::read(path)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .map_err(|e| crate::Error::io(path.display(), &e))

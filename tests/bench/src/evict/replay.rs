@@ -1,5 +1,5 @@
 //! Recorded uses of modules, replayed under a budget: what an order of eviction would have cost. Nothing is loaded and no
-//! time passes; retention scores and victims come from [`policy`](atom_core::budget::policy), as for the governor.
+//! time passes; retention scores and victims come from [`policy`], as for the governor.
 
 use std::collections::HashMap;
 use std::time::Duration;

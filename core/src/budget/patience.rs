@@ -1,0 +1,29 @@
+//! How a request for memory waits.
+
+use std::time::Duration;
+
+use super::entry::Owner;
+use crate::error::Result;
+
+/// How long, and for whom, to wait for room that evicting alone does not make.
+#[derive(Clone, Copy)]
+pub struct Patience<'a> {
+    /// An error ends the waiting: cancelled, too late.
+    pub check: &'a (dyn Fn() -> Result<()> + Sync),
+    /// At most this long.
+    pub at_most: Duration,
+    /// Whether others may be evicted; else only what is free is had.
+    pub evict: bool,
+    /// What the caller itself keeps from being evicted meanwhile: waiting for that to go would be in vain.
+    pub holds: Option<&'a Owner>,
+}
+
+impl Patience<'_> {
+    /// Evicts, but waits for nobody.
+    pub const NONE: Patience<'static> = Patience {
+        check: &|| Ok(()),
+        at_most: Duration::ZERO,
+        evict: true,
+        holds: None,
+    };
+}
