@@ -4,6 +4,7 @@ pub mod budget;
 pub mod cache;
 pub mod caption;
 pub mod control;
+mod decoder;
 pub mod engine;
 mod error;
 pub mod features;

@@ -4,8 +4,9 @@ mod captions;
 mod indexing;
 mod memory;
 pub mod status;
+mod stores;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::budget::pressure::Level;
@@ -16,7 +17,7 @@ use crate::control::Control;
 use crate::error::Result;
 use crate::features::Features;
 use crate::frame::Frame;
-use crate::index::{Access, Earlier, Hit, Identity, Provenance, Store, StoreOptions, StreamId};
+use crate::index::{Hit, Store, StreamId};
 use crate::language::{LanguageContext, PrefixCache, QueryEncoder};
 use crate::module::{ModuleStatus, Registry};
 use crate::ort::{Environment, EnvironmentOptions};
@@ -264,14 +265,6 @@ impl Runtime {
         self.0.registry.status()
     }
 
-    /// Opens the store in folder `path`; with [`Access::ReadWrite`] it is made if absent.
-    ///
-    /// # Errors
-    /// [`ErrorKind::StoreForeign`] when another encoder made its vectors, and what [`Store::open`] reports.
-    pub fn open_store(&self, path: &Path, access: Access) -> Result<Store> {
-        Store::open(path, &self.store_options(access)?)
-    }
-
     /// Starts indexing one stream into `store`.
     ///
     /// # Errors
@@ -367,40 +360,6 @@ impl Runtime {
     /// A module that does not load or run; a low cosine is reported, not an error.
     pub fn golden(&self) -> Result<Vec<GoldenReport>> {
         self.0.registry.golden()
-    }
-
-    /// How a store of this pack is opened.
-    fn store_options(&self, access: Access) -> Result<StoreOptions> {
-        let manifest = self.pack().manifest();
-        let made_by = manifest.index_identity()?;
-        let identity = Identity {
-            hash: made_by.embedding.finish().0,
-            dim: made_by.dim,
-            description: made_by.description,
-        };
-        // A pack that cannot caption here has no captions to carry over.
-        let maker = self.segment_captioner().ok();
-        let maker = maker.map(|captioner| captioner.maker().to_owned());
-        let earlier = manifest.legacy_identity()?.map(|legacy| Earlier {
-            identity: legacy.store.0,
-            forms: {
-                let forms = legacy.forms.iter().zip(&made_by.forms);
-                forms.map(|(old, new)| (old.0, new.hash)).collect()
-            },
-            captions: {
-                let old = legacy.captions.map(|maker| maker.to_string());
-                old.zip(maker).into_iter().collect()
-            },
-        });
-        Ok(StoreOptions {
-            provenance: Provenance {
-                encoding: made_by.embedding.bytes(),
-                forms: made_by.forms,
-                features: made_by.features,
-                earlier,
-            },
-            ..StoreOptions::new(identity, access)
-        })
     }
 }
 

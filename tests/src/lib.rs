@@ -3,6 +3,7 @@
 pub mod damage;
 pub mod imports;
 pub mod npu;
+pub mod pages;
 pub mod picture;
 pub mod refusal;
 pub mod shim;
@@ -171,7 +172,8 @@ pub fn atom_bench() -> Command {
     program("atom-bench")
 }
 
-fn program(name: &str) -> Command {
+/// A program of this build with the cache set, ready for arguments.
+pub fn program(name: &str) -> Command {
     let mut command = Command::new(release_dir().join(name));
     command.env("ATOM_CACHE", cache());
     command

@@ -13,11 +13,13 @@ const LAYERS: &[&[&str]] = &[
     &["trace", "onnx"],
     &["ort", "budget", "flow"],
     &["pack"],
+    &["decoder"],
     &["module"],
     &["vision", "language", "index", "ground"],
     &["storyboard"],
     &["task"],
     &["runtime"],
+    &["engine"],
 ];
 
 /// What a room may not import although the layers would let it, and why.

@@ -1,4 +1,5 @@
-//! Which form of the visual encoder made the vectors of a store. Its identity names all that the pack has; this the one.
+//! Which form of the visual encoder made the vectors of a store. The store's identity does not say: a pack may gain and lose
+//! variants for accelerators, and keeps the stores that one of its forms made.
 
 use std::path::Path;
 

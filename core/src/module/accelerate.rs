@@ -143,6 +143,7 @@ impl Order<'_> {
             loaded,
             golden: Some((cosine, ms)),
             remark,
+            decoder: None,
         })
     }
 

@@ -10,6 +10,7 @@ use super::probe::{self, Probe};
 use super::resident::Loaded;
 use super::weights::Weights;
 use crate::budget::Charge;
+use crate::decoder::DecoderMap;
 use crate::error::{Error, Result};
 use crate::onnx::{Model, TensorSlice, align_external_data};
 use crate::ort::{Environment, GraphForm, Provider, Session, SessionConfig, Target, Threads};
@@ -38,6 +39,8 @@ pub(super) struct Made {
     pub(super) golden: Option<(f64, f64)>,
     /// What the provider leaves to others.
     pub(super) remark: Option<String>,
+    /// The map of a decoder's graph.
+    pub(super) decoder: Option<DecoderMap>,
 }
 
 /// What sessions are made from.
@@ -82,7 +85,7 @@ impl Maker<'_> {
             untuned: false,
             profile: None,
         };
-        let made = if provider == Provider::Cpu {
+        let mut made = if provider == Provider::Cpu {
             let prepacked = prepacked(self.pack, spec, &source, self.artifacts, &self.measured);
             let mut loaded = match prepacked {
                 Some(loaded) => loaded,
@@ -100,11 +103,12 @@ impl Maker<'_> {
                 loaded,
                 golden,
                 remark: None,
+                decoder: None,
             }
         } else {
             accelerate::make(self, spec, &source)?
         };
-        ports::check(spec, &made.loaded.session).map_err(module)?;
+        made.decoder = ports::check(spec, &made.loaded.session).map_err(module)?;
         Ok(made)
     }
 }

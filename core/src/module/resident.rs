@@ -10,6 +10,7 @@ use super::serving::Serving;
 use super::upkeep::Upkeep;
 use super::weights::Weights;
 use crate::budget::Patience;
+use crate::decoder::DecoderMap;
 use crate::error::Result;
 use crate::features::Variant;
 use crate::ort::{Placement, Port, Session};
@@ -25,6 +26,8 @@ pub(super) struct Resident {
     pub(super) gate: Gate,
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
+    /// The map of a decoder's graph.
+    pub(super) decoder: Option<Arc<DecoderMap>>,
     pub(super) serving: Arc<Serving>,
     pub(super) load_ms: f64,
     /// The form of the module that runs.
@@ -55,7 +58,7 @@ pub(super) struct Loaded {
 impl Resident {
     pub(super) fn new(
         module: &str,
-        session: Session,
+        (session, decoder): (Session, Option<DecoderMap>),
         variant: Variant,
         serving: Arc<Serving>,
         load_ms: f64,
@@ -65,6 +68,7 @@ impl Resident {
             arena: AtomicU64::new(upkeep.arena()),
             inputs: session.inputs().to_vec(),
             outputs: session.outputs().to_vec(),
+            decoder: decoder.map(Arc::new),
             session: Mutex::new(session),
             gate: Gate::new(module),
             serving,

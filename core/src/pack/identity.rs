@@ -24,10 +24,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::decoder::{Constant, DecoderPorts, DecoderSpec, LayerName, Scalar};
 use super::manifest::{FileRef, Manifest};
 use super::spec::{
-    DecoderSpec, DetectorSpec, Fit, Layout, ModuleSpec, Order, PreprocessSpec, Resample, Role,
-    TokenizerSpec, VariantSpec, ViewSpec, whole_view,
+    DetectorSpec, Fit, Layout, ModuleSpec, Order, PreprocessSpec, Resample, Role, TokenizerSpec,
+    VariantSpec, ViewSpec, whole_view,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FeatureSources, Variant};
@@ -247,6 +248,31 @@ impl Encode for VariantSpec {
     }
 }
 
+impl Encode for LayerName {
+    fn value(&self) -> Value {
+        self.pattern().value()
+    }
+}
+
+impl Encode for Constant {
+    fn value(&self) -> Value {
+        match self {
+            Self::One(scalar) => scalar.value(),
+            Self::Each(scalars) => scalars.value(),
+        }
+    }
+}
+
+impl Encode for Scalar {
+    fn value(&self) -> Value {
+        match self {
+            Self::Flag(flag) => flag.value(),
+            Self::Whole(number) => number.value(),
+            Self::Number(number) => number.value(),
+        }
+    }
+}
+
 /// Calls a macro with the encoding of every struct of a manifest that is encoded field by field: the encoding itself is made
 /// from this list, and so is the test that adds a field to each.
 macro_rules! encoded_structs {
@@ -264,9 +290,37 @@ macro_rules! encoded_structs {
         });
         $with!(DetectorSpec { labels, min_score, nms_iou });
         $with!(TokenizerSpec { file, max_tokens });
-        // The other dimensions are the graph's, and loading refuses a manifest that disagrees.
-        $with!(DecoderSpec { bos, eos, context, chat_template }
-            ignoring { layers, kv_heads, head_dim, vocab, kv, kv_dtype });
+        // The other dimensions are the graph's, and loading refuses a manifest that disagrees. What its ports are called says
+        // which of them reads what.
+        $with!(DecoderPorts {
+            input_ids,
+            inputs_embeds,
+            attention_mask,
+            position_ids,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            use_cache_branch,
+            num_logits_to_keep,
+            logits,
+            past_key,
+            past_value,
+            present_key,
+            present_value,
+            cross_past_key,
+            cross_past_value,
+            cross_present_key,
+            cross_present_value,
+        });
+        $with!(DecoderSpec {
+            bos,
+            eos,
+            context,
+            chat_template,
+            cached_rows,
+            first_position = 0_u32,
+            ports = DecoderPorts::default(),
+            constants = BTreeMap::<String, Constant>::new(),
+        } ignoring { layers, kv_heads, head_dim, vocab, kv, kv_dtype });
     };
 }
 encoded_structs!(encode_struct);

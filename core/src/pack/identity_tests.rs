@@ -307,6 +307,13 @@ fn a_decoder_is_what_it_reads_and_says() {
         &|d| d.context -= 1,
         &|d| d.chat_template = None,
         &|d| other(d.chat_template.as_mut().unwrap()),
+        &|d| d.cached_rows = Some(1),
+        &|d| d.first_position = 1,
+        &|d| d.ports.past_key = Some(LayerName::new("past_key_values.%d.value")),
+        &|d| {
+            let constant = Constant::One(Scalar::Whole(1));
+            d.constants.insert("task".into(), constant);
+        },
     ];
     let of_the_graph: &[&dyn Fn(&mut DecoderSpec)] = &[
         &|d| d.layers += 1,
@@ -382,6 +389,10 @@ sampled! {
     DetectorSpec: |m| m.detector.clone().into_iter().collect();
     TokenizerSpec: |m| m.tokenizer.clone().into_iter().collect();
     DecoderSpec: |m| m.decoder.clone().into_iter().collect();
+    DecoderPorts: |m| m.decoder.iter().map(|decoder| {
+        let logits = Some("scores".into());
+        DecoderPorts { logits, ..decoder.ports.clone() }
+    }).collect();
 }
 
 fn samples<T: Sampled>() -> Vec<T> {
@@ -395,7 +406,7 @@ fn a_field_with_a_default_added_to_any_struct_changes_nothing() {
     encoded_structs!(grow);
     assert_eq!(
         GROWN.lock().unwrap().len(),
-        5,
+        6,
         "a struct has no sample in the known packs"
     );
 }

@@ -8,10 +8,11 @@ use std::fmt::Write;
 
 use sha2::{Digest as _, Sha256};
 
+use super::decoder::{DecoderSpec, KvForm};
 use super::manifest::{FileRef, Manifest, Task};
 use super::spec::{
-    DecoderSpec, DetectorSpec, Fit, KvForm, Layout, ModuleKind, ModuleSpec, Order, PortSpec,
-    Precision, PreprocessSpec, Resample, Role,
+    DetectorSpec, Fit, Layout, ModuleKind, ModuleSpec, Order, PortSpec, Precision, PreprocessSpec,
+    Resample, Role,
 };
 use crate::error::Result;
 use crate::identity::Digest;

@@ -2,6 +2,7 @@
 
 mod artifact_cache;
 mod checks;
+mod decoder;
 mod files;
 mod identity;
 mod legacy;
@@ -9,6 +10,7 @@ pub mod manifest;
 mod replaced;
 mod spec;
 mod validate;
+mod validate_decoder;
 mod validate_providers;
 mod variant;
 
@@ -19,15 +21,16 @@ use sha2::{Digest, Sha256};
 pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
+pub use decoder::{Constant, DecoderPorts, DecoderSpec, KvForm, LayerName, Scalar};
 pub use identity::{Forms, IndexIdentity};
 pub use legacy::LegacyIdentity;
 pub use manifest::{
     CaptionerSpec, FileRef, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec,
 };
 pub use spec::{
-    DecoderSpec, DetectorSpec, Fit, GoldenPort, GoldenSpec, KvForm, Layout, LoadPath, ModuleKind,
-    ModuleSpec, Order, Policy, PortSpec, Precision, PreprocessSpec, Provider, Resample, Role,
-    TokenizerSpec, VariantSpec, ViewSpec,
+    DetectorSpec, Fit, GoldenPort, GoldenSpec, Layout, LoadPath, ModuleKind, ModuleSpec, Order,
+    Policy, PortSpec, Precision, PreprocessSpec, Provider, Resample, Role, TokenizerSpec,
+    VariantSpec, ViewSpec,
 };
 
 use crate::error::{Error, ErrorKind, Result};

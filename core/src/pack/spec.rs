@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::decoder::DecoderSpec;
 use super::manifest::FileRef;
 pub use crate::ort::Provider;
 use crate::ort::{DType, Dim, ProviderOptions};
@@ -291,42 +292,6 @@ pub struct TokenizerSpec {
     pub file: FileRef,
     /// Longest input in tokens.
     pub max_tokens: usize,
-}
-
-/// How a decoder keeps keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KvForm {
-    /// One buffer of `[1, kv_heads, capacity, head_dim]` is past and present.
-    Shared,
-    /// Past grows by concatenation.
-    Concat,
-}
-
-/// A language decoder's dimensions.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DecoderSpec {
-    /// Layers.
-    pub layers: usize,
-    /// Heads of keys and values.
-    pub kv_heads: usize,
-    /// Length of a head.
-    pub head_dim: usize,
-    /// Entries of the logits.
-    pub vocab: usize,
-    /// Longest context in tokens.
-    pub context: usize,
-    /// How keys and values are kept.
-    pub kv: KvForm,
-    /// Their type: f32 or f16.
-    pub kv_dtype: DType,
-    /// Token that begins a text.
-    pub bos: Option<u32>,
-    /// Tokens that end it.
-    pub eos: Vec<u32>,
-    /// A Jinja chat template.
-    pub chat_template: Option<FileRef>,
 }
 
 /// A detector's labels and thresholds.

@@ -6,11 +6,11 @@ use std::fmt::Display;
 use super::files;
 use super::manifest::{CaptionerSpec, FileRef, Manifest};
 use super::spec::{
-    DecoderSpec, DetectorSpec, GoldenSpec, ModuleKind, ModuleSpec, PortSpec, PreprocessSpec, Role,
+    DetectorSpec, GoldenSpec, ModuleKind, ModuleSpec, PortSpec, PreprocessSpec, Role,
 };
-use super::validate_providers;
+use super::{validate_decoder, validate_providers};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ort::{DType, Dim};
+use crate::ort::Dim;
 
 /// `key` is wrong: what it is, and what it must be.
 pub(super) fn bad<T>(
@@ -270,7 +270,7 @@ fn module(module: &ModuleSpec) -> Result<()> {
         size("tokenizer.max_tokens", tokenizer.max_tokens, 1 << 24)?;
     }
     if let Some(spec) = &module.decoder {
-        decoder(spec)?;
+        validate_decoder::decoder(spec)?;
     }
     if let Some(spec) = &module.detector {
         detector(spec, &module.outputs)?;
@@ -367,37 +367,6 @@ fn preprocess(spec: &PreprocessSpec, inputs: &[PortSpec]) -> Result<()> {
         "are not one tensor of four dimensions",
         "what sees pixels has one input, [batch, 3, height, width] or [batch, height, width, 3]",
     )
-}
-
-fn decoder(spec: &DecoderSpec) -> Result<()> {
-    size("decoder.layers", spec.layers, 1024)?;
-    size("decoder.kv_heads", spec.kv_heads, 1024)?;
-    size("decoder.head_dim", spec.head_dim, 65_536)?;
-    size("decoder.vocab", spec.vocab, 1 << 24)?;
-    size("decoder.context", spec.context, 1 << 24)?;
-    require(
-        matches!(spec.kv_dtype, DType::F32 | DType::F16),
-        "decoder.kv_dtype",
-        format_args!("= {}", spec.kv_dtype),
-        "it is \"f32\" or \"f16\"",
-    )?;
-    require(
-        !spec.eos.is_empty(),
-        "decoder.eos",
-        "is empty",
-        "name the tokens that end a text",
-    )?;
-    let in_vocab = |&id: &u32| (id as usize) < spec.vocab;
-    require(
-        spec.eos.iter().chain(&spec.bos).all(in_vocab),
-        "decoder.eos or decoder.bos",
-        "names a token outside the vocabulary",
-        "token ids are below decoder.vocab",
-    )?;
-    match &spec.chat_template {
-        Some(template) => file("decoder.chat_template", template),
-        None => Ok(()),
-    }
 }
 
 fn detector(spec: &DetectorSpec, outputs: &[PortSpec]) -> Result<()> {
