@@ -15,6 +15,9 @@ CARGO_FLAGS := --release --workspace --locked
 # The models of tests/loom, which no other build needs.
 LOOM_FLAGS := --release --locked --manifest-path tests/loom/Cargo.toml --target-dir target/loom
 
+# Generates core/src/onnx/schema.rs, with a compiler for protobuf that no other build needs.
+SCHEMA_FLAGS := --locked --manifest-path tests/onnx-schema/Cargo.toml --target-dir target/onnx-schema
+
 # $(call part,NAME,COMMAND): runs COMMAND, prints how long it took, fails if it failed.
 define part
 @printf '\n==> %s\n' '$(1)'; began=$$(date +%s); code=0; { $(2); } || code=$$?; \
@@ -54,12 +57,14 @@ test: toolchain ## every test, on the real pack
 	$(call part,tests,$(CARGO) test $(CARGO_FLAGS) --no-fail-fast)
 	$(call part,loom,$(CARGO) test $(LOOM_FLAGS))
 
-lint: toolchain ## format, clippy, docs, header drift, dependencies
+lint: toolchain ## format, clippy, docs, drift of schema and header, dependencies
 	$(call part,set-up,$(PYTHON) models/setup.py lint)
 	$(call part,format,$(CARGO) fmt --all --check)
 	$(call part,format of tests/loom,$(CARGO) fmt --manifest-path tests/loom/Cargo.toml --check)
 	$(call part,clippy,$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings)
 	$(call part,docs,RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(CARGO_FLAGS) --no-deps --lib)
+	$(call part,format of tests/onnx-schema,$(CARGO) fmt --manifest-path tests/onnx-schema/Cargo.toml --check)
+	$(call part,schema drift,$(CARGO) test $(SCHEMA_FLAGS))
 	$(call part,header drift,$(CARGO) test $(CARGO_FLAGS) --test header)
 	$(call part,licences and duplicates,'$(ATOM_CACHE)/lint/bin/cargo-deny' --offline --locked check licenses bans sources)
 	$(call part,unused dependencies,'$(ATOM_CACHE)/lint/bin/cargo-shear' --locked --deny-warnings)

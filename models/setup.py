@@ -2,7 +2,7 @@
 """Fetches everything Atom needs that is not source code, and builds the reference pack.
 
     python3 models/setup.py demo        what `make demo` needs: ort videos tools pack
-    python3 models/setup.py bench       what `atom-bench` needs: demo embedded peers
+    python3 models/setup.py bench       what `atom-bench` needs: demo embedded likeliest peers
     python3 models/setup.py test        what `make test` needs: bench photos heldout llama qnn npu
     python3 models/setup.py STEP...     single steps, see --list
 
@@ -419,6 +419,11 @@ def step_embedded():
     return derived("embedded", "reference-embedded", "embed.py")
 
 
+def step_likeliest():
+    """The reference pack with captions worded by the decoder: what benchmarks and tests of the decoder use."""
+    return derived("likeliest", "reference-likeliest", "likeliest.py", "manifest.py")
+
+
 def step_npu():
     """The reference pack's search half with a quantised visual encoder for NPUs."""
     return derived("npu", "reference-npu", "npu.py", "visual_qdq.py", "visual_encoder.py", "visual_ranges.json", "manifest.py", "graph.py")
@@ -432,6 +437,7 @@ STEPS = {
     "tools": step_tools,
     "pack": step_pack,
     "embedded": step_embedded,
+    "likeliest": step_likeliest,
     "npu": step_npu,
     "photos": step_photos,
     "heldout": step_heldout,
@@ -442,8 +448,8 @@ STEPS = {
 }
 GROUPS = {
     "demo": ["ort", "videos", "tools", "pack"],
-    "bench": ["ort", "videos", "tools", "pack", "embedded", "peers"],
-    "test": ["ort", "videos", "tools", "pack", "embedded", "peers", "photos", "heldout", "llama", "qnn", "npu"],
+    "bench": ["ort", "videos", "tools", "pack", "embedded", "likeliest", "peers"],
+    "test": ["ort", "videos", "tools", "pack", "embedded", "likeliest", "peers", "photos", "heldout", "llama", "qnn", "npu"],
 }
 
 

@@ -127,7 +127,7 @@ class Files(unittest.TestCase):
             "schema": 1,
             "licence": 'odd "quotes" \\ and ü',
             "tasks": {"search": {"query_template": "a {}", "min_score": 0.3}},
-            "grounding": {"taxonomy": reference},
+            "captioner": {"kind": "grounded", "files": {"taxonomy": reference}, "options": {"wording": "likeliest"}},
             "modules": [{"id": "m", "model": reference, "data": [reference], "preprocess": {"views": [{"fit": "crop", "fraction": 0.875}]}, "options": {"qnn": {"soc_model": 69}}}],
         }
         read = tomllib.loads(manifest.render(pack))

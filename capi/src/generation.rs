@@ -18,7 +18,7 @@ use crate::status::{Failure, atom_status, to_c_string};
 pub enum atom_stop {
     /// A later version's reason that this header has no number for.
     OTHER = 0,
-    /// The model ended its text.
+    /// The text is complete.
     END_OF_TEXT = 1,
     /// max_tokens were generated.
     MAX_TOKENS = 2,

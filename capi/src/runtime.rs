@@ -2,7 +2,9 @@
 
 use std::ffi::{CString, c_char};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use atom_core::caption::CaptionerKind;
 use atom_core::module::ModuleStatus;
 use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions, Task};
 
@@ -120,6 +122,7 @@ pub unsafe extern "C" fn atom_runtime_open(
             return Err(Failure::argument("pack is empty"));
         }
         let mut options = RuntimeOptions::new(pack);
+        options.captioners = captioners();
         if let Some(given) = given {
             // SAFETY: strings as the header asks for, or NULL.
             let (artifacts, library, status_file) = unsafe {
@@ -148,6 +151,14 @@ pub unsafe extern "C" fn atom_runtime_open(
         });
         Ok(atom_status::OK)
     })
+}
+
+/// The kinds of captioners that this library links, besides core's.
+fn captioners() -> Vec<Arc<dyn CaptionerKind>> {
+    vec![
+        #[cfg(feature = "grounding")]
+        Arc::new(atom_grounding::Grounded),
+    ]
 }
 
 /// Closes a runtime. Its modules are released when everything made from it (ingests, queues, requests) is closed too,

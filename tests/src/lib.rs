@@ -3,6 +3,7 @@
 pub mod damage;
 pub mod imports;
 pub mod npu;
+pub mod pages;
 pub mod picture;
 pub mod refusal;
 pub mod shim;
@@ -13,7 +14,9 @@ pub mod workload;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+
+use atom_core::runtime::RuntimeOptions;
 
 /// The top of the source tree.
 pub fn root() -> &'static Path {
@@ -61,6 +64,19 @@ pub fn cached(relative: &str) -> PathBuf {
 /// The reference pack.
 pub fn pack() -> PathBuf {
     cached("packs/reference")
+}
+
+/// The reference pack with a decoder that words captions: for tests of what a decoder does.
+pub fn likeliest_pack() -> PathBuf {
+    cached("packs/reference-likeliest")
+}
+
+/// How tests open the pack in folder `pack`: with ONNX Runtime from the cache and every kind of captioner there is.
+pub fn runtime_options(pack: impl Into<PathBuf>) -> RuntimeOptions {
+    let mut options = RuntimeOptions::new(pack);
+    options.ort_library = Some(ort_library());
+    options.captioners = vec![Arc::new(atom_grounding::Grounded)];
+    options
 }
 
 /// ONNX Runtime's library.
@@ -156,7 +172,8 @@ pub fn atom_bench() -> Command {
     program("atom-bench")
 }
 
-fn program(name: &str) -> Command {
+/// A program of this build with the cache set, ready for arguments.
+pub fn program(name: &str) -> Command {
     let mut command = Command::new(release_dir().join(name));
     command.env("ATOM_CACHE", cache());
     command

@@ -136,7 +136,7 @@ pub fn read(picture: &str) -> Result<Graph, Vec<String>> {
                     .chars()
                     .all(|c| c.is_alphanumeric() || "-_".contains(c))
         };
-        if !named(&from) || !to.iter().all(|to| named(to)) {
+        if !named(&from) || !to.iter().all(named) {
             wrong.push(format!("no line of a picture: {line:?}"));
             continue;
         }

@@ -8,7 +8,9 @@ use std::sync::OnceLock;
 
 use atom_core::frame::PixelFormat;
 use atom_media::VideoReader;
-use atom_tests::{cache, foreign_pack, ort_library, output, pack, release_dir, root, video};
+use atom_tests::{
+    cache, foreign_pack, likeliest_pack, ort_library, output, pack, release_dir, root, video,
+};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -191,7 +193,7 @@ fn calls_keep_their_promises_under_address_sanitizer() {
     let (width, height) = nv12(&frames, 20);
     let done = succeed(
         run(program)
-            .arg(pack())
+            .arg(likeliest_pack())
             .arg(folder.path().join("store"))
             .arg(&frames)
             .args([width.to_string(), height.to_string()]),

@@ -4,7 +4,10 @@ use atom_tests::source::{files, relative, report, sources, texts};
 use atom_tests::{cargo, json, root};
 
 /// Files longer than the limit, and why.
-const LONG: &[(&str, &str)] = &[];
+const LONG: &[(&str, &str)] = &[(
+    "core/src/onnx/schema.rs",
+    "generated from ONNX's schema by tests/onnx-schema",
+)];
 const LONGEST: usize = 500;
 
 #[test]

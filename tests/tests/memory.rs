@@ -11,10 +11,10 @@ use atom_core::index::Access;
 use atom_core::os::cgroup::{CgroupFs, Version};
 use atom_core::os::leaf;
 use atom_core::os::smaps::process_memory;
-use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
+use atom_core::runtime::{MemoryOptions, Runtime};
 use atom_tests::unowned::Unowned;
 use atom_tests::workload::{Outcome, Stage, TASKS};
-use atom_tests::{atom, ort_library, output, pack, temporary, video};
+use atom_tests::{atom, likeliest_pack, output, runtime_options, temporary, video};
 use serde::{Deserialize, Serialize};
 
 /// Part of the anonymous working set that the limit leaves.
@@ -33,8 +33,8 @@ struct Job {
 }
 
 fn runtime(artifacts: &Path, memory: MemoryOptions) -> Runtime {
-    let mut options = RuntimeOptions::new(pack());
-    options.ort_library = Some(ort_library());
+    // Captions run its decoder: the largest module.
+    let mut options = runtime_options(likeliest_pack());
     options.artifacts = Some(artifacts.to_owned());
     options.memory = memory;
     Runtime::open(&options).unwrap()

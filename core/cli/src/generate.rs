@@ -55,18 +55,10 @@ struct Text<'a> {
     text: &'a str,
     tokens: usize,
     stop_reason: &'a str,
-    grounds: Vec<Ground<'a>>,
+    /// What the text rests on, as the pack's captioner says it.
+    grounds: &'a serde_json::Value,
     /// It was kept with the segment and not generated now.
     stored: bool,
-}
-
-/// A thing the text rests on.
-#[derive(Serialize)]
-struct Ground<'a> {
-    name: &'a str,
-    count: Option<u32>,
-    certainty: &'a str,
-    confidence: f32,
 }
 
 /// The features of the picture meant: stored ones for a stream, fresh ones for a file.
@@ -169,16 +161,7 @@ pub fn show(
             text: &generated.text,
             tokens: generated.tokens,
             stop_reason: generated.stop_reason.name(),
-            grounds: generated
-                .grounds
-                .iter()
-                .map(|ground| Ground {
-                    name: &ground.name,
-                    count: ground.count,
-                    certainty: ground.certainty.name(),
-                    confidence: ground.confidence,
-                })
-                .collect(),
+            grounds: &generated.evidence,
             stored: generated.stored,
         })?;
     }

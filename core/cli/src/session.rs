@@ -1,7 +1,9 @@
 //! What the commands of one process share: the runtime and the store, opened when first needed.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use atom_core::caption::CaptionerKind;
 use atom_core::index::{Access, Store};
 use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
 use atom_core::{Error, ErrorKind, Result, cache};
@@ -46,6 +48,7 @@ impl Session {
             return Ok(runtime.clone());
         }
         let mut options = RuntimeOptions::new(self.pack_dir());
+        options.captioners = captioners();
         options.ort_library = self.global.ort_library.clone();
         options.threads = self.global.threads;
         options.memory = if self.global.ungoverned {
@@ -89,6 +92,14 @@ impl Session {
         self.store = Some((store.clone(), write));
         Ok(store)
     }
+}
+
+/// The kinds of captioners that this command links, besides core's.
+pub fn captioners() -> Vec<Arc<dyn CaptionerKind>> {
+    vec![
+        #[cfg(feature = "grounding")]
+        Arc::new(atom_grounding::Grounded),
+    ]
 }
 
 /// The name of a file's stream: the file's own name.

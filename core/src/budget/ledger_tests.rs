@@ -55,7 +55,7 @@ impl Reclaim for Holder {
 
     fn give_up(&self, offer: &Offer) -> Option<Given> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.held.lock().expect("no panic").take()?;
+        drop(self.held.lock().expect("no panic").take()?);
         Some(Given {
             anon_bytes: offer.anon_bytes,
             mapped_bytes: 0,

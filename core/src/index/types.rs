@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::Features;
+use crate::features::{FeatureSources, Features, Variant};
 
 /// A stream (one camera or file) of one store. Never reused, also not after the stream was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +28,7 @@ impl fmt::Display for SegmentId {
 /// What made the vectors of a store: vectors of two identities are never compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Hash of the modules, all their variants included; which of them made the vectors is kept beside
+    /// Hash of everything that decides the vectors, except which variant of the encoder made them: that is kept beside
     /// ([`Store::variant`](super::Store::variant)).
     pub hash: [u8; 32],
     /// Length of a search vector, 1..=65,536.
@@ -56,15 +56,52 @@ pub struct StoreOptions {
     /// Size in bytes at which a partition is closed and the next begun. [`Store::retain`](super::Store::retain) frees whole
     /// partitions, so a bound of `max_bytes` wants an eighth of it here or less.
     pub partition_bytes: u64,
+    /// What else is known of the modules that fill the store.
+    pub provenance: Provenance,
+}
+
+/// What is known of the modules that fill a store, besides the identity of its vectors.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Provenance {
+    /// The [canonical encoding](crate::identity) behind [`Identity::hash`]: lets an error name what differs. Empty where it
+    /// is not known.
+    pub encoding: Vec<u8>,
+    /// The forms of the encoder that the pack has. A store with vectors of another form is refused; empty: of none.
+    pub forms: Vec<Variant>,
+    /// What makes the other features. Parts of stored features that something else made are left out when they are read.
+    pub features: FeatureSources,
+    /// The same in the hashes of format 2, by which a store of that format is recognised.
+    pub earlier: Option<Earlier>,
+}
+
+/// How a store of format 2 names what format 3 names otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    /// The identity of everything that fills the store.
+    pub identity: [u8; 32],
+    /// Forms of the encoder: old hash, new hash.
+    pub forms: Vec<([u8; 32], [u8; 32])>,
+    /// Makers of captions whose captions are still valid: old name, new name.
+    pub captions: Vec<(String, String)>,
+}
+
+impl Provenance {
+    /// What format 2 called the maker of captions `maker`; `maker` itself where it had no other name.
+    pub(super) fn earlier_maker<'a>(&'a self, maker: &'a str) -> &'a str {
+        let mut renamed = self.earlier.iter().flat_map(|earlier| &earlier.captions);
+        let found = renamed.find(|(_, new)| new == maker);
+        found.map_or(maker, |(old, _)| old)
+    }
 }
 
 impl StoreOptions {
-    /// Options with the default partition size of 64 MiB.
+    /// Options with the default partition size of 64 MiB, and nothing known besides the identity.
     pub fn new(identity: Identity, access: Access) -> Self {
         Self {
             identity,
             access,
             partition_bytes: 64 << 20,
+            provenance: Provenance::default(),
         }
     }
 }
@@ -258,4 +295,7 @@ pub struct StoreStats {
     pub corrupt_records: u64,
     /// Partitions seen since opening that are missing, too short or not this store's; they are skipped.
     pub damaged_partitions: u64,
+    /// Segments some of whose features were made by other modules than the pack has. Those features are left out; the
+    /// vectors are searched as ever.
+    pub outdated_segments: u64,
 }

@@ -1,8 +1,9 @@
 //! Which of several texts the decoder finds likeliest.
 
 use super::constraint::choice_trie;
-use super::generation::{CHUNK, Generation, row};
+use super::generation::{CHUNK, Generation};
 use super::sampling::log_probabilities;
+use super::step::row;
 use super::trie::Trie;
 use crate::control::Control;
 use crate::error::Result;
@@ -64,8 +65,8 @@ impl Generation {
     ) -> Result<Vec<f64>> {
         let mut scores = vec![f64::NEG_INFINITY; choices];
         let mut open = Vec::new();
-        // Does the graph return the logits of every position? Tried once there is a run of forced tokens.
-        let mut every_row = None;
+        // How many forced tokens are run together; 1 once the graph has returned the logits of the last alone.
+        let mut most = self.map.most_rows(base).unwrap_or(CHUNK);
         let logits = self.logits.clone();
         expand(trie, 0, 0, 0.0, &logits, &mut scores, &mut open)?;
         while let Some(Open {
@@ -77,18 +78,14 @@ impl Generation {
         {
             self.truncate(base + depth - 1)?;
             let (mut run, mut nodes) = (vec![token], vec![node]);
-            if every_row != Some(false) {
-                forced(trie, &mut run, &mut nodes);
-            }
+            forced(trie, most, &mut run, &mut nodes);
             let mut rows = self.step_ids(&run, control)?;
-            if run.len() > 1 {
-                every_row = Some(rows.shape().get(1) == Some(&run.len()));
-                if every_row == Some(false) {
-                    self.truncate(base + depth - 1)?;
-                    run.truncate(1);
-                    nodes.truncate(1);
-                    rows = self.step_ids(&run, control)?;
-                }
+            if rows.shape().get(1) != Some(&run.len()) {
+                most = 1;
+                self.truncate(base + depth - 1)?;
+                run.truncate(1);
+                nodes.truncate(1);
+                rows = self.step_ids(&run, control)?;
             }
             let vocab = self.model.0.spec.vocab;
             let mut sum = sum;
@@ -108,13 +105,13 @@ impl Generation {
     }
 }
 
-/// Extends a run by the nodes that have one child, which has children itself.
-fn forced(trie: &Trie, run: &mut Vec<u32>, nodes: &mut Vec<u32>) {
+/// Extends a run, to at most `most` tokens, by the nodes that have one child, which has children itself.
+fn forced(trie: &Trie, most: usize, run: &mut Vec<u32>, nodes: &mut Vec<u32>) {
     let Some(mut node) = nodes.last().copied() else {
         return;
     };
     while let [(token, child)] = trie.node(node).children[..] {
-        if trie.node(child).children.is_empty() || run.len() == CHUNK {
+        if trie.node(child).children.is_empty() || run.len() >= most {
             return;
         }
         run.push(token);

@@ -37,7 +37,7 @@ impl Default for GenerateOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The model ended it.
+    /// It is complete: the model ended it, or it was composed without one.
     EndOfText,
     /// It has as many tokens as allowed.
     MaxTokens,

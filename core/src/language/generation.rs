@@ -1,17 +1,19 @@
 //! One text being made: the cache, the tokens in it, and the steps that extend it.
 
-use half::f16;
+use std::sync::Arc;
 
+use super::encoded::Encoded;
 use super::kv::Kv;
 use super::model::{Embedding, LanguageModel};
-use super::ports::{ATTENTION_MASK, INPUT_IDS, INPUTS_EMBEDS, LOGITS, POSITION_IDS, Rows};
+use super::positions::Positions;
 use super::prefix::Prefix;
 use super::sampling::NO_TOKEN;
+use super::step::Input;
 use crate::control::Control;
+use crate::decoder::{DecoderMap, Rows};
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::FeatureMap;
 use crate::module::{Lease, patience};
-use crate::ort::{DType, RunArgs, Tensor};
-use crate::trace;
 
 /// Most positions of one step: a search waits no longer than this for the session.
 pub const CHUNK: usize = 128;
@@ -21,11 +23,16 @@ pub const CHUNK: usize = 128;
 /// it may move between threads.
 pub struct Generation {
     pub(super) model: LanguageModel,
-    decoder: Lease,
-    embedding: Option<Embedding>,
-    kv: Kv,
+    pub(super) decoder: Lease,
+    /// The map of the decoder's graph.
+    pub(super) map: Arc<DecoderMap>,
+    pub(super) embedding: Option<Embedding>,
+    pub(super) kv: Kv,
+    /// What it attends to, for a decoder that reads an encoder's output.
+    pub(super) encoded: Option<Arc<Encoded>>,
+    pub(super) positions: Positions,
     /// Every token in the cache; `NO_TOKEN` for rows fed as embeddings.
-    history: Vec<u32>,
+    pub(super) history: Vec<u32>,
     /// Tokens that belong to the text and have not been through the decoder yet.
     pub(super) pending: Vec<u32>,
     /// Of the token after the last one of `history`; empty when they are not known.
@@ -44,25 +51,22 @@ impl std::fmt::Debug for Generation {
     }
 }
 
-/// What a step reads.
-enum Input<'a> {
-    Ids(&'a [u32]),
-    /// Rows of the decoder's width.
-    Embeds(&'a [f32], usize),
-}
-
 impl Generation {
     pub(super) fn new(
         model: LanguageModel,
         decoder: Lease,
+        map: Arc<DecoderMap>,
         embedding: Option<Embedding>,
         kv: Kv,
     ) -> Self {
         Self {
             model,
+            positions: Positions::new(map.spec().first_position),
             decoder,
+            map,
             embedding,
             kv,
+            encoded: None,
             history: Vec::new(),
             pending: Vec::new(),
             logits: Vec::new(),
@@ -86,9 +90,10 @@ impl Generation {
         self.committed() + self.pending.len()
     }
 
-    /// Bytes of the cache, as charged to the ledger.
+    /// Bytes of the cache, as charged to the ledger, with what is kept of an encoder's output.
     pub fn kv_bytes(&self) -> u64 {
-        self.kv.bytes()
+        let encoded = self.encoded.as_ref();
+        self.kv.bytes() + encoded.map_or(0, |encoded| encoded.bytes())
     }
 
     /// One logit per token of the vocabulary, for the token after the last committed one. Empty before the first
@@ -97,11 +102,38 @@ impl Generation {
         &self.logits
     }
 
-    /// Appends tokens, in steps of at most 128.
+    /// Whether the decoder reads an encoder's output, set by [`attend`](Self::attend).
+    pub fn reads_encoder(&self) -> bool {
+        self.map.reads_encoder()
+    }
+
+    /// Sets the encoder's output. The decoder of an encoder-decoder model needs it before anything is fed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a decoder that reads no encoder's output; [`ErrorKind::InvalidArgument`] after something
+    /// was fed, or for an output that does not fit the port; [`ErrorKind::OutOfBudget`].
+    pub fn attend(&mut self, output: &FeatureMap, control: &Control) -> Result<()> {
+        if self.position() > 0 {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "the encoder's output cannot change after something was fed",
+            )
+            .remedy("start a generation for each output"));
+        }
+        let check = || control.check();
+        let patience = patience(&check, Some(self.model.owner()));
+        let ledger = self.model.ledger();
+        let encoded = Encoded::new(&self.map, output, ledger, &patience)?;
+        self.encoded = Some(Arc::new(encoded));
+        Ok(())
+    }
+
+    /// Appends tokens, in steps of at most 128. If the manifest's `cached_rows` limits steps that read the cache, the first step
+    /// takes all tokens of the first call.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`], before anything runs, for an id outside the vocabulary or more tokens than the
-    /// context has room for; [`ErrorKind::Cancelled`], [`ErrorKind::DeadlineExceeded`], also from within a step;
+    /// context has room for, or when the decoder needs an encoder's output and has none; [`ErrorKind::Cancelled`], [`ErrorKind::DeadlineExceeded`], also from within a step;
     /// [`ErrorKind::OutOfBudget`]; [`ErrorKind::Inference`]. After an error `committed()` tells how far it came.
     pub fn feed(&mut self, ids: &[u32], control: &Control) -> Result<()> {
         let vocab = self.model.0.spec.vocab;
@@ -130,7 +162,47 @@ impl Generation {
     /// # Errors
     /// As [`feed`](Self::feed), and [`ErrorKind::Unsupported`] for a decoder that reads token ids.
     pub fn feed_embeds(&mut self, embeds: &[f32], rows: usize, control: &Control) -> Result<()> {
-        let Rows::Embeds(_, width) = self.model.0.ports()?.rows else {
+        self.feed_rows(embeds, rows, None, control)
+    }
+
+    /// Appends rows of input embeddings at given positions, for a decoder with M-RoPE: `positions` holds time, height and width
+    /// of each row. Text after them continues at the largest coordinate plus one.
+    ///
+    /// # Errors
+    /// The errors of [`feed_embeds`](Self::feed_embeds); [`ErrorKind::Unsupported`] for a decoder whose positions have one
+    /// coordinate; [`ErrorKind::InvalidArgument`] if a coordinate is negative.
+    pub fn feed_embeds_at(
+        &mut self,
+        embeds: &[f32],
+        positions: &[[i64; 3]],
+        control: &Control,
+    ) -> Result<()> {
+        if !self.map.has_three_positions() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the positions of {:?} have one coordinate, not three",
+                    self.model.0.id
+                ),
+            ));
+        }
+        if positions.iter().flatten().any(|number| *number < 0) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "a coordinate of a position is negative",
+            ));
+        }
+        self.feed_rows(embeds, positions.len(), Some(positions), control)
+    }
+
+    fn feed_rows(
+        &mut self,
+        embeds: &[f32],
+        rows: usize,
+        positions: Option<&[[i64; 3]]>,
+        control: &Control,
+    ) -> Result<()> {
+        let Rows::Embeds(_, width) = self.map.rows().1 else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("{:?} reads token ids, not embeddings", self.model.0.id),
@@ -161,9 +233,13 @@ impl Generation {
         self.kv.check_room(self.position() + rows)?;
         self.flush(control)?;
         let width = embeds.len() / rows;
-        for chunk in embeds.chunks(chunk_of(rows) * width) {
-            let rows = chunk.len() / width;
-            self.step(&Input::Embeds(chunk, rows), control)?;
+        let mut fed = 0;
+        while fed < rows {
+            let next = fed + self.rows_of_step(rows - fed, rows);
+            let chunk = Input::Embeds(&embeds[fed * width..next * width], next - fed);
+            let positions = positions.map(|positions| &positions[fed..next]);
+            self.step(&chunk, positions, 1, control)?;
+            fed = next;
         }
         self.set_mark();
         Ok(())
@@ -212,8 +288,11 @@ impl Generation {
         Ok(Self {
             model: self.model.clone(),
             decoder: self.decoder.clone(),
+            map: Arc::clone(&self.map),
             embedding: self.embedding.clone(),
             kv: self.kv.fork()?,
+            encoded: self.encoded.clone(),
+            positions: self.positions.clone(),
             history: self.history.clone(),
             pending: self.pending.clone(),
             logits: self.logits.clone(),
@@ -230,6 +309,7 @@ impl Generation {
     pub(super) fn prefix(&self) -> Result<Prefix> {
         Ok(Prefix {
             kv: self.kv.snapshot()?,
+            positions: self.positions.clone(),
             history: self.history.clone(),
         })
     }
@@ -239,6 +319,7 @@ impl Generation {
         let check = || control.check();
         self.kv
             .restore(&prefix.kv, &patience(&check, Some(self.model.owner())))?;
+        self.positions.clone_from(&prefix.positions);
         self.history.clone_from(&prefix.history);
         Ok(())
     }
@@ -285,130 +366,24 @@ impl Generation {
 
     /// Runs what is pending.
     fn flush(&mut self, control: &Control) -> Result<()> {
-        let most = chunk_of(self.pending.len());
+        let all = self.pending.len();
         while !self.pending.is_empty() {
-            let rows = self.pending.len().min(most);
+            let rows = self.rows_of_step(self.pending.len(), all);
             let chunk = self.pending[..rows].to_vec();
-            self.step(&Input::Ids(&chunk), control)?;
+            self.step(&Input::Ids(&chunk), None, 1, control)?;
             self.pending.drain(..rows);
         }
         Ok(())
     }
 
-    /// One step over `ids`, nothing else; returns the logits the graph gave, [1, 1 or rows, vocab].
-    pub(super) fn step_ids(&mut self, ids: &[u32], control: &Control) -> Result<Tensor> {
-        self.step(&Input::Ids(ids), control)
-    }
-
-    /// One run of the decoder. Everything stays as it was unless it succeeds.
-    fn step(&mut self, input: &Input<'_>, control: &Control) -> Result<Tensor> {
-        control.check()?;
-        let rows = match input {
-            Input::Ids(ids) => ids.len(),
-            Input::Embeds(_, rows) => *rows,
-        };
-        let start = self.committed();
-        let total = start + rows;
-        let kind = if rows == 1 { "token" } else { "prefill" };
-        let _span = trace::span("language", kind)
-            .arg("rows", rows as u64)
-            .arg("past", start as u64);
-        let model = self.model.clone();
-        let check = || control.check();
-        self.kv
-            .reserve(total, &patience(&check, Some(model.owner())))?;
-        let ports = model.0.ports()?;
-
-        let (name, tensor) = self.rows(input, &ports.rows, control)?;
-        let mut given = vec![(name, tensor)];
-        if let Some(dtype) = ports.attention_mask {
-            given.push((ATTENTION_MASK, whole(dtype, (0..total).map(|_| 1))?));
-        }
-        if let Some(dtype) = ports.position_ids {
-            given.push((
-                POSITION_IDS,
-                whole(dtype, (start..total).map(|p| p as i64))?,
-            ));
-        }
-        let mut args = RunArgs {
-            inputs: given.iter().map(|(name, tensor)| (*name, tensor)).collect(),
-            outputs: vec![LOGITS],
-            in_place: Vec::new(),
-            cancel: Some(&control.cancel),
-            deadline: control.deadline,
-        };
-        self.kv.bind(ports, &mut args);
-        let mut outputs = self.decoder.step(control)?.run(args)?.into_iter();
-        let logits = outputs
-            .next()
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "a run returned no logits"))?;
-        let vocab = model.0.spec.vocab;
-        let last = last_row(&logits, rows, vocab)?;
-        self.kv.commit(rows, outputs.collect())?;
-        // Into the memory of the last step's: of this size a new one comes from the kernel, page by page.
-        self.logits.clear();
-        extend_row(&mut self.logits, &logits, last, vocab)?;
-        match input {
-            Input::Ids(ids) => self.history.extend_from_slice(ids),
-            Input::Embeds(..) => self.history.resize(total, NO_TOKEN),
-        }
-        Ok(logits)
-    }
-
-    /// The port the decoder reads its rows from, and what goes there.
-    fn rows(
-        &self,
-        input: &Input<'_>,
-        rows: &Rows,
-        control: &Control,
-    ) -> Result<(&'static str, Tensor)> {
-        match (input, rows) {
-            (Input::Ids(ids), Rows::Ids(dtype)) => Ok((
-                INPUT_IDS,
-                whole(*dtype, ids.iter().map(|id| i64::from(*id)))?,
-            )),
-            (Input::Ids(ids), Rows::Embeds(..)) => {
-                let embedding = self.embedding.as_ref().ok_or_else(|| {
-                    Error::new(ErrorKind::Internal, "a generation lost its token embedding")
-                })?;
-                let ids_tensor = whole(embedding.ids, ids.iter().map(|id| i64::from(*id)))?;
-                let run = RunArgs {
-                    inputs: vec![(INPUT_IDS, &ids_tensor)],
-                    outputs: vec![&embedding.output],
-                    in_place: Vec::new(),
-                    cancel: Some(&control.cancel),
-                    deadline: control.deadline,
-                };
-                let rows = embedding.lease.step(control)?.run(run)?.pop();
-                match rows {
-                    Some(rows) if rows.shape().len() == 3 && rows.shape()[1] == ids.len() => {
-                        Ok((INPUTS_EMBEDS, rows))
-                    }
-                    other => Err(Error::new(
-                        ErrorKind::Inference,
-                        format!(
-                            "the token embedding returned {other:?} for {} tokens, expected [1, {}, width]",
-                            ids.len(),
-                            ids.len()
-                        ),
-                    )),
-                }
-            }
-            (Input::Embeds(values, rows), Rows::Embeds(dtype, _)) => {
-                let shape = [1, *rows, values.len() / rows];
-                let tensor = match dtype {
-                    DType::F16 => {
-                        let halves = values.iter().copied().map(f16::from_f32).collect();
-                        Tensor::from_vec::<f16>(&shape, halves)?
-                    }
-                    _ => Tensor::from_vec(&shape, values.to_vec())?,
-                };
-                Ok((INPUTS_EMBEDS, tensor))
-            }
-            (Input::Embeds(..), Rows::Ids(_)) => Err(Error::new(
-                ErrorKind::Internal,
-                "embeddings for a decoder of token ids",
-            )),
+    /// Rows of the next step, when `left` of `all` rows of a feed are left.
+    fn rows_of_step(&self, left: usize, all: usize) -> usize {
+        let map = &self.map;
+        match (map.spec().cached_rows, map.most_rows(self.committed())) {
+            (None, _) => left.min(chunk_of(all)),
+            // Later steps would take them one by one or a few at a time.
+            (Some(_), None) => left,
+            (Some(_), Some(most)) => left.min(most),
         }
     }
 }
@@ -417,50 +392,4 @@ impl Generation {
 /// differently.
 fn chunk_of(rows: usize) -> usize {
     rows.div_ceil(rows.div_ceil(CHUNK).max(1)).max(1)
-}
-
-/// A [1, n] tensor of whole numbers, i64 or i32.
-pub(super) fn whole(dtype: DType, values: impl Iterator<Item = i64>) -> Result<Tensor> {
-    match dtype {
-        DType::I32 => {
-            let values: Vec<i32> = values.map(|value| value as i32).collect();
-            Tensor::from_vec(&[1, values.len()], values)
-        }
-        _ => {
-            let values: Vec<i64> = values.collect();
-            Tensor::from_vec(&[1, values.len()], values)
-        }
-    }
-}
-
-/// Which row of the logits is that after the last of `rows` positions.
-fn last_row(logits: &Tensor, rows: usize, vocab: usize) -> Result<usize> {
-    match logits.shape()[..] {
-        [1, have, width] if width == vocab && (have == 1 || have == rows) => Ok(have - 1),
-        _ => Err(Error::new(
-            ErrorKind::Inference,
-            format!("the decoder returned logits {logits:?}, expected [1, 1 or {rows}, {vocab}]"),
-        )),
-    }
-}
-
-/// Row `index` of [1, rows, vocab] logits.
-pub(super) fn row(logits: &Tensor, index: usize, vocab: usize) -> Result<Vec<f32>> {
-    let mut row = Vec::new();
-    extend_row(&mut row, logits, index, vocab)?;
-    Ok(row)
-}
-
-/// Appends row `index` of [1, rows, vocab] logits.
-fn extend_row(to: &mut Vec<f32>, logits: &Tensor, index: usize, vocab: usize) -> Result<()> {
-    let range = index * vocab..(index + 1) * vocab;
-    let short = || Error::new(ErrorKind::Inference, "the decoder returned too few logits");
-    match logits.dtype() {
-        DType::F16 => {
-            let row = logits.as_slice::<f16>()?.get(range).ok_or_else(short)?;
-            to.extend(row.iter().map(|value| value.to_f32()));
-        }
-        _ => to.extend_from_slice(logits.as_slice::<f32>()?.get(range).ok_or_else(short)?),
-    }
-    Ok(())
 }

@@ -1,11 +1,12 @@
 //! The key/value cache of one generation.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::f16;
 
-use super::ports::DecoderPorts;
 use crate::budget::{Charge, Ledger, Owner, Patience};
+use crate::decoder::DecoderMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{DType, Element, RunArgs, Tensor};
 use crate::pack::{DecoderSpec, KvForm};
@@ -18,11 +19,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// Keys and values of every layer, and the ledger's entry for them.
 #[derive(Debug)]
 pub(super) struct Kv {
-    mode: KvForm,
-    dtype: DType,
-    heads: usize,
-    head_dim: usize,
-    context: usize,
+    map: Arc<DecoderMap>,
     /// Positions there is room for (shared) or that the ledger counts (concat).
     capacity: usize,
     len: usize,
@@ -51,30 +48,25 @@ impl Snapshot {
 impl Kv {
     /// An empty cache with room for `capacity` positions, rounded up; its memory is waited for with `patience`.
     pub(super) fn new(
-        spec: &DecoderSpec,
+        map: &Arc<DecoderMap>,
         capacity: usize,
         ledger: &Ledger,
         patience: &Patience<'_>,
     ) -> Result<Self> {
         let mut kv = Self {
-            mode: spec.kv,
-            dtype: spec.kv_dtype,
-            heads: spec.kv_heads,
-            head_dim: spec.head_dim,
-            context: spec.context,
+            map: Arc::clone(map),
             capacity: 0,
             len: 0,
             layers: Vec::new(),
-            charge: ledger.charge(Owner::Kv(NEXT_ID.fetch_add(1, Ordering::Relaxed)), 0, 0)?,
+            charge: ledger.charge(next_owner(), 0, 0)?,
             ledger: ledger.clone(),
         };
         kv.check_room(capacity)?;
         let capacity = kv.rounded(capacity);
-        let cost = kv.cost(spec.layers, capacity);
-        kv.charge.resize_with(cost, 0, patience)?;
+        kv.charge.resize_with(kv.cost(capacity), 0, patience)?;
         kv.capacity = capacity;
         let length = kv.length(capacity);
-        for _ in 0..spec.layers {
+        for _ in map.layers() {
             kv.layers.push([kv.empty(length)?, kv.empty(length)?]);
         }
         Ok(kv)
@@ -87,19 +79,19 @@ impl Kv {
 
     /// Bytes the ledger counts for this cache.
     pub(super) fn bytes(&self) -> u64 {
-        self.cost(self.layers.len(), self.capacity)
+        self.cost(self.capacity)
     }
 
     /// An error when `need` positions are more than the context has.
     pub(super) fn check_room(&self, need: usize) -> Result<()> {
-        if need <= self.context {
+        if need <= self.context() {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::InvalidArgument,
             format!(
                 "{need} positions are needed, but the decoder's context has {}",
-                self.context
+                self.context()
             ),
         )
         .remedy("shorten the prompt or ask for fewer tokens"))
@@ -112,11 +104,11 @@ impl Kv {
             return Ok(());
         }
         let capacity = self.rounded(need.max(self.capacity + self.capacity / 2));
-        let cost = self.cost(self.layers.len(), capacity);
-        match self.mode {
+        let cost = self.cost(capacity);
+        match self.mode() {
             KvForm::Shared => {
                 // Old and new exist side by side while copying.
-                let both = cost + self.bytes();
+                let both = cost.saturating_add(self.bytes());
                 self.charge.resize_with(both, 0, patience)?;
                 match self.copied(capacity) {
                     Ok(layers) => self.layers = layers,
@@ -138,7 +130,7 @@ impl Kv {
         if len >= self.len {
             return Ok(());
         }
-        if self.mode == KvForm::Concat {
+        if self.mode() == KvForm::Concat {
             let layers = self.sliced(len)?;
             self.layers = layers;
         }
@@ -148,20 +140,20 @@ impl Kv {
 
     /// A cache of its own with the same contents.
     pub(super) fn fork(&self) -> Result<Self> {
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let charge = self.ledger.charge(Owner::Kv(id), self.bytes(), 0)?;
+        let charge = self.ledger.charge(next_owner(), self.bytes(), 0)?;
         Ok(Self {
+            map: Arc::clone(&self.map),
             layers: self.copied(self.length(self.capacity))?,
             charge,
             ledger: self.ledger.clone(),
-            ..*self
+            capacity: self.capacity,
+            len: self.len,
         })
     }
 
     /// Bytes a [`Snapshot`] of what is filled takes.
     pub(super) fn snapshot_bytes(&self) -> u64 {
-        let one = self.heads * self.head_dim * self.len * self.dtype.size();
-        (one * 2 * self.layers.len()) as u64
+        self.map.cache_bytes(self.len)
     }
 
     /// A copy of what is filled. The caller charges it.
@@ -182,16 +174,17 @@ impl Kv {
             ));
         }
         self.reserve(from.len, patience)?;
-        let length = match self.mode {
+        let length = match self.mode() {
             KvForm::Shared => self.capacity,
             KvForm::Concat => from.len,
         };
+        let spec = self.map.spec();
         for (own, kept) in self.layers.iter_mut().zip(&from.layers) {
             for (own, kept) in own.iter_mut().zip(kept) {
-                if self.mode == KvForm::Concat {
-                    *own = Tensor::zeros(self.dtype, &[1, self.heads, length, self.head_dim])?;
+                if spec.kv == KvForm::Concat {
+                    *own = Tensor::zeros(spec.kv_dtype, &self.map.cache_shape(length))?;
                 }
-                copy_filled(self.dtype, kept, own, self.heads, from.len * self.head_dim)?;
+                copy_filled(spec, kept, own, from.len)?;
             }
         }
         self.len = from.len;
@@ -200,13 +193,14 @@ impl Kv {
     }
 
     /// Adds the cache's ports to a run. In concat mode the outputs asked for here come after those already there.
-    pub(super) fn bind<'a>(&'a mut self, ports: &'a DecoderPorts, args: &mut RunArgs<'a>) {
-        for (tensors, names) in self.layers.iter_mut().zip(&ports.layers) {
+    pub(super) fn bind<'a>(&'a mut self, args: &mut RunArgs<'a>) {
+        let mode = self.mode();
+        for (tensors, names) in self.layers.iter_mut().zip(self.map.layers()) {
             for (tensor, (past, present)) in tensors
                 .iter_mut()
                 .zip(names.past.iter().zip(&names.present))
             {
-                match self.mode {
+                match mode {
                     KvForm::Shared => args.in_place.push((past, present, tensor)),
                     KvForm::Concat => {
                         args.inputs.push((past, tensor));
@@ -221,32 +215,8 @@ impl Kv {
     /// [`bind`](Self::bind).
     pub(super) fn commit(&mut self, rows: usize, present: Vec<Tensor>) -> Result<()> {
         let len = self.len + rows;
-        if self.mode == KvForm::Concat {
-            let shape = self.shape(len);
-            if let Some(wrong) = present
-                .iter()
-                .find(|tensor| tensor.shape() != shape || tensor.dtype() != self.dtype)
-            {
-                return Err(Error::new(
-                    ErrorKind::Inference,
-                    format!(
-                        "the decoder returned a cache {wrong:?}, expected {} {shape:?}",
-                        self.dtype
-                    ),
-                ));
-            }
-            let mut present = present.into_iter();
-            let mut layers = Vec::with_capacity(self.layers.len());
-            while let (Some(key), Some(value)) = (present.next(), present.next()) {
-                layers.push([key, value]);
-            }
-            if layers.len() != self.layers.len() {
-                return Err(Error::new(
-                    ErrorKind::Internal,
-                    "a run returned fewer caches than were asked for",
-                ));
-            }
-            self.layers = layers;
+        if self.mode() == KvForm::Concat {
+            self.layers = by_layer(&self.map, self.map.layers().len(), len, present)?;
         }
         self.len = len;
         self.settle();
@@ -257,37 +227,40 @@ impl Kv {
     fn settle(&self) {
         let free = self.capacity.saturating_sub(self.len) as u64;
         self.charge
-            .settle(self.bytes() * free / self.capacity.max(1) as u64);
+            .settle(self.bytes() / self.capacity.max(1) as u64 * free);
     }
 
     fn rounded(&self, positions: usize) -> usize {
-        positions.max(1).next_multiple_of(STEP).min(self.context)
+        positions.max(1).next_multiple_of(STEP).min(self.context())
     }
 
     /// How long tensors are when there is room for `capacity`.
     fn length(&self, capacity: usize) -> usize {
-        match self.mode {
+        match self.mode() {
             KvForm::Shared => capacity,
             KvForm::Concat => self.len,
         }
     }
 
-    fn shape(&self, length: usize) -> [usize; 4] {
-        [1, self.heads, length, self.head_dim]
+    fn mode(&self) -> KvForm {
+        self.map.spec().kv
+    }
+
+    fn context(&self) -> usize {
+        self.map.spec().context
     }
 
     fn empty(&self, length: usize) -> Result<Tensor> {
-        Tensor::zeros(self.dtype, &self.shape(length))
+        Tensor::zeros(self.map.spec().kv_dtype, &self.map.cache_shape(length))
     }
 
     /// What the ledger is told. A concatenating graph holds the old and the new cache during every step.
-    fn cost(&self, layers: usize, capacity: usize) -> u64 {
-        let one = self.heads * self.head_dim * capacity * self.dtype.size();
-        let copies = match self.mode {
+    fn cost(&self, capacity: usize) -> u64 {
+        let copies = match self.mode() {
             KvForm::Shared => 1,
             KvForm::Concat => 2,
         };
-        (one * 2 * layers * copies) as u64
+        self.map.cache_bytes(capacity).saturating_mul(copies)
     }
 
     /// Copies of all tensors with room for `length` positions, filled up to `len`.
@@ -303,13 +276,7 @@ impl Kv {
     fn copy_rows(&self, length: usize, filled: usize) -> Result<Vec<[Tensor; 2]>> {
         let copy = |from: &Tensor| {
             let mut to = self.empty(length)?;
-            copy_filled(
-                self.dtype,
-                from,
-                &mut to,
-                self.heads,
-                filled * self.head_dim,
-            )?;
+            copy_filled(self.map.spec(), from, &mut to, filled)?;
             Ok(to)
         };
         self.layers
@@ -319,15 +286,47 @@ impl Kv {
     }
 }
 
-/// Copies the first `count` elements of each head, of type `dtype`.
-fn copy_filled(
-    dtype: DType,
-    from: &Tensor,
-    to: &mut Tensor,
-    heads: usize,
-    count: usize,
-) -> Result<()> {
-    match dtype {
+/// A new entry of the ledger for a cache.
+pub(super) fn next_owner() -> Owner {
+    Owner::Kv(NEXT_ID.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Groups the tensors that a run returned, in the order of the layers, into key and value of each of `layers` layers.
+///
+/// # Errors
+/// [`ErrorKind::Inference`] for a tensor that does not hold `length` positions; [`ErrorKind::Internal`] for too few tensors.
+pub(super) fn by_layer(
+    map: &DecoderMap,
+    layers: usize,
+    length: usize,
+    returned: Vec<Tensor>,
+) -> Result<Vec<[Tensor; 2]>> {
+    let (shape, dtype) = (map.cache_shape(length), map.spec().kv_dtype);
+    let fits = |tensor: &&Tensor| tensor.shape() == shape && tensor.dtype() == dtype;
+    if let Some(wrong) = returned.iter().find(|tensor| !fits(tensor)) {
+        return Err(Error::new(
+            ErrorKind::Inference,
+            format!("the decoder returned a cache {wrong:?}, expected {dtype} {shape:?}"),
+        ));
+    }
+    let mut returned = returned.into_iter();
+    let mut made = Vec::with_capacity(layers);
+    while let (Some(key), Some(value)) = (returned.next(), returned.next()) {
+        made.push([key, value]);
+    }
+    if made.len() != layers {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            "a run returned fewer caches than were asked for",
+        ));
+    }
+    Ok(made)
+}
+
+/// Copies the first `positions` positions of each head.
+fn copy_filled(spec: &DecoderSpec, from: &Tensor, to: &mut Tensor, positions: usize) -> Result<()> {
+    let (heads, count) = (spec.kv_heads, positions * spec.head_dim);
+    match spec.kv_dtype {
         DType::F16 => copy_heads::<f16>(from, to, heads, count),
         _ => copy_heads::<f32>(from, to, heads, count),
     }

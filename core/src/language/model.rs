@@ -1,21 +1,20 @@
 //! A language decoder of a pack: prompts, and the generations that share its one session.
 
-use std::sync::{Arc, OnceLock};
-
-use sha2::{Digest, Sha256};
+use std::sync::Arc;
 
 use super::generation::Generation;
 use super::kv::Kv;
-use super::ports::{DecoderPorts, INPUT_IDS, INPUTS_EMBEDS, Rows};
 use super::prefix::PrefixCache;
 use super::prompt::{ChatTemplate, Message};
 use super::tokenizer::Tokenizer;
-use crate::budget::Owner;
+use crate::budget::{Ledger, Owner};
 use crate::control::Control;
+use crate::decoder::{DecoderMap, Rows};
 use crate::error::{Error, ErrorKind, Result};
+use crate::identity::Canonical;
 use crate::module::{Lease, Registry, patience};
 use crate::ort::DType;
-use crate::pack::{DecoderSpec, ModuleKind};
+use crate::pack::{DecoderSpec, Forms, ModuleKind};
 
 /// A language decoder. Cheap to clone; may be used from any thread. Making one loads nothing: the decoder's session is
 /// leased when a [`Generation`] starts, and shared by all of them.
@@ -30,8 +29,6 @@ pub(super) struct Inner {
     pub(super) tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     pub(super) spec: DecoderSpec,
-    /// Checked when the decoder is first leased.
-    ports: OnceLock<DecoderPorts>,
     /// A hash of what decides which keys and values a prompt gives.
     pub(super) identity: [u8; 32],
     pub(super) prefixes: Option<PrefixCache>,
@@ -50,6 +47,7 @@ impl std::fmt::Debug for LanguageModel {
 #[derive(Clone)]
 pub(super) struct Embedding {
     pub(super) lease: Lease,
+    pub(super) input: String,
     pub(super) output: String,
     pub(super) ids: DType,
 }
@@ -94,13 +92,12 @@ impl LanguageModel {
             )
         };
         expect_kind(decoder, module.kind, ModuleKind::LanguageDecoder)?;
-        let mut identity = Sha256::new();
-        module.hash_identity(&mut identity);
-        identity.update(format!("{:?}", module.decoder));
+        let mut identity = Canonical::new("atom.language-model", 1);
+        identity.field("decoder", &module.computation(Forms::All));
         if let Some(id) = token_embedding {
             let embedding = pack.module(id)?;
             expect_kind(id, embedding.kind, ModuleKind::TokenEmbedding)?;
-            embedding.hash_identity(&mut identity);
+            identity.field("token_embedding", &embedding.computation(Forms::All));
         }
         let spec = module.decoder.clone().ok_or_else(|| missing("decoder"))?;
         let text = module
@@ -132,8 +129,7 @@ impl LanguageModel {
             tokenizer,
             template,
             spec,
-            ports: OnceLock::new(),
-            identity: identity.finalize().into(),
+            identity: identity.finish().0,
             prefixes,
         })))
     }
@@ -197,16 +193,16 @@ impl LanguageModel {
                 ),
             ));
         }
-        let (decoder, embedding) = inner.lease(control)?;
-        let ledger = inner.registry.ledger();
+        let (decoder, map, embedding) = inner.lease(control)?;
         let check = || control.check();
-        let kv = Kv::new(
-            &inner.spec,
-            capacity,
-            ledger,
-            &patience(&check, Some(self.owner())),
-        )?;
-        Ok(Generation::new(self.clone(), decoder, embedding, kv))
+        let patience = patience(&check, Some(self.owner()));
+        let kv = Kv::new(&map, capacity, self.ledger(), &patience)?;
+        Ok(Generation::new(self.clone(), decoder, map, embedding, kv))
+    }
+
+    /// The ledger that caches are charged to.
+    pub(super) fn ledger(&self) -> &Ledger {
+        self.0.registry.ledger()
     }
 
     /// What a generation keeps from being evicted.
@@ -224,36 +220,31 @@ impl LanguageModel {
 }
 
 impl Inner {
-    /// The checked ports; present once a lease was given out.
-    pub(super) fn ports(&self) -> Result<&DecoderPorts> {
-        self.ports
-            .get()
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "a decoder's ports were not checked"))
-    }
-
-    fn lease(&self, control: &Control) -> Result<(Lease, Option<Embedding>)> {
+    /// Leases the decoder and, if it reads embeddings, the token embedding; with the decoder's map.
+    fn lease(&self, control: &Control) -> Result<(Lease, Arc<DecoderMap>, Option<Embedding>)> {
         let decoder = self.registry.lease_with(&self.id, control)?;
-        let ports = match self.ports.get() {
-            Some(ports) => ports,
-            None => {
-                let ports = DecoderPorts::check(
-                    &self.id,
-                    &self.spec,
-                    decoder.inputs(),
-                    decoder.outputs(),
-                    self.embedding.is_some(),
-                )?;
-                self.ports.get_or_init(|| ports)
-            }
-        };
-        let embedding = match (&ports.rows, &self.embedding) {
-            (Rows::Embeds(dtype, width), Some(id)) => {
+        let map = decoder.decoder().map(Arc::clone).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                "a decoder was loaded without its ports",
+            )
+        })?;
+        let embedding = match (map.rows(), &self.embedding) {
+            ((_, Rows::Ids(_)), _) => None,
+            ((port, Rows::Embeds(dtype, width)), Some(id)) => {
                 let lease = self.registry.lease_with(id, control)?;
-                Some(check_embedding(id, lease, *dtype, *width)?)
+                Some(check_embedding(id, lease, port, dtype, width)?)
             }
-            _ => None,
+            ((port, Rows::Embeds(..)), None) => {
+                let what = format!(
+                    "language decoder {:?} reads {port:?}, so the task needs a `token_embedding` module",
+                    self.id
+                );
+                return Err(Error::new(ErrorKind::BadModel, what)
+                    .remedy("name it in the task's table in pack.toml"));
+            }
         };
-        Ok((decoder, embedding))
+        Ok((decoder, map, embedding))
     }
 }
 
@@ -274,6 +265,7 @@ fn expect_kind(id: &str, kind: ModuleKind, expected: ModuleKind) -> Result<()> {
 fn check_embedding(
     id: &str,
     lease: Lease,
+    port: &str,
     dtype: DType,
     width: Option<usize>,
 ) -> Result<Embedding> {
@@ -283,27 +275,27 @@ fn check_embedding(
             format!("token embedding {id:?}: {what}"),
         )
     };
-    let ids = match lease.inputs() {
-        [port] if port.name == INPUT_IDS && matches!(port.dtype, DType::I64 | DType::I32) => {
-            port.dtype
-        }
-        _ => {
+    let (input, ids) = match lease.inputs() {
+        [port] if matches!(port.dtype, DType::I64 | DType::I32) => (port.name.clone(), port.dtype),
+        inputs => {
+            let inputs: Vec<&str> = inputs.iter().map(|port| port.name.as_str()).collect();
             return Err(bad(format!(
-                "it must have the one input {INPUT_IDS:?}, i64 or i32"
+                "it must have one input, i64 or i32; it has {}",
+                inputs.join(", ")
             )));
         }
     };
     let outputs = lease.outputs();
     let Some(output) = outputs
         .iter()
-        .find(|port| port.name == INPUTS_EMBEDS)
+        .find(|own| own.name == port)
         .or(outputs.first())
     else {
         return Err(bad("it has no output".to_owned()));
     };
     if output.dtype != dtype {
         return Err(bad(format!(
-            "port {:?} is {}, but the decoder's {INPUTS_EMBEDS:?} is {dtype}",
+            "port {:?} is {}, but the decoder's {port:?} is {dtype}",
             output.name, output.dtype
         )));
     }
@@ -311,11 +303,12 @@ fn check_embedding(
         && *have != width
     {
         return Err(bad(format!(
-            "port {:?} is {have} wide, but the decoder's {INPUTS_EMBEDS:?} is {width}",
+            "port {:?} is {have} wide, but the decoder's {port:?} is {width}",
             output.name
         )));
     }
     Ok(Embedding {
+        input,
         output: output.name.clone(),
         ids,
         lease,

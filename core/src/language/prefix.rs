@@ -15,10 +15,11 @@ use sha2::{Digest, Sha256};
 use super::generation::Generation;
 use super::kv::Snapshot;
 use super::model::LanguageModel;
+use super::positions::Positions;
 use crate::budget::policy::{Age, Use};
 use crate::budget::{Action, Charge, Given, Governor, Ledger, Offer, Owner, Reclaim};
 use crate::control::Control;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::features::FeatureMap;
 
 /// A part of a prompt.
@@ -40,6 +41,7 @@ pub(super) type Key = [u8; 32];
 /// What is kept at one boundary.
 pub(super) struct Prefix {
     pub(super) kv: Snapshot,
+    pub(super) positions: Positions,
     /// The tokens in it.
     pub(super) history: Vec<u32>,
 }
@@ -314,7 +316,8 @@ impl LanguageModel {
     /// What comes out is the same whatever is kept, but depends on where the parts are cut.
     ///
     /// # Errors
-    /// As [`start`](Self::start), [`Generation::feed`] and [`Generation::feed_embeds`]; what making rows gives.
+    /// [`ErrorKind::Unsupported`] for a decoder of an encoder-decoder model;
+    /// as [`start`](Self::start), [`Generation::feed`] and [`Generation::feed_embeds`]; what making rows gives.
     pub fn begin(&self, parts: &[Part<'_>], room: usize, control: &Control) -> Result<Generation> {
         let parts: Vec<&Part<'_>> = parts
             .iter()
@@ -340,6 +343,13 @@ impl LanguageModel {
         let length = kept + rest.iter().map(Fed::len).sum::<usize>();
         let capacity = length.saturating_add(room).min(self.context());
         let mut generation = self.start(capacity.max(length), control)?;
+        if generation.reads_encoder() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "a prompt in parts is for decoders that read no encoder's output",
+            )
+            .remedy("start a generation and attend to the output"));
+        }
         if let Some((_, prefix)) = &found {
             generation.take_over(prefix, control)?;
         }

@@ -1,8 +1,8 @@
 //! Words to a search vector.
 
-use super::generation::whole;
 use super::tokenizer::Tokenizer;
 use crate::control::Control;
+use crate::decoder::whole;
 use crate::error::{Error, ErrorKind, Result};
 use crate::module::{Lease, Registry};
 use crate::ort::{DType, Dim, RunArgs, Tensor};
@@ -161,7 +161,7 @@ impl TextEncoder {
             }
             inputs.push((
                 port.name.clone(),
-                whole(port.dtype, (0..length).map(value))?,
+                whole(port.dtype, &[1, length], (0..length).map(value))?,
             ));
         }
         Ok(inputs)

@@ -12,6 +12,7 @@ use super::resident::Resident;
 use super::slot::Held;
 use crate::budget::{AtWork, Ledger};
 use crate::control::Control;
+use crate::decoder::DecoderMap;
 use crate::error::Result;
 use crate::features::Variant;
 use crate::ort::{Port, Session};
@@ -113,6 +114,11 @@ impl Lease {
     /// The ports the graph writes.
     pub fn outputs(&self) -> &[Port] {
         &self.resident().outputs
+    }
+
+    /// The map of a decoder's graph; `None` for other modules.
+    pub(crate) fn decoder(&self) -> Option<&Arc<DecoderMap>> {
+        self.resident().decoder.as_ref()
     }
 
     /// The provider that serves the module now.

@@ -114,7 +114,7 @@ impl Loader<'_> {
             let rescue = self.rescue(&providers[at..], variant, &serving, &upkeep);
             made.loaded.session.on_failure(rescue);
         }
-        let loaded = made.loaded;
+        let (loaded, decoder) = (made.loaded, made.decoder);
         let ms = started.elapsed().as_secs_f64() * 1e3;
         place.loads.fetch_add(1, Ordering::Relaxed);
         let arena = loaded.session.arena();
@@ -136,7 +136,7 @@ impl Loader<'_> {
             evicted_before: place.usage.take_evicted(),
         });
         let name = spec.variant(variant);
-        let session = loaded.session;
+        let session = (loaded.session, decoder);
         Ok(Resident::new(&spec.id, session, name, serving, ms, upkeep))
     }
 

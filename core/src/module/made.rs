@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::cost::Cost;
 use super::weights::Weights;
 use crate::budget::Charge;
+use crate::decoder::DecoderMap;
 use crate::error::{Error, Result};
 use crate::ort::{Environment, Placement, Provider, Session, SessionConfig};
 use crate::os::file::warm;
@@ -29,6 +30,8 @@ pub(super) struct Made {
     pub(super) golden: Option<(f64, f64)>,
     /// What the provider leaves to others.
     pub(super) remark: Option<String>,
+    /// The map of a decoder's graph.
+    pub(super) decoder: Option<DecoderMap>,
 }
 
 /// What sessions are made from.

@@ -8,8 +8,9 @@ use super::made::{Loaded, Made, Maker, Measured, Refusal};
 use super::ports;
 use super::probe::{self, Probe};
 use crate::error::{Error, Result};
+use crate::onnx::{Model, TensorSlice, align_external_data};
 use crate::ort::{GraphForm, Provider, Session, SessionConfig, Target, Threads};
-use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, Part, realign, split};
+use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack};
 use crate::trace;
 
 /// A larger file has weights in it.
@@ -49,7 +50,7 @@ impl Maker<'_> {
             untuned: false,
             profile: None,
         };
-        let made = if provider == Provider::Cpu {
+        let mut made = if provider == Provider::Cpu {
             let prepacked = prepacked(self.pack, spec, &source, self.artifacts, &self.measured);
             let mut loaded = match prepacked {
                 Some(loaded) => loaded,
@@ -67,11 +68,12 @@ impl Maker<'_> {
                 loaded,
                 golden,
                 remark: None,
+                decoder: None,
             }
         } else {
             accelerate::make(self, spec, &source)?
         };
-        ports::check(spec, &made.loaded.session).map_err(module)?;
+        made.decoder = ports::check(spec, &made.loaded.session).map_err(module)?;
         Ok(made)
     }
 }
@@ -134,7 +136,7 @@ fn prepacked(
                 let to = path.to_owned();
                 form(GraphForm::SourceAndSave { to, graph })
             };
-            let (graph, parts) = parted(&source.model)?.unzip();
+            let (graph, slices) = split(&source.model)?.unzip();
             // What the saved form is held to comes from the graph as the pack has it.
             let mut original = Session::load(&match graph {
                 Some(_) => form(GraphForm::Source),
@@ -147,7 +149,7 @@ fn prepacked(
             if graph.is_some() {
                 Session::load(&save(graph))?;
             }
-            let extent = realign(path, &parts.unwrap_or_default())?;
+            let extent = align_external_data(path, &slices.unwrap_or_default())?;
             ArtifactCache::keep_extent(path, extent)?;
             let mut saved = Session::load(&SessionConfig {
                 model: path.to_owned(),
@@ -173,13 +175,17 @@ fn prepacked(
     None
 }
 
-/// The graph with its heaviest products in parts, where it has such and its weights beside it.
-fn parted(model: &Path) -> Result<Option<(Vec<u8>, Vec<Part>)>> {
-    let io = |e: &std::io::Error| Error::io(model.display(), e);
-    if fs::metadata(model).map_err(|e| io(&e))?.len() > LARGEST_GRAPH {
+/// The graph with its heaviest matrix product split, and the tensors of the parts; `None` where there is none to split or its
+/// weights are in the graph's file.
+fn split(model: &Path) -> Result<Option<(Vec<u8>, Vec<TensorSlice>)>> {
+    let metadata = fs::metadata(model).map_err(|e| Error::io(model.display(), &e))?;
+    if metadata.len() > LARGEST_GRAPH {
         return Ok(None);
     }
-    let split = split(&fs::read(model).map_err(|e| io(&e))?);
-    let split = split.map_err(|e| e.context(model.display()))?;
-    Ok(split.map(|split| (split.model, split.parts)))
+    let mut graph = Model::read(model)?;
+    let slices = graph.split_matmul();
+    if slices.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some((graph.to_vec()?, slices)))
 }

@@ -1,16 +1,29 @@
 //! Whether a loaded graph has the ports its manifest declares.
 
+use crate::decoder::DecoderMap;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ort::{DType, Dim, Port, Session};
-use crate::pack::{DecoderSpec, ModuleKind, ModuleSpec, PortSpec};
+use crate::ort::{Dim, Port, Session};
+use crate::pack::{ModuleKind, ModuleSpec, PortSpec};
 
-/// Compares the session's ports with the manifest.
+/// Compares the session's ports with the manifest. Returns the map of a decoder's graph.
 ///
 /// # Errors
 /// [`ErrorKind::BadModel`] naming the port, what is declared and what the graph has.
-pub(super) fn check(spec: &ModuleSpec, session: &Session) -> Result<()> {
-    check_ports(spec, session.inputs(), session.outputs())
+pub(super) fn check(spec: &ModuleSpec, session: &Session) -> Result<Option<DecoderMap>> {
+    let (inputs, outputs) = (session.inputs(), session.outputs());
+    check_ports(spec, inputs, outputs)
+        .and_then(|()| decoder(spec, session))
         .map_err(|e| e.context(format_args!("module {:?}", spec.id)))
+}
+
+/// The map of a decoder's graph; `None` for other modules.
+///
+/// # Errors
+/// As [`DecoderMap::new`].
+pub(super) fn decoder(spec: &ModuleSpec, session: &Session) -> Result<Option<DecoderMap>> {
+    let (inputs, outputs) = (session.inputs(), session.outputs());
+    let map = |decoder| DecoderMap::new(&spec.model.file, decoder, inputs, outputs);
+    spec.decoder.as_ref().map(map).transpose()
 }
 
 fn check_ports(spec: &ModuleSpec, inputs: &[Port], outputs: &[Port]) -> Result<()> {
@@ -34,10 +47,7 @@ fn check_ports(spec: &ModuleSpec, inputs: &[Port], outputs: &[Port]) -> Result<(
             "declare it in inputs; a module is given exactly its declared inputs",
         ));
     }
-    match &spec.decoder {
-        Some(decoder) => check_decoder(decoder, inputs, outputs),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn mismatch(what: String, remedy: &str) -> Error {
@@ -94,99 +104,4 @@ fn matches_graph(side: &str, declared: &PortSpec, graph: &[Port]) -> Result<()> 
 fn shape(dims: &[Dim]) -> String {
     let dims: Vec<String> = dims.iter().map(Dim::to_string).collect();
     format!("[{}]", dims.join(", "))
-}
-
-/// A decoder's ports follow from its dimensions.
-fn check_decoder(decoder: &DecoderSpec, inputs: &[Port], outputs: &[Port]) -> Result<()> {
-    let find = |ports: &[Port], name: &str| ports.iter().find(|port| port.name == name).cloned();
-    let ids = find(inputs, "input_ids");
-    if ids.is_none() && find(inputs, "inputs_embeds").is_none() {
-        return Err(mismatch(
-            "the graph reads neither \"input_ids\" nor \"inputs_embeds\"".into(),
-            "export it with Optimum's port names",
-        ));
-    }
-    if let Some(port) = ids.filter(|port| port.dtype != DType::I64) {
-        return Err(mismatch(
-            format!("input \"input_ids\" is {}, not i64", port.dtype),
-            "export it with Optimum's port types",
-        ));
-    }
-    let logits = [
-        Dim::Symbolic(String::new()),
-        Dim::Symbolic(String::new()),
-        Dim::Fixed(decoder.vocab),
-    ];
-    has_decoder_port("output", outputs, "logits", None, &logits, "decoder.vocab")?;
-    let cache = [
-        Dim::Symbolic(String::new()),
-        Dim::Fixed(decoder.kv_heads),
-        Dim::Symbolic(String::new()),
-        Dim::Fixed(decoder.head_dim),
-    ];
-    let keys = "decoder.layers, kv_heads, head_dim and kv_dtype";
-    for layer in 0..decoder.layers {
-        for part in ["key", "value"] {
-            let past = format!("past_key_values.{layer}.{part}");
-            has_decoder_port("input", inputs, &past, Some(decoder.kv_dtype), &cache, keys)?;
-            let present = format!("present.{layer}.{part}");
-            has_decoder_port(
-                "output",
-                outputs,
-                &present,
-                Some(decoder.kv_dtype),
-                &cache,
-                keys,
-            )?;
-        }
-    }
-    let past = |port: &&Port| port.name.starts_with("past_key_values.");
-    let count = inputs.iter().filter(past).count();
-    if count != 2 * decoder.layers {
-        return Err(mismatch(
-            format!(
-                "the graph has {} layers, the manifest {}",
-                count / 2,
-                decoder.layers
-            ),
-            "correct decoder.layers in pack.toml",
-        ));
-    }
-    Ok(())
-}
-
-/// `expected` has empty names where any size will do.
-fn has_decoder_port(
-    side: &str,
-    ports: &[Port],
-    name: &str,
-    dtype: Option<DType>,
-    expected: &[Dim],
-    keys: &str,
-) -> Result<()> {
-    let Some(port) = ports.iter().find(|port| port.name == name) else {
-        return Err(mismatch(
-            format!("the graph has no {side} {name:?}, which {keys} call for"),
-            "correct [module.decoder] in pack.toml, or export with Optimum's port names",
-        ));
-    };
-    let agrees = port.shape.is_empty()
-        || (port.shape.len() == expected.len()
-            && port.shape.iter().zip(expected).all(|dims| match dims {
-                (Dim::Fixed(graph), Dim::Fixed(expected)) => graph == expected,
-                _ => true,
-            }));
-    if agrees && dtype.is_none_or(|dtype| dtype == port.dtype) {
-        return Ok(());
-    }
-    Err(mismatch(
-        format!(
-            "{side} {name:?} is {} {} in the graph; {keys} call for {} {}",
-            port.dtype,
-            shape(&port.shape),
-            dtype.unwrap_or(port.dtype),
-            shape(expected)
-        ),
-        "correct [module.decoder] in pack.toml",
-    ))
 }

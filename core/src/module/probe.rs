@@ -1,7 +1,9 @@
 //! Known and made-up inputs, to see whether a session computes what it should.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
+use super::ports;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{DType, Dim, Port, RunArgs, Session, Tensor};
 use crate::pack::{GoldenPort, GoldenSpec, ModuleSpec, Pack};
@@ -25,28 +27,42 @@ pub(super) struct Expected {
 }
 
 impl Probe {
-    /// Inputs for `session`: the golden ones of `spec`, and made-up ones for the ports that have none.
+    /// Inputs for `session`: the golden ones of `spec`. A decoder's map completes them; other modules get made-up ones.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadModel`] for a golden input that the graph lacks; the errors of reading the files and of
+    /// [`DecoderMap::complete`](crate::decoder::DecoderMap::complete).
     pub(super) fn new(pack: &Pack, spec: &ModuleSpec, session: &Session) -> Result<Self> {
         let golden = spec.golden.as_ref();
         let golden = golden.map_or(&[][..], |golden| &golden.inputs);
-        let length = golden
-            .iter()
-            .find(|port| port.port == "input_ids" || port.port == "inputs_embeds");
-        let length = length
-            .and_then(|port| port.shape.get(1).copied())
-            .unwrap_or(FREE);
-        let inputs = session
-            .inputs()
-            .iter()
-            .map(|port| {
-                let given = golden.iter().find(|golden| golden.port == port.name);
-                let tensor = match given {
-                    Some(given) => read(pack, given, port.dtype)?,
-                    None => made_up(port, length)?,
+        let port = |name: &str| session.inputs().iter().find(|port| port.name == name);
+        let mut given = HashMap::new();
+        for file in golden {
+            let Some(port) = port(&file.port) else {
+                return Err(Error::new(
+                    ErrorKind::BadModel,
+                    format!(
+                        "[module.golden] gives {:?}, which the graph does not read",
+                        file.port
+                    ),
+                )
+                .remedy("correct the port in [module.golden]"));
+            };
+            given.insert(file.port.clone(), read(pack, file, port.dtype)?);
+        }
+        let inputs = match ports::decoder(spec, session)? {
+            Some(map) => map.complete(given)?,
+            None => {
+                let rows = given.get("input_ids").map(Tensor::shape);
+                let length = rows.and_then(|rows| rows.get(1).copied()).unwrap_or(FREE);
+                let input = |port: &Port| {
+                    let given = given.remove(&port.name).map(Ok);
+                    let tensor = given.unwrap_or_else(|| made_up(port, length))?;
+                    Ok((port.name.clone(), tensor))
                 };
-                Ok((port.name.clone(), tensor))
-            })
-            .collect::<Result<_>>()?;
+                session.inputs().iter().map(input).collect::<Result<_>>()?
+            }
+        };
         Ok(Self { inputs })
     }
 
@@ -162,10 +178,9 @@ fn read(pack: &Pack, port: &GoldenPort, dtype: DType) -> Result<Tensor> {
     })
 }
 
-/// A tensor that suits `port` as far as its name and type tell: an empty cache, ones for what counts or points, and
-/// small numbers of both signs.
+/// A tensor that suits `port` as far as its name and type tell: positions, ones for other whole numbers, else small numbers of
+/// both signs.
 fn made_up(port: &Port, length: usize) -> Result<Tensor> {
-    let cache = port.name.starts_with("past_key_values.");
     let shape: Vec<usize> = port
         .shape
         .iter()
@@ -173,17 +188,15 @@ fn made_up(port: &Port, length: usize) -> Result<Tensor> {
         .map(|(axis, dim)| match dim {
             Dim::Fixed(size) => *size,
             Dim::Symbolic(_) if axis == 0 => 1,
-            Dim::Symbolic(_) if cache => 0,
             Dim::Symbolic(_) => length,
         })
         .collect();
     let mut tensor = Tensor::zeros(port.dtype, &shape)?;
     let wave = |i: usize| ((i * 37 + 11) % 101) as f32 / 101.0 - 0.5;
-    let position = port.name == "position_ids";
     match port.dtype {
         DType::F32 => fill(tensor.as_mut_slice()?, wave),
         DType::F16 => fill(tensor.as_mut_slice()?, |i| half::f16::from_f32(wave(i))),
-        DType::I64 if position => fill(tensor.as_mut_slice()?, |i| i as i64),
+        DType::I64 if port.name == "position_ids" => fill(tensor.as_mut_slice()?, |i| i as i64),
         DType::I64 => fill(tensor.as_mut_slice()?, |_| 1_i64),
         DType::I32 => fill(tensor.as_mut_slice()?, |_| 1_i32),
         DType::I8 => fill(tensor.as_mut_slice()?, |_| 1_i8),

@@ -9,6 +9,7 @@ use super::permit::Gate;
 use super::serving::Serving;
 use super::upkeep::Upkeep;
 use crate::budget::Patience;
+use crate::decoder::DecoderMap;
 use crate::error::Result;
 use crate::features::Variant;
 use crate::ort::{Port, Session};
@@ -24,6 +25,8 @@ pub(super) struct Resident {
     pub(super) gate: Gate,
     pub(super) inputs: Vec<Port>,
     pub(super) outputs: Vec<Port>,
+    /// The map of a decoder's graph.
+    pub(super) decoder: Option<Arc<DecoderMap>>,
     pub(super) serving: Arc<Serving>,
     pub(super) load_ms: f64,
     /// The form of the module that runs.
@@ -40,7 +43,7 @@ pub(super) struct Resident {
 impl Resident {
     pub(super) fn new(
         module: &str,
-        session: Session,
+        (session, decoder): (Session, Option<DecoderMap>),
         variant: Variant,
         serving: Arc<Serving>,
         load_ms: f64,
@@ -50,6 +53,7 @@ impl Resident {
             arena: AtomicU64::new(upkeep.arena()),
             inputs: session.inputs().to_vec(),
             outputs: session.outputs().to_vec(),
+            decoder: decoder.map(Arc::new),
             session: Mutex::new(session),
             gate: Gate::new(module),
             serving,

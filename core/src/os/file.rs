@@ -31,8 +31,19 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
 /// # Errors
 /// What writing gives; the old file is then untouched and no temporary file remains.
 pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
-    leaf::assert_free("a file is written");
+    atomic_write_with(path, |file| file.write_all(bytes))
+}
+
+/// [`atomic_write`] of what `write` puts into the new file.
+///
+/// # Errors
+/// What `write` and the file system give; the old file is then untouched and no temporary file remains.
+pub fn atomic_write_with(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
+    leaf::assert_free("a file is written");
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
@@ -53,7 +64,7 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = dir.join(temporary);
     let written = (|| {
         let mut file = File::create_new(&temporary)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     })();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
+use super::decoder::DecoderSpec;
 use super::manifest::FileRef;
 pub use crate::ort::Provider;
 use crate::ort::{DType, Dim, ProviderOptions};
@@ -277,7 +277,7 @@ pub struct PreprocessSpec {
     pub order: Order,
 }
 
-fn whole_view() -> Vec<ViewSpec> {
+pub(super) fn whole_view() -> Vec<ViewSpec> {
     vec![ViewSpec {
         fit: Fit::Crop,
         fraction: 1.0,
@@ -292,42 +292,6 @@ pub struct TokenizerSpec {
     pub file: FileRef,
     /// Longest input in tokens.
     pub max_tokens: usize,
-}
-
-/// How a decoder keeps keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KvForm {
-    /// One buffer of `[1, kv_heads, capacity, head_dim]` is past and present.
-    Shared,
-    /// Past grows by concatenation.
-    Concat,
-}
-
-/// A language decoder's dimensions.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DecoderSpec {
-    /// Layers.
-    pub layers: usize,
-    /// Heads of keys and values.
-    pub kv_heads: usize,
-    /// Length of a head.
-    pub head_dim: usize,
-    /// Entries of the logits.
-    pub vocab: usize,
-    /// Longest context in tokens.
-    pub context: usize,
-    /// How keys and values are kept.
-    pub kv: KvForm,
-    /// Their type: f32 or f16.
-    pub kv_dtype: DType,
-    /// Token that begins a text.
-    pub bos: Option<u32>,
-    /// Tokens that end it.
-    pub eos: Vec<u32>,
-    /// A Jinja chat template.
-    pub chat_template: Option<FileRef>,
 }
 
 /// A detector's labels and thresholds.
@@ -423,35 +387,5 @@ impl ModuleSpec {
             Dim::Fixed(dim) => Some(*dim),
             Dim::Symbolic(_) => None,
         }
-    }
-
-    /// Adds to `hash` everything that decides what the module computes: weights, precision, ports, preparation of the
-    /// input.
-    pub fn hash_identity(&self, hash: &mut Sha256) {
-        for file in self.weights() {
-            hash.update(file.sha256.as_bytes());
-        }
-        // All of them, as it is not known before a load which is served; a store keeps which one made its vectors.
-        for variant in &self.variants {
-            for file in variant.weights() {
-                hash.update(file.sha256.as_bytes());
-            }
-        }
-        if let Some(tokenizer) = &self.tokenizer {
-            hash.update(tokenizer.file.sha256.as_bytes());
-        }
-        // Debug text of plain data: equal for equal values, and floats are printed exactly.
-        let rest = (
-            &self.kind,
-            &self.precision,
-            &self.inputs,
-            &self.outputs,
-            &self.preprocess,
-            &self.detector,
-            self.tokenizer
-                .as_ref()
-                .map(|tokenizer| tokenizer.max_tokens),
-        );
-        hash.update(format!("{rest:?}").as_bytes());
     }
 }

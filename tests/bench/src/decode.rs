@@ -125,16 +125,14 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
 
 /// The pack's decoder, and the module that embeds its tokens if it reads embeddings.
 fn decoder(pack: &Pack) -> Result<(&ModuleSpec, &DecoderSpec, Option<&str>)> {
-    let tasks = &pack.manifest().tasks;
-    let named = [&tasks.caption, &tasks.ask].into_iter().flatten().next();
     let none = || {
         Error::new(ErrorKind::Unsupported, "the pack has no language decoder")
             .remedy("give one that has with --pack")
     };
-    let task = named.ok_or_else(none)?;
-    let module = pack.module(&task.language_decoder)?;
+    let captioner = pack.manifest().captioner.as_ref().ok_or_else(none)?;
+    let module = pack.module(captioner.language_decoder.as_deref().ok_or_else(none)?)?;
     let spec = module.decoder.as_ref().ok_or_else(none)?;
-    Ok((module, spec, task.token_embedding.as_deref()))
+    Ok((module, spec, captioner.token_embedding.as_deref()))
 }
 
 fn compare(session: &Session, args: &Args) -> Result<Report> {

@@ -20,7 +20,7 @@ use atom_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use crate::chart::{Axis, Lines};
-use crate::videos;
+use crate::{packs, videos};
 use atom_cli::output::{bytes, print_json, print_line, table};
 use atom_cli::session::Session;
 
@@ -77,6 +77,7 @@ impl Both {
 
 pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
     let files = videos::files(&args.files)?;
+    packs::caption_by_decoder(session)?;
     let runtime = session.runtime()?;
     if session.global.ungoverned {
         return Err(Error::new(

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::scheduling::{Role, Usage, watch};
 use crate::stats::Spread;
-use crate::videos;
+use crate::{packs, videos};
 use atom_cli::output::{nanoseconds, print_json, print_line, table};
 use atom_cli::session::Session;
 
@@ -129,6 +129,7 @@ struct Question {
 pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
     let longest = nanoseconds("--max-segment", args.max_segment)?;
     let files = videos::files(&args.files)?;
+    packs::caption_by_decoder(session)?;
     let runtime = session.runtime()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let folder = tempfile::tempdir().map_err(|e| Error::io("a folder for stores", &e))?;
@@ -223,13 +224,21 @@ fn amid<T>(
     count: usize,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<(T, Trace)> {
-    let task = runtime.pack().manifest().tasks.caption.as_ref();
-    let task = task.ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, "the pack cannot caption")
-            .remedy("use a pack with a [tasks.caption]")
+    let captioner = runtime.pack().manifest().captioner.as_ref();
+    let decoder = captioner.and_then(|spec| {
+        Some((
+            spec.language_decoder.as_deref()?,
+            spec.token_embedding.as_deref(),
+        ))
+    });
+    let (decoder, embedding) = decoder.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Unsupported,
+            "the pack's captioner has no decoder",
+        )
+        .remedy("use a pack with captioner.language_decoder")
     })?;
-    let embedding = task.token_embedding.as_deref();
-    let model = LanguageModel::new(runtime.registry(), &task.language_decoder, embedding)?;
+    let model = LanguageModel::new(runtime.registry(), decoder, embedding)?;
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..count)

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::Captioner;
+use super::SegmentCaptioner;
 use crate::control::{CancelToken, Control, Priority, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Access, SegmentId, Store, StreamId};
@@ -29,7 +29,7 @@ pub struct Backlog {
 }
 
 struct Shared {
-    captioner: Captioner,
+    captioner: SegmentCaptioner,
     store: Store,
     cancel: CancelToken,
     state: Mutex<State>,
@@ -156,11 +156,11 @@ impl Shared {
 }
 
 impl Backlog {
-    /// Starts the thread. It loads the decoder when there is the first segment to caption.
+    /// Starts the thread. It loads what the captioner needs when there is the first segment to caption.
     ///
     /// # Errors
     /// [`ErrorKind::ReadOnly`] on a store opened read-only, [`ErrorKind::Io`] when the thread cannot be started.
-    pub fn start(captioner: Captioner, store: &Store) -> Result<Self> {
+    pub fn start(captioner: SegmentCaptioner, store: &Store) -> Result<Self> {
         if store.access() == Access::ReadOnly {
             return Err(Error::new(
                 ErrorKind::ReadOnly,

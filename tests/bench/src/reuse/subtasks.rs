@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use atom_core::control::Control;
 use atom_core::features::Features;
 use atom_core::frame::{Frame, FrameBuf};
-use atom_core::ground::{Grounding, Taxonomy};
 use atom_core::index::{Access, Filter, NewSegment, NewStream, Segment, Store, StreamId};
 use atom_core::language::{LanguageModel, Message, TextEncoder};
 use atom_core::module::Lease;
@@ -18,6 +17,7 @@ use atom_core::pack::Pack;
 use atom_core::runtime::{Runtime, RuntimeOptions};
 use atom_core::task::ingest::IngestOptions;
 use atom_core::{Error, ErrorKind, Result};
+use atom_grounding::Grounding;
 use atom_media::VideoReader;
 
 use super::job::{Clip, Job, Outcome, Outputs, Sharing};
@@ -359,15 +359,9 @@ impl Speaker {
     fn new(runtime: &Runtime, kind: Kind) -> Result<Self> {
         let pack = runtime.pack();
         let decoder = &modules(pack, kind)?[0];
-        let manifest = pack.manifest();
-        let spec = manifest
-            .grounding
-            .as_ref()
-            .ok_or_else(|| unfit("caption"))?;
-        let taxonomy = Taxonomy::from_bytes(&pack.read(&spec.taxonomy)?)?;
         Ok(Self {
             model: LanguageModel::new(runtime.registry(), decoder, None)?,
-            grounding: Grounding::new(taxonomy, &pack.labels()?),
+            grounding: Grounding::of(pack)?,
         })
     }
 }
@@ -384,14 +378,10 @@ fn modules(pack: &Pack, kind: Kind) -> Result<Vec<String>> {
             .search
             .as_ref()
             .map(|task| vec![task.text_encoder.clone()]),
-        Kind::Caption => tasks
-            .caption
-            .as_ref()
-            .map(|task| vec![task.language_decoder.clone()]),
-        Kind::Ask => tasks
-            .ask
-            .as_ref()
-            .map(|task| vec![task.language_decoder.clone()]),
+        Kind::Caption | Kind::Ask => {
+            let captioner = pack.manifest().captioner.as_ref();
+            captioner.and_then(|spec| Some(vec![spec.language_decoder.clone()?]))
+        }
     };
     found.ok_or_else(|| unfit("do every task"))
 }
