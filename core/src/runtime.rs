@@ -32,7 +32,7 @@ use crate::task::search::{SearchQuery, Searcher};
 use crate::vision::VisualEncoder;
 
 pub use crate::pack::Task;
-pub use indexing::{Captioning, IndexReport, Indexing};
+pub use indexing::{IndexReport, Indexing};
 use memory::Keeper;
 pub use memory::{Budget, MemoryOptions, Pressure};
 pub use status::Status;

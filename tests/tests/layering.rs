@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["storyboard", "caption"],
     &["task"],
     &["runtime"],
+    &["engine"],
 ];
 
 /// What a room may not import although the layers would let it, and why.

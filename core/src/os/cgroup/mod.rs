@@ -2,6 +2,9 @@
 //!
 //! The files are those of the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. A limit of any
 //! ancestor binds as well as the group's own, so every level up to the top of what is mounted is read.
+//!
+//! Not by the crate cgroups-rs (0.5): it is made to create groups, takes a D-Bus client with it (some 60 packages), and looks for
+//! version 2 groups below `/sys/fs/cgroup` only, whatever this process's mounts are.
 
 mod find;
 mod memory;
