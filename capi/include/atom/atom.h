@@ -383,7 +383,7 @@ enum atom_stop
    */
   ATOM_STOP_OTHER = 0,
   /**
-   * The model ended its text.
+   * The text is complete.
    */
   ATOM_STOP_END_OF_TEXT = 1,
   /**
