@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::entry::Owner;
 use super::ledger::Ledger;
-use super::patience::Patience;
 use super::reclaim::{Need, Room};
+use super::wait_policy::WaitPolicy;
 use crate::error::Result;
 
 /// How often who waits for room looks again.
@@ -52,7 +52,7 @@ impl<'a> Waiting<'a> {
         mut self,
         anon: u64,
         mapped: u64,
-        patience: &Patience<'_>,
+        wait: &WaitPolicy<'_>,
     ) -> Result<()> {
         let ledger = self.ledger;
         loop {
@@ -86,9 +86,9 @@ impl<'a> Waiting<'a> {
                     return Ok(());
                 }
             }
-            (patience.check)()?;
+            (wait.check)()?;
             let waited = self.began.elapsed();
-            if waited >= patience.at_most || !self.worth_waiting(anon, &room, patience) {
+            if waited >= wait.at_most || !self.worth_waiting(anon, &room, wait) {
                 return Err(ledger.refusal(self.id, anon));
             }
             if waited >= DRAIN_AFTER && !self.draining {
@@ -100,7 +100,7 @@ impl<'a> Waiting<'a> {
     }
 
     /// Whether it may fit once all who use memory now have finished.
-    fn worth_waiting(&self, anon: u64, room: &Room, patience: &Patience<'_>) -> bool {
+    fn worth_waiting(&self, anon: u64, room: &Room, wait: &WaitPolicy<'_>) -> bool {
         let book = self.ledger.book();
         if book.budget_read.is_some() && self.began.elapsed() < HOPE {
             return true;
@@ -114,7 +114,7 @@ impl<'a> Waiting<'a> {
         let modules: u64 = room
             .held
             .iter()
-            .filter(|(owner, _)| Some(owner) != patience.holds)
+            .filter(|(owner, _)| Some(owner) != wait.holds)
             .map(|(_, bytes)| *bytes)
             .sum();
         let more = anon.saturating_sub(book.anon_of(self.id));

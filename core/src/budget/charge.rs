@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::admission::Waiting;
 use super::entry::Owner;
 use super::ledger::Ledger;
-use super::patience::Patience;
+use super::wait_policy::WaitPolicy;
 use crate::error::Result;
 
 /// An entry of the ledger; dropping it takes the entry out.
@@ -24,22 +24,22 @@ impl Ledger {
     /// # Errors
     /// [`ErrorKind::OutOfBudget`](crate::ErrorKind::OutOfBudget) naming budget, need and holders; nothing is charged then.
     pub fn charge(&self, owner: Owner, anon: u64, mapped: u64) -> Result<Charge> {
-        self.charge_with(owner, anon, mapped, &Patience::NONE)
+        self.charge_with(owner, anon, mapped, &WaitPolicy::NONE)
     }
 
-    /// As [`charge`](Self::charge), but waits for memory that others are using, as `patience` says.
+    /// As [`charge`](Self::charge), but waits for memory that others are using, as `wait` says.
     ///
     /// # Errors
-    /// As there, and what `patience.check` returns.
+    /// As there, and what `wait.check` returns.
     pub fn charge_with(
         &self,
         owner: Owner,
         anon: u64,
         mapped: u64,
-        patience: &Patience<'_>,
+        wait: &WaitPolicy<'_>,
     ) -> Result<Charge> {
         let charge = self.enter(owner);
-        charge.resize_with(anon, mapped, patience)?;
+        charge.resize_with(anon, mapped, wait)?;
         Ok(charge)
     }
 
@@ -69,21 +69,21 @@ impl Charge {
     /// # Errors
     /// As there; the charge then stays as it was.
     pub fn resize(&self, anon: u64, mapped: u64) -> Result<()> {
-        self.resize_with(anon, mapped, &Patience::NONE)
+        self.resize_with(anon, mapped, &WaitPolicy::NONE)
     }
 
     /// Changes what is charged; room for more is made as by [`Ledger::charge_with`].
     ///
     /// # Errors
     /// As there; the charge then stays as it was.
-    pub fn resize_with(&self, anon: u64, mapped: u64, patience: &Patience<'_>) -> Result<()> {
+    pub fn resize_with(&self, anon: u64, mapped: u64, wait: &WaitPolicy<'_>) -> Result<()> {
         if self.ledger.try_resize(self.id, anon, mapped) {
             return Ok(());
         }
-        if !patience.evict {
+        if !wait.evict {
             return Err(self.ledger.refusal(self.id, anon));
         }
-        Waiting::new(&self.ledger, self.id).until_it_fits(anon, mapped, patience)
+        Waiting::new(&self.ledger, self.id).until_it_fits(anon, mapped, wait)
     }
 
     /// Changes what is charged, if so much is free now: nothing is evicted.
@@ -97,17 +97,17 @@ impl Charge {
         Err(self.ledger.refusal(self.id, anon))
     }
 
-    /// Has `in_memory` say how many of the bytes are in memory by now, until [`settle`](Self::settle) or
-    /// [`state`](Self::state). It is called without the ledger's lock, from any thread, and must not wait for one that asks
+    /// Has `in_memory` say how many of the bytes are in memory by now, until [`set_pending`](Self::set_pending) or
+    /// [`set_measured`](Self::set_measured). It is called without the ledger's lock, from any thread, and must not wait for one that asks
     /// for memory.
-    pub fn watch(&self, in_memory: impl Fn() -> u64 + Send + Sync + 'static) {
+    pub fn track_resident(&self, in_memory: impl Fn() -> u64 + Send + Sync + 'static) {
         let watch = Arc::new(in_memory);
         let before = self.ledger.book().in_memory.insert(self.id, watch);
         drop(before);
     }
 
     /// Says that all of it but `pending` bytes is in memory by now.
-    pub fn settle(&self, pending: u64) {
+    pub fn set_pending(&self, pending: u64) {
         let mut book = self.ledger.book();
         let watch = book.in_memory.remove(&self.id);
         book.set_pending(self.id, pending);
@@ -117,7 +117,7 @@ impl Charge {
 
     /// Says what was measured: it is so, whatever the budget says. Idle memory of others is evicted where that is too
     /// much.
-    pub fn state(&self, anon: u64, mapped: u64) {
+    pub fn set_measured(&self, anon: u64, mapped: u64) {
         let mut book = self.ledger.book();
         let watch = book.in_memory.remove(&self.id);
         book.set(self.id, anon, mapped, 0);
@@ -153,6 +153,6 @@ impl Drop for Charge {
         let entry = book.entries.remove(&self.id);
         drop(book);
         drop((watch, entry));
-        self.ledger.let_go();
+        self.ledger.wake_waiters();
     }
 }

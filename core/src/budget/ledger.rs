@@ -36,27 +36,27 @@ const READINGS: usize = 3;
 /// Reads the bounds that the system sets.
 type BoundsReader = Box<dyn FnMut() -> Vec<Bound> + Send>;
 
-pub(super) struct Shared {
+pub(super) struct LedgerShared {
     book: LeafMutex<Book>,
     /// Told when something is given back.
     freed: Condvar,
     /// Of a budget that follows the system. Locked while its files are read: taken before the book, never after.
     bounds: Mutex<Option<BoundsReader>>,
     /// Who makes something large.
-    pub(super) turn: Mutex<()>,
+    pub(super) load_lock: Mutex<()>,
 }
 
 /// The list of charges. Clones share it; thread-safe.
 #[derive(Clone)]
-pub struct Ledger(pub(super) Arc<Shared>);
+pub struct Ledger(pub(super) Arc<LedgerShared>);
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(LedgerShared {
             book: LeafMutex::new("ledger", Book::default()),
             freed: Condvar::new(),
             bounds: Mutex::default(),
-            turn: Mutex::default(),
+            load_lock: Mutex::default(),
         }))
     }
 }
@@ -127,7 +127,7 @@ impl Ledger {
     }
 
     /// Wakes waiters when memory may have been freed by something other than a charge: a holder has let go.
-    pub fn let_go(&self) {
+    pub fn wake_waiters(&self) {
         self.0.freed.notify_all();
     }
 

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
-use crate::budget::{Action, Charge, Given, Governor, Offer, Patience, Reclaim};
+use crate::budget::{Action, Charge, Given, Governor, Offer, Reclaim, WaitPolicy};
 
 const MB: u64 = 1 << 20;
 
@@ -55,7 +55,7 @@ impl Reclaim for Holder {
 
     fn give_up(&self, offer: &Offer) -> Option<Given> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        self.held.lock().expect("no panic").take()?;
+        drop(self.held.lock().expect("no panic").take()?);
         Some(Given {
             anon_bytes: offer.anon_bytes,
             mapped_bytes: 0,
@@ -78,7 +78,7 @@ fn everybody_is_called_without_the_lock() {
     let (read, watched) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let coming = charge(&ledger, 10 * MB).expect("no bound");
     let (its, count) = (ledger.clone(), watched.clone());
-    coming.watch(move || {
+    coming.track_resident(move || {
         count.fetch_add(1, Ordering::Relaxed);
         its.total().0 / 7
     });
@@ -120,8 +120,8 @@ fn while_the_systems_figures_are_read_others_go_on() {
         reading.recv().expect("told");
         // All of this would wait for the reading under one lock.
         let small = charge(&ledger, NOTABLE / 2).expect("fits");
-        held.settle(0);
-        held.state(20 * MB, 0);
+        held.set_pending(0);
+        held.set_measured(20 * MB, 0);
         assert_eq!(ledger.total().0, 20 * MB + NOTABLE / 2);
         assert_eq!(ledger.budget(), Some(100 * MB));
         drop(small);
@@ -170,13 +170,13 @@ fn old_figures_neither_admit_nor_refuse() {
     // Those who wait see it too.
     limit.store(10 * MB, Ordering::Relaxed);
     until_figures_are_old();
-    let patience = Patience {
+    let wait = WaitPolicy {
         at_most: Duration::from_secs(60),
-        ..Patience::NONE
+        ..WaitPolicy::NONE
     };
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
-            let charge = ledger.charge_with(Owner::Queue, 50 * MB, 0, &patience);
+            let charge = ledger.charge_with(Owner::Queue, 50 * MB, 0, &wait);
             charge.map(|charge| charge.bytes().0)
         });
         thread::sleep(Duration::from_millis(50));
@@ -199,7 +199,7 @@ fn figures_are_read_again_when_own_memory_came_meanwhile() {
             used_bytes: used,
         };
         if let Some(charge) = its.lock().expect("no panic").take() {
-            charge.state(40 * MB, 0);
+            charge.set_measured(40 * MB, 0);
             used = 40 * MB;
             std::mem::forget(charge);
         }

@@ -9,7 +9,7 @@ use super::book::Book;
 use super::charge::Charge;
 use super::entry::Owner;
 use super::ledger::Ledger;
-use super::patience::Patience;
+use super::wait_policy::WaitPolicy;
 use crate::error::Result;
 use crate::os::{memory, smaps};
 use crate::trace;
@@ -21,9 +21,9 @@ const NOTABLE: i64 = 2 << 20;
 /// How often memory is looked at while something is made.
 const LOOK: Duration = Duration::from_micros(500);
 
-/// What [`Ledger::settle_heap`] has seen last.
+/// What [`Ledger::trim_after_work`] has seen last.
 #[derive(Debug, Default)]
-pub struct Settled {
+pub struct HeapTrim {
     rest: i64,
     changes: u64,
 }
@@ -38,21 +38,21 @@ impl Ledger {
         &self,
         owner: Owner,
         expected: u64,
-        patience: &Patience<'_>,
+        wait: &WaitPolicy<'_>,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<(T, Charge, Grown)> {
-        let charge = self.charge_with(owner, expected, 0, patience)?;
-        let _turn = self.turn();
+        let charge = self.charge_with(owner, expected, 0, wait)?;
+        let _lock = self.load_lock();
         let (made, grown) = charge.measure_peak(make)?;
-        charge.state(grown.alone().unwrap_or(expected), 0);
+        charge.set_measured(grown.alone().unwrap_or(expected), 0);
         Ok((made, charge, grown))
     }
 
     /// Waits until nobody else makes something large, until the guard is dropped: peaks do not add up, and what each takes
     /// can be told. Ask for the bytes before.
-    pub fn turn(&self) -> MutexGuard<'_, ()> {
-        let turn = self.0.turn.lock();
-        turn.unwrap_or_else(PoisonError::into_inner)
+    pub fn load_lock(&self) -> MutexGuard<'_, ()> {
+        let lock = self.0.load_lock.lock();
+        lock.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that work that takes memory, and says how much when it is done, is under way until the guard is dropped: what
@@ -111,20 +111,20 @@ impl Ledger {
     /// Gives back what work has left free in the heap: where something was done since this was last called, nobody is at work,
     /// and the kernel counts notably more beside the ledger than then. Other memory of the program looks the same, so it is
     /// not done oftener than that. What the heap keeps is counted again whenever nobody is at work.
-    pub fn settle_heap(&self, settled: &mut Settled) {
+    pub fn trim_after_work(&self, last: &mut HeapTrim) {
         let mut seen = self.observe(0);
-        let worked = seen.changes != settled.changes;
-        if worked && !seen.at_work && seen.rest >= settled.rest + NOTABLE {
+        let worked = seen.changes != last.changes;
+        if worked && !seen.at_work && seen.rest >= last.rest + NOTABLE {
             trim_ends();
             seen = self.observe(0);
-            *settled = Settled {
+            *last = HeapTrim {
                 rest: seen.rest,
                 changes: seen.changes,
             };
         }
-        settled.rest = settled.rest.min(seen.rest);
+        last.rest = last.rest.min(seen.rest);
         // A charge that changes would spoil what is measured meanwhile.
-        if let Ok(_turn) = self.0.turn.try_lock()
+        if let Ok(_lock) = self.0.load_lock.try_lock()
             && !seen.at_work
         {
             let seen = self.observe(0);

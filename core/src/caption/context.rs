@@ -5,13 +5,13 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::keys;
-use crate::budget::{Kept, Owner};
+use crate::budget::{EvictableCell, Owner, WaitPolicy};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::FeatureSources;
 use crate::identity::Record;
 use crate::language::LanguageContext;
-use crate::module::{Registry, patience};
+use crate::module::Registry;
 use crate::pack::{CaptionerSpec, FileRef, Forms, Pack, Task};
 
 /// The pack a captioner serves, and what it may use: modules, language decoders and governed memory. Clones share everything.
@@ -117,13 +117,17 @@ impl CaptionerContext {
         expected_bytes: u64,
     ) -> Evictable<T> {
         let owner = Owner::Tables(name.to_owned());
-        Evictable(Kept::new(owner, expected_bytes, self.registry.governor()))
+        Evictable(EvictableCell::new(
+            owner,
+            expected_bytes,
+            self.registry.governor(),
+        ))
     }
 }
 
 /// A value that is built on first use, shared, and dropped when memory is short and nobody uses it.
 #[derive(Debug)]
-pub struct Evictable<T>(Kept<T>);
+pub struct Evictable<T>(EvictableCell<T>);
 
 impl<T: Send + Sync + 'static> Evictable<T> {
     /// The value; `build` makes it if it is not in memory. Hold it while you use it and no longer.
@@ -132,6 +136,6 @@ impl<T: Send + Sync + 'static> Evictable<T> {
     /// What `build` returns; [`ErrorKind::OutOfBudget`] if there is no room; cancel and deadline while waiting for room.
     pub fn get(&self, control: &Control, build: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         let check = || control.check();
-        self.0.get(&patience(&check, None), build)
+        self.0.get(&WaitPolicy::until(&check, None), build)
     }
 }

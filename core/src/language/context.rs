@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{LanguageModel, PrefixCache, tokenizer_bytes};
-use crate::budget::{Kept, Owner};
+use crate::budget::{EvictableCell, Owner, WaitPolicy};
 use crate::control::Control;
 use crate::error::Result;
-use crate::module::{Registry, patience};
+use crate::module::Registry;
 
 /// The language decoders of one pack, and the cache of prompt prefixes they share. Tokenizer and chat template of a decoder
 /// are read on first use and dropped when memory is short and nobody uses them. Clones share everything; thread-safe.
@@ -17,7 +17,7 @@ pub struct LanguageContext(Arc<Decoders>);
 struct Decoders {
     registry: Registry,
     prefixes: PrefixCache,
-    models: Mutex<Vec<(ModelKey, Kept<LanguageModel>)>>,
+    models: Mutex<Vec<(ModelKey, EvictableCell<LanguageModel>)>>,
 }
 
 /// Decoder and token embedding.
@@ -61,14 +61,14 @@ impl LanguageContext {
                 None => {
                     let owner = Owner::Tables(decoder.to_owned());
                     let expected = tokenizer_bytes(registry.pack(), decoder);
-                    let model = Kept::new(owner, expected, registry.governor());
+                    let model = EvictableCell::new(owner, expected, registry.governor());
                     models.push((key, model.clone()));
                     model
                 }
             }
         };
         let check = || control.check();
-        model.get(&patience(&check, None), || {
+        model.get(&WaitPolicy::until(&check, None), || {
             LanguageModel::sharing(registry, decoder, token_embedding, self.prefixes())
         })
     }

@@ -7,12 +7,12 @@ use super::kv::Kv;
 use super::prefix::PrefixCache;
 use super::prompt::{ChatTemplate, Message};
 use super::tokenizer::Tokenizer;
-use crate::budget::{Ledger, Owner};
+use crate::budget::{Ledger, Owner, WaitPolicy};
 use crate::control::Control;
 use crate::decoder::{DecoderMap, Rows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Canonical;
-use crate::module::{Lease, Registry, patience};
+use crate::module::{Lease, Registry};
 use crate::ort::DType;
 use crate::pack::{DecoderSpec, Forms, ModuleKind};
 
@@ -195,8 +195,8 @@ impl LanguageModel {
         }
         let (decoder, map, embedding) = inner.lease(control)?;
         let check = || control.check();
-        let patience = patience(&check, Some(self.owner()));
-        let kv = Kv::new(&map, capacity, self.ledger(), &patience)?;
+        let wait = WaitPolicy::until(&check, Some(self.owner()));
+        let kv = Kv::new(&map, capacity, self.ledger(), &wait)?;
         Ok(Generation::new(self.clone(), decoder, map, embedding, kv))
     }
 

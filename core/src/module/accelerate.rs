@@ -1,8 +1,7 @@
 //! Sessions of providers other than the processor: compiled once, and believed only when they compute the right thing.
 
-use super::make::{Made, Maker, Refusal};
+use super::made::{Loaded, Made, Maker, Refusal};
 use super::probe;
-use super::resident::Loaded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::Model;
 use crate::ort::{GraphForm, Placement, Provider, Session, SessionConfig};

@@ -2,11 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{Advice, fadvise};
 
 use super::leaf;
 use super::memory::page_size;
@@ -81,23 +83,17 @@ pub fn atomic_write_with(
 pub fn uncache(path: &Path) -> Result<()> {
     leaf::assert_free("a file is uncached");
     File::open(path)
-        .and_then(|file| advise(&file, 0, 0, libc::POSIX_FADV_DONTNEED))
+        .and_then(|file| drop_cached(&file, 0, None))
         .map_err(|e| Error::io(path.display(), &e))
 }
 
-/// posix_fadvise(2) on `length` bytes from `offset` on; 0: to the end.
-pub(super) fn advise(
+/// `POSIX_FADV_DONTNEED` on `length` bytes from `offset` on; `None`: to the end.
+pub(super) fn drop_cached(
     file: &File,
-    offset: libc::off64_t,
-    length: libc::off64_t,
-    advice: libc::c_int,
+    offset: u64,
+    length: Option<NonZeroU64>,
 ) -> std::io::Result<()> {
-    // SAFETY: the descriptor is open for the call; the advice touches no memory of this process.
-    let code = unsafe { libc::posix_fadvise64(file.as_raw_fd(), offset, length, advice) };
-    match code {
-        0 => Ok(()),
-        code => Err(std::io::Error::from_raw_os_error(code)),
-    }
+    Ok(fadvise(file, offset, length, Advice::DontNeed)?)
 }
 
 /// Reads `bytes` of `file` into the kernel's cache, as far as the file goes, and returns when all is there. By reading: the kernel

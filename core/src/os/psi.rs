@@ -2,6 +2,8 @@
 //!
 //! The kernel's Documentation/accounting/psi.rst describes both. A stall is time spent in reclaim, in waiting for a
 //! page that was there a moment ago (a refault), or in swapping: allocating alone is none.
+//!
+//! Not by a crate: procfs takes `avg10=nan` and negative shares for figures and knows no triggers; psi (2019) knows no cgroups.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::budget::pressure::{
     ApplicationPressure, Config, Level, Monitor, Source, Status as SourceStatus,
 };
-use crate::budget::{Governor, Idle, Settled, What, system_bounds};
+use crate::budget::{Governor, HeapTrim, Idle, What, system_bounds};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::poll::Waker;
 
@@ -90,7 +90,7 @@ pub struct Pressure {
 /// Called once a second.
 type Report = Arc<dyn Fn() + Send + Sync>;
 
-struct Shared {
+struct KeeperLoop {
     governor: Governor,
     options: Mutex<MemoryOptions>,
     pressure: Mutex<Pressure>,
@@ -100,7 +100,7 @@ struct Shared {
 
 /// Keeps budget, pressure and idle times, on a thread of its own, until it is dropped.
 pub(super) struct Keeper {
-    shared: Arc<Shared>,
+    shared: Arc<KeeperLoop>,
     application: ApplicationPressure,
     waker: Waker,
     thread: Option<JoinHandle<()>>,
@@ -122,7 +122,7 @@ impl Keeper {
             }
         };
         let waker = monitor.waker();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(KeeperLoop {
             governor: governor.clone(),
             options: Mutex::new(options.clone()),
             pressure: Mutex::default(),
@@ -138,7 +138,7 @@ impl Keeper {
         let its = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("atom-governor".into())
-            .spawn(move || its.keep(monitor))
+            .spawn(move || its.run(monitor))
             .map_err(|e| Error::io("the governor's thread", &e))?;
         Ok(Self {
             shared,
@@ -206,9 +206,9 @@ impl Drop for Keeper {
     }
 }
 
-impl Shared {
-    fn keep(&self, mut monitor: Monitor) {
-        let mut settled = Settled::default();
+impl KeeperLoop {
+    fn run(&self, mut monitor: Monitor) {
+        let mut trim = HeapTrim::default();
         while !*lock(&self.ended) {
             match monitor.wait(TICK) {
                 Ok(Some(change)) => {
@@ -224,7 +224,7 @@ impl Shared {
                 }
             }
             self.note(&monitor);
-            self.governor.ledger().settle_heap(&mut settled);
+            self.governor.ledger().trim_after_work(&mut trim);
             self.governor.ledger().refresh_budget();
             let idle = lock(&self.options).idle;
             self.governor.tidy(&idle);

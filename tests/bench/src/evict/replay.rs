@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use atom_core::budget::events::THRASH_WITHIN;
-use atom_core::budget::policy::{self, Age, first_to_go, worth};
+use atom_core::budget::policy::{self, Age, retention_score, select_victim};
 use atom_core::budget::{Action, Offer, Owner};
 use atom_core::{Error, ErrorKind, Result};
 
@@ -152,14 +152,14 @@ fn make_room(states: &mut [State<'_>], used: &Use, budget: u64, order: Order, ag
         let victim = match order {
             Order::Worth => {
                 let sizes = offers.iter().map(|offer| (offer, offer.anon_bytes));
-                first_to_go(sizes, short)
+                select_victim(sizes, short)
             }
             Order::LeastRecentlyUsed => (0..idle.len()).min_by_key(|&place| idle[place].last_used),
         };
         let Some(place) = victim else {
             return false;
         };
-        age.reach(worth(&offers[place], offers[place].anon_bytes));
+        age.reach(retention_score(&offers[place], offers[place].anon_bytes));
         let victim = &mut *idle[place];
         victim.loaded = false;
         victim.evicted = Some(used.at);

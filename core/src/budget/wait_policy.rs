@@ -7,7 +7,7 @@ use crate::error::Result;
 
 /// How long, and for whom, to wait for room that evicting alone does not make.
 #[derive(Clone, Copy)]
-pub struct Patience<'a> {
+pub struct WaitPolicy<'a> {
     /// An error ends the waiting: cancelled, too late.
     pub check: &'a (dyn Fn() -> Result<()> + Sync),
     /// At most this long.
@@ -18,9 +18,24 @@ pub struct Patience<'a> {
     pub holds: Option<&'a Owner>,
 }
 
-impl Patience<'_> {
+/// The longest that work waits for memory that others are using.
+const LONGEST: Duration = Duration::from_secs(30);
+
+impl<'a> WaitPolicy<'a> {
+    /// Evicts, and waits until `check` fails, for half a minute at most. `holds`: see [the field](Self::holds).
+    pub fn until(check: &'a (dyn Fn() -> Result<()> + Sync), holds: Option<&'a Owner>) -> Self {
+        Self {
+            check,
+            at_most: LONGEST,
+            evict: true,
+            holds,
+        }
+    }
+}
+
+impl WaitPolicy<'_> {
     /// Evicts, but waits for nobody.
-    pub const NONE: Patience<'static> = Patience {
+    pub const NONE: WaitPolicy<'static> = WaitPolicy {
         check: &|| Ok(()),
         at_most: Duration::ZERO,
         evict: true,

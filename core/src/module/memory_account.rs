@@ -2,21 +2,21 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::floors::After;
-use super::resident::Loaded;
+use super::made::Loaded;
+use super::provider_residue::ResidueGuard;
 use super::weights::Weights;
 use crate::budget::Charge;
 use crate::error::Result;
 use crate::ort::Provider;
 
 /// Thread-safe.
-pub(super) struct Upkeep {
+pub(super) struct MemoryAccount {
     pub(super) charge: Charge,
     taken: Mutex<Taken>,
     /// The clean mappings of its weights.
     weights: Mutex<Weights>,
     // Dropped last, after the session and the charge.
-    after: After,
+    after: ResidueGuard,
 }
 
 /// What the session in use took when it was loaded.
@@ -41,11 +41,11 @@ impl Taken {
     }
 }
 
-impl Upkeep {
+impl MemoryAccount {
     /// Of a session that was just loaded: `charge` is set to what was measured.
-    pub(super) fn new(charge: Charge, loaded: &Loaded, after: After) -> Self {
+    pub(super) fn new(charge: Charge, loaded: &Loaded, after: ResidueGuard) -> Self {
         let taken = Taken::by(loaded);
-        charge.state(taken.anon, taken.mapped);
+        charge.set_measured(taken.anon, taken.mapped);
         Self {
             charge,
             weights: Mutex::new(loaded.weights.clone()),
@@ -66,7 +66,8 @@ impl Upkeep {
         *lock(&self.weights) = loaded.weights.clone();
         self.after.also(provider);
         // Both are in memory. Stated, not asked for: a run waits for it, and a moment later the first is gone.
-        self.charge.state(anon + taken.anon, mapped + taken.mapped);
+        self.charge
+            .set_measured(anon + taken.anon, mapped + taken.mapped);
     }
 
     /// Whether the session was replaced since this was last asked: its predecessor is gone by now. To be called by who holds
@@ -76,7 +77,7 @@ impl Upkeep {
     }
 
     /// Has the ledger say what the providers of sessions that are gone keep. The charge must say what is there already.
-    pub(super) fn charge_floors(&self) {
+    pub(super) fn charge_residue(&self) {
         self.after.charge();
     }
 

@@ -9,14 +9,14 @@ use crate::ort::Provider;
 use crate::os::{memory, smaps};
 
 /// The charges, one for each provider that keeps something. Thread-safe.
-pub(super) struct Floors {
+pub(super) struct ProviderResidue {
     ledger: Ledger,
     charges: Mutex<BTreeMap<Provider, Charge>>,
     /// Anonymous bytes that nobody owned before the first session of each provider.
     before: Mutex<BTreeMap<Provider, u64>>,
 }
 
-impl Floors {
+impl ProviderResidue {
     pub(super) fn new(ledger: &Ledger) -> Arc<Self> {
         Arc::new(Self {
             ledger: ledger.clone(),
@@ -63,11 +63,11 @@ impl Floors {
             }
         };
         // Stated, not asked for: it is there already, and nothing gives it back.
-        charge.state(bytes, 0);
+        charge.set_measured(bytes, 0);
     }
 }
 
-impl Floors {
+impl ProviderResidue {
     /// Anonymous bytes of the process that are in no entry of the ledger.
     fn unowned(&self) -> u64 {
         memory::trim();
@@ -84,15 +84,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The providers of a module's sessions: to be dropped after the last of these.
-pub(super) struct After {
-    floors: Arc<Floors>,
+pub(super) struct ResidueGuard {
+    residue: Arc<ProviderResidue>,
     providers: Mutex<BTreeSet<Provider>>,
 }
 
-impl After {
-    pub(super) fn new(floors: &Arc<Floors>, provider: Provider) -> Self {
+impl ResidueGuard {
+    pub(super) fn new(residue: &Arc<ProviderResidue>, provider: Provider) -> Self {
         Self {
-            floors: Arc::clone(floors),
+            residue: Arc::clone(residue),
             providers: Mutex::new([provider].into()),
         }
     }
@@ -106,7 +106,7 @@ impl After {
     pub(super) fn charge(&self) {
         let providers = self.providers().clone();
         for provider in providers {
-            self.floors.charge(provider);
+            self.residue.charge(provider);
         }
     }
 
@@ -115,7 +115,7 @@ impl After {
     }
 }
 
-impl Drop for After {
+impl Drop for ResidueGuard {
     fn drop(&mut self) {
         self.charge();
     }

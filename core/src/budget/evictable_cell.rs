@@ -8,31 +8,31 @@ use super::charge::Charge;
 use super::entry::Owner;
 use super::events::What;
 use super::governor::Governor;
-use super::patience::Patience;
 use super::policy::Use;
 use super::reclaim::{Action, Given, Offer, Reclaim};
+use super::wait_policy::WaitPolicy;
 use crate::error::Result;
 
 /// How often who waits for another to make it looks whether it was cancelled.
 const POLL: Duration = Duration::from_millis(10);
 
-/// A value that is made by the first who needs it, shared, and given up when memory is short and nobody uses it; the next
+/// A value that is made by the first who needs it, inner, and given up when memory is short and nobody uses it; the next
 /// who needs it makes it again. Clones share it; thread-safe. A failure to make it is not kept.
-pub struct Kept<T>(Arc<Shared<T>>);
+pub struct EvictableCell<T>(Arc<EvictableValue<T>>);
 
-impl<T> Clone for Kept<T> {
+impl<T> Clone for EvictableCell<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<T> std::fmt::Debug for Kept<T> {
+impl<T> std::fmt::Debug for EvictableCell<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Kept").field(&self.0.owner).finish()
+        f.debug_tuple("EvictableCell").field(&self.0.owner).finish()
     }
 }
 
-struct Shared<T> {
+struct EvictableValue<T> {
     owner: Owner,
     /// What is asked for: an estimate, or what making it was measured to take at most.
     expected: AtomicU64,
@@ -42,10 +42,10 @@ struct Shared<T> {
     /// Told when that ends.
     made: Condvar,
     /// Never locked while the value is made or dropped: a governor looks in at any time.
-    state: Mutex<State<T>>,
+    contents: Mutex<Contents<T>>,
 }
 
-struct State<T> {
+struct Contents<T> {
     held: Option<Held<T>>,
     used: Use,
     evicted: Option<Instant>,
@@ -57,68 +57,67 @@ struct Held<T> {
     ms: f64,
 }
 
-impl<T: Send + Sync + 'static> Kept<T> {
+impl<T: Send + Sync + 'static> EvictableCell<T> {
     /// Nothing yet. It will be `owner`'s on the ledger, and is expected to take `expected` bytes.
     pub fn new(owner: Owner, expected: u64, governor: &Governor) -> Self {
-        let shared = Arc::new(Shared {
+        let inner = Arc::new(EvictableValue {
             owner,
             expected: AtomicU64::new(expected),
             governor: governor.clone(),
             making: Mutex::default(),
             made: Condvar::new(),
-            state: Mutex::new(State {
+            contents: Mutex::new(Contents {
                 held: None,
                 used: Use::default(),
                 evicted: None,
             }),
         });
-        let holder: Weak<dyn Reclaim> = Arc::<Shared<T>>::downgrade(&shared);
+        let holder: Weak<dyn Reclaim> = Arc::<EvictableValue<T>>::downgrade(&inner);
         governor.watch(holder);
-        Self(shared)
+        Self(inner)
     }
 
     /// The value, made with `make` if there is none. It stays as long as what is returned here lives: drop it when the work
     /// is done.
     ///
     /// # Errors
-    /// What `make` gives; [`ErrorKind::OutOfBudget`](crate::error::ErrorKind::OutOfBudget) and what `patience.check`
+    /// What `make` gives; [`ErrorKind::OutOfBudget`](crate::error::ErrorKind::OutOfBudget) and what `wait.check`
     /// returns when there is no room for it.
-    pub fn get(&self, patience: &Patience<'_>, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
-        let shared = &self.0;
-        if let Some(value) = shared.use_held() {
+    pub fn get(&self, wait: &WaitPolicy<'_>, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let inner = &self.0;
+        if let Some(value) = inner.use_held() {
             return Ok(value);
         }
-        let _making = shared.begin(patience)?;
-        if let Some(value) = shared.use_held() {
+        let _making = inner.begin(wait)?;
+        if let Some(value) = inner.use_held() {
             return Ok(value);
         }
-        let ledger = shared.governor.ledger();
+        let ledger = inner.governor.ledger();
         let mut ms = 0.0;
-        let expected = shared.expected.load(Ordering::Relaxed);
-        let (made, charge, grown) =
-            ledger.measure(shared.owner.clone(), expected, patience, || {
-                let began = Instant::now();
-                let made = make();
-                ms = began.elapsed().as_secs_f64() * 1e3;
-                made
-            })?;
+        let expected = inner.expected.load(Ordering::Relaxed);
+        let (made, charge, grown) = ledger.measure(inner.owner.clone(), expected, wait, || {
+            let began = Instant::now();
+            let made = make();
+            ms = began.elapsed().as_secs_f64() * 1e3;
+            made
+        })?;
         if let Some(meanwhile) = grown.meanwhile_alone() {
             let most = grown.bytes + meanwhile;
-            shared.expected.fetch_max(most, Ordering::Relaxed);
+            inner.expected.fetch_max(most, Ordering::Relaxed);
         }
         let value = Arc::new(made);
         let anon_bytes = charge.bytes().0;
-        let mut state = shared.lock();
-        state.used.again(shared.governor.age());
-        let evicted_before = state.evicted.take().map(|at| at.elapsed());
-        state.held = Some(Held {
+        let mut contents = inner.lock();
+        contents.used.again(inner.governor.age());
+        let evicted_before = contents.evicted.take().map(|at| at.elapsed());
+        contents.held = Some(Held {
             value: value.clone(),
             charge,
             ms,
         });
-        drop(state);
-        shared.governor.events().add(What::Loaded {
-            owner: shared.owner.clone(),
+        drop(contents);
+        inner.governor.events().add(What::Loaded {
+            owner: inner.owner.clone(),
             ms,
             anon_bytes,
             mapped_bytes: 0,
@@ -128,23 +127,23 @@ impl<T: Send + Sync + 'static> Kept<T> {
     }
 }
 
-impl<T> Shared<T> {
+impl<T> EvictableValue<T> {
     fn use_held(&self) -> Option<Arc<T>> {
-        let mut state = self.lock();
-        let value = state.held.as_ref()?.value.clone();
-        state.used.again(self.governor.age());
+        let mut contents = self.lock();
+        let value = contents.held.as_ref()?.value.clone();
+        contents.used.again(self.governor.age());
         Some(value)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        lock(&self.state)
+    fn lock(&self) -> MutexGuard<'_, Contents<T>> {
+        lock(&self.contents)
     }
 
     /// Waits until nobody else makes it.
-    fn begin(&self, patience: &Patience<'_>) -> Result<Making<'_, T>> {
+    fn begin(&self, wait: &WaitPolicy<'_>) -> Result<Making<'_, T>> {
         let mut making = lock(&self.making);
         while *making {
-            (patience.check)()?;
+            (wait.check)()?;
             let waited = self.made.wait_timeout(making, POLL);
             making = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -154,19 +153,19 @@ impl<T> Shared<T> {
 
     /// Takes the value out, if nobody uses it.
     fn take_idle(&self) -> Option<Held<T>> {
-        let mut state = self.lock();
+        let mut contents = self.lock();
         // Only under the lock does anybody get hold of it anew.
-        if Arc::strong_count(&state.held.as_ref()?.value) > 1 {
+        if Arc::strong_count(&contents.held.as_ref()?.value) > 1 {
             return None;
         }
-        state.used.evicted();
-        state.evicted = Some(Instant::now());
-        state.held.take()
+        contents.used.evicted();
+        contents.evicted = Some(Instant::now());
+        contents.held.take()
     }
 }
 
 /// The right to make it, until this is dropped.
-struct Making<'a, T>(&'a Shared<T>);
+struct Making<'a, T>(&'a EvictableValue<T>);
 
 impl<T> Drop for Making<'_, T> {
     fn drop(&mut self) {
@@ -175,11 +174,11 @@ impl<T> Drop for Making<'_, T> {
     }
 }
 
-impl<T: Send + Sync> Reclaim for Shared<T> {
+impl<T: Send + Sync> Reclaim for EvictableValue<T> {
     /// Nothing while it is used: who uses it may be the one who asks for room.
     fn offers(&self) -> Vec<Offer> {
-        let state = self.lock();
-        let idle = state.held.as_ref();
+        let contents = self.lock();
+        let idle = contents.held.as_ref();
         let idle = idle.filter(|held| Arc::strong_count(&held.value) == 1);
         let offer = |held: &Held<T>| Offer {
             owner: self.owner.clone(),
@@ -187,9 +186,9 @@ impl<T: Send + Sync> Reclaim for Shared<T> {
             anon_bytes: held.charge.bytes().0,
             mapped_bytes: 0,
             cost_ms: held.ms,
-            uses: state.used.uses,
-            credit: state.used.credit,
-            last_used: state.used.last,
+            uses: contents.used.uses,
+            credit: contents.used.credit,
+            last_used: contents.used.last,
             weight: 1.0,
             held: false,
         };
@@ -228,16 +227,16 @@ mod tests {
         Ok(vec![1; BYTES])
     }
 
-    fn kept(governor: &Governor) -> Kept<Vec<u8>> {
-        Kept::new(Owner::Tables("words".into()), 1 << 20, governor)
+    fn cell(governor: &Governor) -> EvictableCell<Vec<u8>> {
+        EvictableCell::new(Owner::Tables("words".into()), 1 << 20, governor)
     }
 
     #[test]
     fn it_goes_when_idle_and_comes_back() {
         let governor = Governor::default();
-        let table_of_words = kept(&governor);
-        let first = table_of_words.get(&Patience::NONE, table).expect("made");
-        let again = table_of_words.get(&Patience::NONE, || unreachable!("kept"));
+        let table_of_words = cell(&governor);
+        let first = table_of_words.get(&WaitPolicy::NONE, table).expect("made");
+        let again = table_of_words.get(&WaitPolicy::NONE, || unreachable!("kept"));
         assert!(Arc::ptr_eq(&first, &again.expect("kept")));
         let held = governor.ledger().total().0;
         governor.relieve(Level::Critical);
@@ -247,7 +246,7 @@ mod tests {
         assert_eq!(governor.ledger().total().0, held, "low pressure leaves it");
         governor.relieve(Level::Critical);
         assert_eq!(governor.ledger().total().0, 0);
-        let made = table_of_words.get(&Patience::NONE, table).expect("again");
+        let made = table_of_words.get(&WaitPolicy::NONE, table).expect("again");
         assert_eq!(made.len(), BYTES);
         let events = governor.events().since(0);
         let names: Vec<_> = events.iter().map(|event| event.what.name()).collect();
@@ -262,26 +261,26 @@ mod tests {
         // Far more than what tests beside it take and give back.
         const MORE: usize = 8 * BYTES;
         let governor = Governor::default();
-        let words = kept(&governor);
+        let words = cell(&governor);
         let costly = || {
             let parsed = std::hint::black_box(vec![1_u8; MORE]);
             // Long enough to be seen.
             std::thread::sleep(Duration::from_millis(20));
             Ok(parsed[..BYTES].to_vec())
         };
-        drop(words.get(&Patience::NONE, costly).expect("made"));
+        drop(words.get(&WaitPolicy::NONE, costly).expect("made"));
         governor.relieve(Level::Critical);
         // Enough for what stays, but not for the making.
         governor.ledger().set_budget(Some(2 * BYTES as u64));
-        let again = words.get(&Patience::NONE, || unreachable!("no room"));
+        let again = words.get(&WaitPolicy::NONE, || unreachable!("no room"));
         assert_eq!(again.expect_err("no room").kind(), ErrorKind::OutOfBudget);
         governor.ledger().set_budget(Some(2 * MORE as u64));
-        assert!(words.get(&Patience::NONE, costly).is_ok());
+        assert!(words.get(&WaitPolicy::NONE, costly).is_ok());
     }
 
     #[test]
     fn who_waits_for_another_can_be_cancelled() {
-        let words = kept(&Governor::default());
+        let words = cell(&Governor::default());
         let (begun, under_way) = std::sync::mpsc::channel();
         let (go_on, told) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
@@ -291,41 +290,46 @@ mod tests {
                 table()
             };
             let its = words.clone();
-            let maker = scope.spawn(move || its.get(&Patience::NONE, slow).map(|made| made.len()));
+            let maker =
+                scope.spawn(move || its.get(&WaitPolicy::NONE, slow).map(|made| made.len()));
             under_way.recv().expect("told");
             let looks = AtomicU64::new(0);
             let check = || match looks.fetch_add(1, Ordering::Relaxed) {
                 0..3 => Ok(()),
                 _ => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
             };
-            let patience = Patience {
+            let wait = WaitPolicy {
                 check: &check,
-                ..Patience::NONE
+                ..WaitPolicy::NONE
             };
-            let waited = words.get(&patience, || unreachable!("another makes it"));
+            let waited = words.get(&wait, || unreachable!("another makes it"));
             assert_eq!(waited.expect_err("cancelled").kind(), ErrorKind::Cancelled);
             go_on.send(()).expect("waited for");
             assert_eq!(maker.join().expect("no panic"), Ok(BYTES));
         });
-        assert!(words.get(&Patience::NONE, || unreachable!("kept")).is_ok());
+        assert!(
+            words
+                .get(&WaitPolicy::NONE, || unreachable!("kept"))
+                .is_ok()
+        );
     }
 
     #[test]
     fn a_failure_is_not_kept() {
         let governor = Governor::default();
-        let words = kept(&governor);
+        let words = cell(&governor);
         let unreadable = || Err(Error::new(ErrorKind::BadPack, "unreadable"));
-        let error = words.get(&Patience::NONE, unreadable);
+        let error = words.get(&WaitPolicy::NONE, unreadable);
         assert_eq!(error.expect_err("unreadable").kind(), ErrorKind::BadPack);
         assert_eq!(governor.ledger().total().0, 0);
-        assert!(words.get(&Patience::NONE, table).is_ok());
+        assert!(words.get(&WaitPolicy::NONE, table).is_ok());
     }
 
     #[test]
     fn it_is_asked_for_before_it_is_made() {
         let governor = Governor::default();
         governor.ledger().set_budget(Some(1000));
-        let made = kept(&governor).get(&Patience::NONE, || unreachable!("no room"));
+        let made = cell(&governor).get(&WaitPolicy::NONE, || unreachable!("no room"));
         assert_eq!(made.expect_err("no room").kind(), ErrorKind::OutOfBudget);
     }
 }
