@@ -45,7 +45,7 @@ impl Provider {
     /// provider that compiles nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when it is not here.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when it is not here.
     pub fn compiler(
         self,
         environment: &Environment,
