@@ -15,13 +15,16 @@ CARGO_FLAGS := --release --workspace --locked
 # The models of tests/loom, which no other build needs.
 LOOM_FLAGS := --release --locked --manifest-path tests/loom/Cargo.toml --target-dir target/loom
 
+# Generates core/src/onnx/schema.rs, with a compiler for protobuf that no other build needs.
+SCHEMA_FLAGS := --locked --manifest-path tests/onnx-schema/Cargo.toml --target-dir target/onnx-schema
+
 # $(call part,NAME,COMMAND): runs COMMAND, prints how long it took, fails if it failed.
 define part
 @printf '\n==> %s\n' '$(1)'; began=$$(date +%s); code=0; { $(2); } || code=$$?; \
 printf '==> %s: %s, %d s\n' '$(1)' "$$([ $$code = 0 ] && echo done || echo FAILED)" $$(($$(date +%s) - began)); exit $$code
 endef
 
-.PHONY: help demo test lint tsan install clean toolchain
+.PHONY: help demo bench test lint tsan install clean toolchain
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -41,6 +44,10 @@ demo: toolchain ## index, search, caption and question three real videos
 	$(call part,build,$(CARGO) build $(CARGO_FLAGS) --bin atom)
 	$(call part,demo,core/cli/demo.sh)
 
+bench: toolchain ## atom-bench, and what it compares with
+	$(call part,set-up,$(PYTHON) models/setup.py bench)
+	$(call part,build,$(CARGO) build $(CARGO_FLAGS))
+
 test: toolchain ## every test, on the real pack
 	@[ -n "$${ATOM_WITHOUT_VALGRIND:-}" ] || command -v valgrind >/dev/null 2>&1 || { \
 	echo 'error: valgrind is missing. On Debian or Ubuntu: apt-get install valgrind; or leave its test out: ATOM_WITHOUT_VALGRIND=1 make test' >&2; exit 1; }
@@ -50,12 +57,19 @@ test: toolchain ## every test, on the real pack
 	$(call part,tests,$(CARGO) test $(CARGO_FLAGS) --no-fail-fast)
 	$(call part,loom,$(CARGO) test $(LOOM_FLAGS))
 
-lint: toolchain ## format, clippy, docs, header drift
+lint: toolchain ## format, clippy, docs, drift of schema and header, dependencies
+	$(call part,set-up,$(PYTHON) models/setup.py lint)
 	$(call part,format,$(CARGO) fmt --all --check)
 	$(call part,format of tests/loom,$(CARGO) fmt --manifest-path tests/loom/Cargo.toml --check)
 	$(call part,clippy,$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings)
+	$(call part,without the feature grounding,$(CARGO) check --release --locked -p atom-capi -p atom-cli --no-default-features)
 	$(call part,docs,RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(CARGO_FLAGS) --no-deps --lib)
+	$(call part,format of tests/onnx-schema,$(CARGO) fmt --manifest-path tests/onnx-schema/Cargo.toml --check)
+	$(call part,schema drift,$(CARGO) test $(SCHEMA_FLAGS))
 	$(call part,header drift,$(CARGO) test $(CARGO_FLAGS) --test header)
+	$(call part,licences and duplicates,'$(ATOM_CACHE)/lint/bin/cargo-deny' --offline --locked check licenses bans sources)
+	$(call part,unused dependencies,'$(ATOM_CACHE)/lint/bin/cargo-shear' --locked --deny-warnings)
+	$(call part,unused dependencies of tests/loom,cd tests/loom && '$(ATOM_CACHE)/lint/bin/cargo-shear' --locked --deny-warnings)
 
 tsan: toolchain ## registry and governor under ThreadSanitizer; builds everything anew, some five minutes
 	$(call part,set-up,$(PYTHON) models/setup.py demo)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A copy of a pack whose weights lie inside the .onnx files: `embed.py PACK OUT` (OUT must not exist; setup.py renames it).
 
-It is what exporters write by default, and what `atom bench` compares Atom's own form with: the same graphs, the same
+It is what exporters write by default, and what `atom-bench` compares Atom's own form with: the same graphs, the same
 weights, the same results, loaded as ONNX Runtime loads any such file.
 """
 

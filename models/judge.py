@@ -59,7 +59,7 @@ def main():
                     ImageOps.exif_transpose(image).convert("RGB").save(files[-1])
             elif path.suffix == ".mp4":
                 files.append(path)
-        command = ["cargo", "run", "--release", "--quiet", "-p", "atom-media", "--example", "captions", "--"]
+        command = ["cargo", "run", "--release", "--quiet", "-p", "atom-grounding", "--example", "captions", "--"]
         command += [setup.CACHE / "packs/reference", judged, "--questions", HERE / "questions.tsv", "--frames", given.frames, *files]
         done = subprocess.run(list(map(str, command)), cwd=HERE.parent, stdout=subprocess.PIPE, text=True)
         print(done.stdout, end="")

@@ -55,7 +55,8 @@ def build(pack, out):
     entries["tasks"] = {name: task for name, task in entries["tasks"].items() if name in ("index", "search")}
     entries["id"] += "-npu"
     entries["description"] = "The search half of the reference pack, with a quantised visual encoder for NPUs."
-    kept = {entries["grounding"]["taxonomy"]["file"]}
+    del entries["captioner"]
+    kept = set()
     for module in entries["modules"]:
         ports = module["golden"]["inputs"] + module["golden"]["outputs"]
         files = [module["model"], *module["data"], *(port["file"] for port in ports)]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The decoder's graph in ONNX Runtime from Python, for `atom bench decode --peer`: IoBinding, one shared KV buffer, greedy.
+"""The decoder's graph in ONNX Runtime from Python, for `atom-bench decode --peer`: IoBinding, one shared KV buffer, greedy.
 
-    atom bench decode --peer "$ATOM_CACHE/venv/bin/python models/peer_decode.py"
+    target/release/atom-bench decode --peer "python3 models/peer_decode.py"
 
 Takes the job as JSON in its last argument and prints the measurement. Options before it: --set KEY=VALUE, an entry of the
 session's configuration, such as session.intra_op.allow_spinning=0; without any, ONNX Runtime's defaults are measured.
@@ -10,9 +10,16 @@ session's configuration, such as session.intra_op.allow_spinning=0; without any,
 import argparse
 import json
 import os
+import sys
 import time
 
-import numpy as np
+sys.dont_write_bytecode = True
+
+import cache  # noqa: E402
+
+cache.own_python("demo")
+
+import numpy as np  # noqa: E402
 
 # The wheel of ONNX Runtime would write a device id below the home folder and look for a server to report to.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,16 +1,24 @@
 #!/usr/bin/env python3
-"""Searches the vectors of `atom bench search` with faiss: `atom bench search --peer "python3 models/peer_search.py [INDEX]"`.
+"""Searches the vectors of `atom-bench search` with faiss.
+
+    target/release/atom-bench search --peer "python3 models/peer_search.py [INDEX]"
 
 INDEX is one of faiss's factory strings, Flat (an exact scan in f32) when absent; HNSW32 is a graph, which takes minutes to
-build for a million vectors. One thread. Needs `pip install faiss-cpu numpy`. The job comes as JSON in the last argument.
+build for a million vectors. One thread. `python3 models/setup.py bench` installs faiss. The job comes as JSON in the last argument.
 """
 
 import json
 import sys
 import time
 
-import faiss
-import numpy as np
+sys.dont_write_bytecode = True
+
+import cache  # noqa: E402
+
+cache.own_python("bench", "peers")
+
+import faiss  # noqa: E402
+import numpy as np  # noqa: E402
 
 
 def main():

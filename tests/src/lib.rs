@@ -1,7 +1,10 @@
 //! What the tests share: where things are, the command, the counting shim, and the sources as tokens.
 
 pub mod damage;
+pub mod imports;
 pub mod npu;
+pub mod pages;
+pub mod picture;
 pub mod refusal;
 pub mod shim;
 pub mod source;
@@ -11,13 +14,22 @@ pub mod workload;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+
+use atom_core::runtime::RuntimeOptions;
 
 /// The top of the source tree.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or_else(|| panic!("{} has no parent", env!("CARGO_MANIFEST_DIR")))
+}
+
+/// `cargo`, as the tests were built with, at the top of the source tree.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
 }
 
 /// `$ATOM_CACHE`, or its default.
@@ -52,6 +64,19 @@ pub fn cached(relative: &str) -> PathBuf {
 /// The reference pack.
 pub fn pack() -> PathBuf {
     cached("packs/reference")
+}
+
+/// The reference pack with a decoder that words captions: for tests of what a decoder does.
+pub fn likeliest_pack() -> PathBuf {
+    cached("packs/reference-likeliest")
+}
+
+/// How tests open the pack in folder `pack`: with ONNX Runtime from the cache and every kind of captioner there is.
+pub fn runtime_options(pack: impl Into<PathBuf>) -> RuntimeOptions {
+    let mut options = RuntimeOptions::new(pack);
+    options.ort_library = Some(ort_library());
+    options.captioners = vec![Arc::new(atom_grounding::Grounded)];
+    options
 }
 
 /// ONNX Runtime's library.
@@ -113,25 +138,17 @@ pub fn python_json(script: &Path, args: &[&str], stdin: Option<&str>) -> serde_j
         .unwrap_or_else(|error| panic!("{}: {error}:\n{text}", script.display()))
 }
 
-/// The `atom` command of this build, brought up to date once per test process.
+/// The folder of this build's programs and libraries, which are brought up to date once per test process.
 ///
 /// # Panics
-/// When it does not build.
-pub fn atom_binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
+/// When they do not build.
+pub fn release_dir() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
         // The same selection as the Makefile's, so that nothing is built twice with other features.
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let built = Command::new(cargo)
-            .args([
-                "build",
-                "--release",
-                "--workspace",
-                "--locked",
-                "--offline",
-                "--quiet",
-            ])
-            .current_dir(root())
+        let built = cargo()
+            .args(["build", "--release", "--workspace"])
+            .args(["--locked", "--offline", "--quiet"])
             .output()
             .unwrap_or_else(|error| panic!("cargo: {error}"));
         assert!(
@@ -141,13 +158,23 @@ pub fn atom_binary() -> &'static Path {
         );
         let target = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| root().join("target"), PathBuf::from);
-        target.join("release/atom")
+        target.join("release")
     })
 }
 
 /// The `atom` command with the cache set, ready for arguments.
 pub fn atom() -> Command {
-    let mut command = Command::new(atom_binary());
+    program("atom")
+}
+
+/// `atom-bench` with the cache set, ready for arguments.
+pub fn atom_bench() -> Command {
+    program("atom-bench")
+}
+
+/// A program of this build with the cache set, ready for arguments.
+pub fn program(name: &str) -> Command {
+    let mut command = Command::new(release_dir().join(name));
     command.env("ATOM_CACHE", cache());
     command
 }

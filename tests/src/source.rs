@@ -1,5 +1,6 @@
 //! The project's own Rust sources as tokens, so that a comment or a string never counts as code.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use proc_macro2::{Delimiter, Spacing, TokenStream, TokenTree};
@@ -118,6 +119,64 @@ fn finish(path: &mut Vec<String>, prefix: &[String], source: &mut Source) {
     }
     path.clear();
     path.extend_from_slice(prefix);
+}
+
+/// Every source of the product, by relative name (the tests are not part of it).
+///
+/// # Panics
+/// When one cannot be read or is not Rust.
+pub fn sources() -> BTreeMap<String, Source> {
+    ["core", "capi"]
+        .iter()
+        .flat_map(|folder| files(&crate::root().join(folder), "rs"))
+        .map(|path| (relative(&path), read(&path)))
+        .filter(|(file, _)| !file.contains("/tests/"))
+        .collect()
+}
+
+/// Text files of the project, relative name and content.
+///
+/// # Panics
+/// When a folder cannot be read.
+pub fn texts() -> Vec<(String, String)> {
+    let mut paths: Vec<PathBuf> = [
+        "core",
+        "capi",
+        "bindings",
+        "examples-c",
+        "models",
+        "tests",
+        "yocto",
+        ".ci",
+    ]
+    .iter()
+    .map(|folder| crate::root().join(folder))
+    .filter(|folder| folder.is_dir())
+    .flat_map(|folder| files(&folder, ""))
+    .collect();
+    let top = std::fs::read_dir(crate::root()).unwrap_or_else(|error| panic!("{error}"));
+    paths.extend(
+        top.flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.is_file()),
+    );
+    paths
+        .into_iter()
+        .filter_map(|path| {
+            Some((
+                relative(&path),
+                String::from_utf8(std::fs::read(&path).ok()?).ok()?,
+            ))
+        })
+        .collect()
+}
+
+/// Fails with every line of `broken`, if there are any.
+///
+/// # Panics
+/// When there are.
+pub fn report(broken: Vec<String>) {
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
 #[cfg(test)]

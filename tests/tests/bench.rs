@@ -1,4 +1,4 @@
-//! `atom bench`: what it reports is there, adds up, and agrees with what ONNX Runtime was asked for. How fast anything is
+//! `atom-bench`: what it reports is there, adds up, and agrees with what ONNX Runtime was asked for. How fast anything is
 //! is not asserted here.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::fs;
 
 use atom_core::pack::Pack;
 use atom_tests::shim::{sessions, watch};
-use atom_tests::{atom, cached, json, output, pack, temporary, video};
+use atom_tests::{atom, atom_bench, cached, json, output, pack, root, temporary, video};
 use serde_json::Value;
 
 /// Loads each mode needs for one video: an index, two searches, a caption, an answer.
@@ -44,10 +44,8 @@ fn reuse_counts_every_load_and_compares_equal_outputs() {
     assert!(output(atom().args(["doctor", "--json"])).status.success());
     let folder = temporary();
     let (log, svg) = (folder.path().join("log"), folder.path().join("reuse.svg"));
-    let mut command = atom();
-    command.args([
-        "bench", "reuse", "--videos", "1", "--rounds", "1", "--json", "--svg",
-    ]);
+    let mut command = atom_bench();
+    command.args(["reuse", "--videos", "1", "--rounds", "1", "--json", "--svg"]);
     watch(command.arg(&svg), &log);
     let report = json(&mut command);
 
@@ -113,18 +111,91 @@ fn reuse_counts_every_load_and_compares_equal_outputs() {
 }
 
 #[test]
+fn the_command_has_no_benchmarks() {
+    let help = |command: &mut std::process::Command| {
+        let done = output(command.arg("help"));
+        assert!(done.status.success());
+        String::from_utf8(done.stdout).unwrap().to_lowercase()
+    };
+    assert!(!help(&mut atom()).contains("bench"));
+    assert_eq!(
+        output(atom().args(["bench", "limits"])).status.code(),
+        Some(2)
+    );
+    let bench = help(&mut atom_bench());
+    assert!(
+        bench.contains("limits") && bench.contains("pressure"),
+        "{bench}"
+    );
+}
+
+/// The peers as the README names them: with any Python of version 3.9 or newer, from the top of the source tree.
+#[test]
+fn peers_run_as_documented_and_are_compared() {
+    let mut command = atom_bench();
+    command.current_dir(root()).args([
+        "decode",
+        "--prefill",
+        "16",
+        "--context",
+        "16",
+        "--tokens",
+        "4",
+        "--rounds",
+        "1",
+        "--json",
+        "--peer",
+        "python3 models/peer_decode.py",
+    ]);
+    let report = json(&mut command);
+    let rows = report["rows"].as_array().unwrap();
+    assert!(rows.len() >= 2, "{report}");
+    for row in rows {
+        let (own, peer) = (&row["tokens_per_s"], &row["peer_tokens_per_s"]);
+        let ratio = number(&own["median"]) / number(&peer["median"]);
+        assert!((number(&row["over_peer"]["median"]) / ratio - 1.0).abs() < 1e-6);
+    }
+
+    cached("peers");
+    let folder = temporary();
+    let mut command = atom_bench();
+    command.current_dir(root()).args([
+        "search",
+        "--sizes",
+        "2000",
+        "--queries",
+        "6",
+        "--rounds",
+        "1",
+        "--json",
+        "--peer",
+        "python3 models/peer_search.py",
+        "--dir",
+    ]);
+    let report = json(command.arg(folder.path()));
+    let peer = &report["sizes"][0]["peer"];
+    assert!(
+        peer["name"].as_str().unwrap().starts_with("faiss"),
+        "{peer}"
+    );
+    // Its index is an exact scan.
+    assert_eq!(number(&peer["recall"]), 1.0);
+    assert!(number(&peer["over_peer"]) > 0.0);
+}
+
+#[test]
 fn reuse_names_what_to_run_when_the_plain_pack_is_missing() {
     let folder = temporary();
     let done = output(
-        atom()
-            .args(["bench", "reuse", "--json", "--pack"])
+        atom_bench()
+            .args(["reuse", "--json", "--pack"])
             .arg(folder.path()),
     );
     assert!(!done.status.success());
     let error: Value = serde_json::from_slice(&done.stderr).unwrap();
     assert_eq!(error["error"]["kind"], "not_found");
     assert_eq!(error["error"]["remedy"], "python3 models/setup.py bench");
-    let done = output(atom().args(["bench", "reuse", "--worker", "{}"]));
+    let done = output(atom_bench().args(["reuse", "--worker", "{}"]));
     assert_eq!(done.status.code(), Some(2));
 }
 
@@ -144,8 +215,8 @@ fn evict_adds_up_and_takes_other_recordings() {
         "module a 2000000 0 10\nmodule b 2000000 0 30\n0 a 0\n10 b 0\n20 a 0\n30 b 0\n",
     )
     .unwrap();
-    let mut command = atom();
-    command.args(["bench", "evict", "--recorded", "--json", "--uses"]);
+    let mut command = atom_bench();
+    command.args(["evict", "--recorded", "--json", "--uses"]);
     let report = json(command.arg(&uses).arg("--svg").arg(&svg));
 
     let mixes = report["mixes"].as_array().unwrap();
@@ -179,15 +250,15 @@ fn evict_adds_up_and_takes_other_recordings() {
     assert!(names[..3].iter().all(|name| drawn.contains(name)));
 
     // Measured here: the recorded mixes' modules are the pack's, and cost something.
-    let report = json(atom().args(["bench", "evict", "--json"]));
+    let report = json(atom_bench().args(["evict", "--json"]));
     for module in report["mixes"][0]["modules"].as_array().unwrap() {
         assert!(number(&module["load_ms"]) > 0.0 && number(&module["mapped_bytes"]) > 0.0);
     }
 
     fs::write(&uses, "module a 1 0 1\n5 nobody 0\n").unwrap();
     let done = output(
-        atom()
-            .args(["bench", "evict", "--recorded", "--json", "--uses"])
+        atom_bench()
+            .args(["evict", "--recorded", "--json", "--uses"])
             .arg(&uses),
     );
     assert_eq!(done.status.code(), Some(2));
@@ -202,7 +273,7 @@ fn evict_adds_up_and_takes_other_recordings() {
 /// In a memory cgroup of its own, made by the command.
 #[test]
 fn pressure_kills_the_ungoverned_and_nobody_once_governed() {
-    let done = output(atom().args(["bench", "pressure", "--json", "--rate", "100"]));
+    let done = output(atom_bench().args(["pressure", "--json", "--rate", "100"]));
     if !done.status.success() {
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(said.contains("no memory cgroup can be made here"), "{said}");
@@ -230,8 +301,8 @@ fn pressure_kills_the_ungoverned_and_nobody_once_governed() {
 fn the_ledger_is_shown_beside_the_kernel_and_drawn() {
     let folder = temporary();
     let picture = folder.path().join("ledger.svg");
-    let mut command = atom();
-    command.args(["bench", "ledger", "--json", "--svg"]);
+    let mut command = atom_bench();
+    command.args(["ledger", "--json", "--svg"]);
     let report = json(command.arg(&picture).arg(video("carphone")));
     let rows = report["rows"].as_array().unwrap();
     let kernel = |step: &str| {
@@ -249,7 +320,7 @@ fn the_ledger_is_shown_beside_the_kernel_and_drawn() {
 
 /// What a refused command line says.
 fn refused(args: &[&str]) -> String {
-    let done = output(atom().arg("bench").args(args));
+    let done = output(atom_bench().args(args));
     assert_eq!(done.status.code(), Some(2), "{args:?}");
     String::from_utf8(done.stderr).unwrap()
 }
@@ -266,9 +337,8 @@ fn pictures_are_not_promised_where_none_is_drawn() {
 fn preprocess_reports_time_limit_and_quality_of_every_size_and_format() {
     let folder = temporary();
     let svg = folder.path().join("preprocess.svg");
-    let mut command = atom();
+    let mut command = atom_bench();
     command.args([
-        "bench",
         "preprocess",
         "--sizes",
         "640x360,1280x720",
@@ -325,9 +395,8 @@ fn load_reports_every_form_and_makes_the_sessions_it_times() {
     assert!(output(atom().args(["doctor", "--json"])).status.success());
     let folder = temporary();
     let (log, svg) = (folder.path().join("log"), folder.path().join("load.svg"));
-    let mut command = atom();
+    let mut command = atom_bench();
     command.args([
-        "bench",
         "load",
         "--modules",
         "visual-encoder",
@@ -412,7 +481,7 @@ fn load_reports_every_form_and_makes_the_sessions_it_times() {
     made.sort_unstable();
     assert_eq!(made, [3, 3, 3, 5, 5, 5, 5, 5, 5]);
 
-    let done = output(atom().args(["bench", "load", "--modules", "nose", "--json"]));
+    let done = output(atom_bench().args(["load", "--modules", "nose", "--json"]));
     let error: Value = serde_json::from_slice(&done.stderr).unwrap();
     assert_eq!(error["error"]["kind"], "not_found");
     let remedy = error["error"]["remedy"].as_str().unwrap();

@@ -8,7 +8,9 @@ use std::sync::OnceLock;
 
 use atom_core::frame::PixelFormat;
 use atom_media::VideoReader;
-use atom_tests::{atom_binary, cache, foreign_pack, ort_library, output, pack, root, video};
+use atom_tests::{
+    cache, foreign_pack, likeliest_pack, ort_library, output, pack, release_dir, root, video,
+};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -32,7 +34,7 @@ fn installed() -> &'static Path {
     let place = Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/libatom"));
     DONE.get_or_init(|| {
         // Brings the archive up to date too.
-        let out = atom_binary().parent().unwrap();
+        let out = release_dir();
         let _ = std::fs::remove_dir_all(place);
         succeed(
             Command::new("make")
@@ -191,7 +193,7 @@ fn calls_keep_their_promises_under_address_sanitizer() {
     let (width, height) = nv12(&frames, 20);
     let done = succeed(
         run(program)
-            .arg(pack())
+            .arg(likeliest_pack())
             .arg(folder.path().join("store"))
             .arg(&frames)
             .args([width.to_string(), height.to_string()]),
@@ -207,6 +209,23 @@ fn calls_keep_their_promises_under_address_sanitizer() {
             "no {name} in the trace"
         );
     }
+}
+
+/// 83 seconds, almost all of them asleep, beside the other tests of this file.
+#[test]
+fn a_push_waits_for_nobody_and_allocates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile("ingest", &[], folder.path());
+    let done = succeed(
+        run(program)
+            .arg(foreign_pack())
+            .arg(folder.path().join("store"))
+            .arg("10000")
+            .env("ATOM_ORT_LIBRARY", ort_library())
+            .env("ATOM_CACHE", folder.path().join("cache")),
+    );
+    print!("{}", text(&done.stdout));
+    assert_eq!(text(&done.stderr), "");
 }
 
 /// A program that links the archive instead: what atom.pc says under Libs.private is all it needs.

@@ -5,15 +5,17 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use atom_core::ErrorKind;
+use atom_core::caption::Statement;
 use atom_core::control::{Control, TextOptions};
 use atom_core::frame::{Frame, FrameFormat, PixelFormat};
 use atom_core::index::{Access, Segment, Store};
 use atom_core::language::StopReason;
-use atom_core::runtime::{Runtime, RuntimeOptions};
-use atom_core::task::Statement;
+use atom_core::runtime::Runtime;
 use atom_core::task::ingest::IngestOptions;
 use atom_tests::damage::Pack;
-use atom_tests::{atom, foreign_pack, json, ort_library, output, pack, picture, temporary, video};
+use atom_tests::{
+    atom, foreign_pack, json, output, pack, picture, runtime_options, temporary, video,
+};
 use serde_json::Value;
 
 /// Threads are the process's: tests that caption in this one take turns.
@@ -27,9 +29,8 @@ const WIDTH: u32 = 160;
 const HEIGHT: u32 = 120;
 
 fn open(pack: &Path, cache: &Path) -> Runtime {
-    let mut options = RuntimeOptions::new(pack);
+    let mut options = runtime_options(pack);
     options.artifacts = Some(cache.join("artifacts"));
-    options.ort_library = Some(ort_library());
     Runtime::open(&options).unwrap()
 }
 
@@ -242,9 +243,8 @@ fn captioning_that_is_broken_off_goes_on_later() {
         scene(index, |frame| indexing.push_wait(frame).unwrap());
     }
     // Every segment is there, however many of them have captions.
-    let ingested = indexing.finish_ingest().unwrap();
-    let before = ingested.report();
-    drop(ingested);
+    let before = indexing.finish_ingest().unwrap();
+    drop(indexing);
     assert_eq!(before.segments, segments(&store, "a").len() as u64);
     let id = store.stream("a").unwrap().id;
     let rest = runtime.caption_stream(&store, id).unwrap();

@@ -7,15 +7,14 @@ use atom_core::features::Features;
 use atom_core::frame::{Frame, FrameFormat, PixelFormat};
 use atom_core::index::{Access, NewSegment, NewStream};
 use atom_core::language::TextEncoder;
-use atom_core::runtime::{Runtime, RuntimeOptions};
+use atom_core::runtime::Runtime;
 use atom_media::VideoReader;
 use atom_tests::{
-    atom, cached, cosine, files_ending, json, ort_library, pack, photos, temporary, video,
+    atom, cached, cosine, files_ending, json, pack, photos, runtime_options, temporary, video,
 };
 
 fn runtime(folder: &std::path::Path) -> Runtime {
-    let mut options = RuntimeOptions::new(pack());
-    options.ort_library = Some(ort_library());
+    let mut options = runtime_options(pack());
     options.artifacts = Some(folder.join("artifacts"));
     Runtime::open(&options).unwrap()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use atom_tests::shim::{Session, sessions, watch};
-use atom_tests::{atom, ort_library, pack, temporary, video};
+use atom_tests::{atom, likeliest_pack, ort_library, pack, temporary, video};
 use serde_json::Value;
 
 /// A script of every task, most of them several times.
@@ -52,7 +52,7 @@ fn run(cache: &Path, store: &Path, name: &str) -> (Vec<Value>, Vec<Session>) {
         .env("ATOM_CACHE", cache)
         .arg("--json")
         .arg("--pack")
-        .arg(pack())
+        .arg(likeliest_pack())
         .arg("--store")
         .arg(store);
     command.arg("run").arg(&file);
@@ -70,6 +70,43 @@ fn run(cache: &Path, store: &Path, name: &str) -> (Vec<Value>, Vec<Session>) {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     (documents, sessions(&log))
+}
+
+/// The reference pack composes captions and most answers: nothing is asked of ONNX Runtime for them but the features.
+#[test]
+fn composed_captions_make_no_session_of_the_decoder() {
+    let folder = temporary();
+    let (script, log) = (folder.path().join("script"), folder.path().join("log"));
+    let clip = video("bikes");
+    let clip = clip.display();
+    let lines = [
+        format!("index --captions \"{clip}\""),
+        "caption --stream bikes.mp4 --at 1".to_owned(),
+        "ask --stream bikes.mp4 --at 1 \"Is there a person?\"".to_owned(),
+        "ask --stream bikes.mp4 --at 1 \"Why is it there?\"".to_owned(),
+    ];
+    std::fs::write(&script, lines.join("\n")).unwrap();
+    let mut command = atom();
+    command.arg("--json").arg("--pack").arg(pack());
+    command.arg("--store").arg(folder.path().join("store"));
+    watch(command.arg("run").arg(&script), &log);
+    let done = atom_tests::output(&mut command);
+    assert!(done.status.success(), "{done:?}");
+    let told = String::from_utf8_lossy(&done.stdout);
+    let told: Vec<Value> = told
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let stream = &told[0]["streams"][0];
+    assert_eq!(stream["captions"], stream["segments"], "{stream}");
+    assert_eq!(told[1]["stored"], true);
+    assert!(told[1..].iter().all(|said| said["tokens"] == 0), "{told:?}");
+    let made = sessions(&log);
+    let decoders = made
+        .iter()
+        .filter(|session| session.ports.iter().any(|port| port == "logits"));
+    assert_eq!(decoders.count(), 0);
+    assert!(!made.is_empty(), "the shim saw nothing");
 }
 
 /// What pack.toml declares of a module.
@@ -99,13 +136,13 @@ fn module_of(session: &Session, modules: &BTreeMap<String, Declared>) -> String 
 
 /// The modules that find things in keyframes.
 fn detectors() -> Vec<String> {
-    let pack = atom_core::pack::Pack::open(&pack()).unwrap();
+    let pack = atom_core::pack::Pack::open(&likeliest_pack()).unwrap();
     let index = pack.manifest().tasks.index.as_ref().unwrap();
     index.detectors.clone()
 }
 
 fn declared() -> BTreeMap<String, Declared> {
-    let pack = atom_core::pack::Pack::open(&pack()).unwrap();
+    let pack = atom_core::pack::Pack::open(&likeliest_pack()).unwrap();
     pack.manifest()
         .modules
         .iter()

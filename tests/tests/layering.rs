@@ -1,26 +1,25 @@
-//! The invariants of ARCHITECTURE.md that are about structure, and ARCHITECTURE.md itself.
+//! The invariants of ARCHITECTURE.md that are about structure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::process::Command;
 
-use atom_tests::root;
-use atom_tests::source::{Source, files, read, relative};
+use atom_tests::cargo;
+use atom_tests::source::{report, sources};
 
 /// Rooms of core/src from the ground up. A room may import rooms of lines above its own, never of its own line.
 const LAYERS: &[&[&str]] = &[
-    &["error", "cache"],
+    &["error", "cache", "identity"],
     &["control", "frame", "features"],
     &["os"],
-    &["trace"],
+    &["trace", "onnx"],
     &["ort", "budget", "flow"],
     &["pack"],
     &["decoder"],
     &["module"],
-    &["vision", "language", "index", "ground"],
-    &["storyboard"],
+    &["vision", "language", "index"],
+    &["storyboard", "caption"],
     &["task"],
     &["runtime"],
+    &["engine"],
 ];
 
 /// What a room may not import although the layers would let it, and why.
@@ -36,6 +35,11 @@ const ALSO_NOT: &[(&str, &[&str], &str)] = &[
         "budget/ knows bytes and owners only",
     ),
     (
+        "onnx",
+        &["cache", "control", "frame", "features"],
+        "onnx/ knows files, not what is done with models",
+    ),
+    (
         "flow",
         &["os", "features"],
         "queues carry whatever they are given",
@@ -46,9 +50,9 @@ const ALSO_NOT: &[(&str, &[&str], &str)] = &[
         "the index knows vectors, not models",
     ),
     (
-        "ground",
-        &["ort", "budget", "flow", "pack", "module", "frame", "index"],
-        "grounding is arithmetic on features",
+        "caption",
+        &["flow", "frame", "vision", "index"],
+        "a captioner reads features, and knows no picture and no store",
     ),
     (
         "storyboard",
@@ -70,29 +74,11 @@ const UNSAFE: &[&str] = &[
     "capi/src/",
 ];
 
-/// Files longer than the limit, and why.
-const LONG: &[(&str, &str)] = &[];
-const LONGEST: usize = 500;
-
-/// Every source of the product (the tests are not part of it).
-fn sources() -> BTreeMap<String, Source> {
-    ["core", "capi"]
-        .iter()
-        .flat_map(|folder| files(&root().join(folder), "rs"))
-        .map(|path| (relative(&path), read(&path)))
-        .filter(|(file, _)| !file.contains("/tests/"))
-        .collect()
-}
-
 /// The room of a file of core/src: its folder, or its own name.
 fn room(file: &str) -> Option<&str> {
     let inside = file.strip_prefix("core/src/")?;
     let name = inside.split('/').next()?;
     Some(name.strip_suffix(".rs").unwrap_or(name))
-}
-
-fn report(broken: Vec<String>) {
-    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
 #[test]
@@ -207,11 +193,20 @@ fn core_never_imports_capi_media_or_cli() {
     let mut broken = Vec::new();
     for (file, source) in sources() {
         let above: &[&str] = match file.as_str() {
-            name if name.starts_with("core/src/") => {
+            name if name.starts_with("core/src/") => &[
+                "atom_capi",
+                "atom_grounding",
+                "atom_media",
+                "atom_cli",
+                "atom",
+            ],
+            name if name.starts_with("capi/") => &["atom_media", "atom_cli"],
+            name if name.starts_with("core/media/") => {
+                &["atom_capi", "atom_grounding", "atom_cli", "atom"]
+            }
+            name if name.starts_with("core/grounding/src/") => {
                 &["atom_capi", "atom_media", "atom_cli", "atom"]
             }
-            name if name.starts_with("capi/") => &["atom_media", "atom_cli"],
-            name if name.starts_with("core/media/") => &["atom_capi", "atom_cli", "atom"],
             _ => continue,
         };
         broken.extend(
@@ -223,6 +218,33 @@ fn core_never_imports_capi_media_or_cli() {
         );
     }
     report(broken);
+}
+
+/// What a captioner outside core is made from, and no more: no store, no picture, no session.
+#[test]
+fn grounding_uses_what_a_captioner_needs() {
+    let rooms = [
+        "caption", "control", "error", "features", "identity", "language", "pack",
+    ];
+    let mut broken = Vec::new();
+    let mut seen = 0;
+    for (file, source) in sources() {
+        if !file.starts_with("core/grounding/src/") {
+            continue;
+        }
+        for path in source.paths.iter().filter(|path| path[0] == "atom_core") {
+            seen += 1;
+            let exported = ["Error", "ErrorKind", "Result"].contains(&path[1].as_str());
+            if !exported && !rooms.contains(&path[1].as_str()) {
+                broken.push(format!("{file} imports {}", path.join("::")));
+            }
+        }
+    }
+    report(broken);
+    assert!(
+        seen > 10,
+        "only {seen} imports found: this test no longer sees them"
+    );
 }
 
 #[test]
@@ -238,20 +260,17 @@ fn unsafe_lives_in_its_rooms() {
 
 /// The packages that libatom links, by name, build and dev dependencies left out.
 fn linked(package: &str) -> BTreeSet<String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    linked_with(package, &[])
+}
+
+/// The same under further options of cargo.
+fn linked_with(package: &str, options: &[&str]) -> BTreeSet<String> {
     let done = atom_tests::output(
-        Command::new(cargo)
-            .args([
-                "tree",
-                "--offline",
-                "--locked",
-                "--edges",
-                "normal",
-                "--prefix",
-                "none",
-            ])
+        cargo()
+            .args(["tree", "--offline", "--locked"])
+            .args(["--edges", "normal", "--prefix", "none"])
             .args(["--format", "{p}", "--package", package])
-            .current_dir(root()),
+            .args(options),
     );
     assert!(
         done.status.success(),
@@ -284,6 +303,17 @@ fn libatom_links_neither_codecs_nor_the_command_line() {
     ] {
         assert!(!library.contains(not), "libatom links {not}");
     }
+    // The captioner of kind grounded is linked by a feature, and core does not know it.
+    assert!(library.contains("atom-grounding"));
+    assert!(!linked("atom-core").contains("atom-grounding"));
+    for package in ["atom-capi", "atom-cli"] {
+        let without = linked_with(package, &["--no-default-features"]);
+        assert!(without.contains("atom-core"), "{without:?}");
+        assert!(
+            !without.contains("atom-grounding"),
+            "{package}: {without:?}"
+        );
+    }
     let command = linked("atom-cli");
     for there in ["clap", "openh264"] {
         assert!(
@@ -291,184 +321,10 @@ fn libatom_links_neither_codecs_nor_the_command_line() {
             "the command no longer links {there}: this test names the wrong package"
         );
     }
-}
-
-#[test]
-fn files_stay_short() {
-    let mut broken = Vec::new();
-    for path in ["core", "capi", "tests", "models", "examples-c"]
-        .iter()
-        .map(|folder| root().join(folder))
-        .filter(|folder| folder.is_dir())
-        .flat_map(|folder| {
-            ["rs", "py", "c"]
-                .map(|extension| files(&folder, extension))
-                .concat()
-        })
-    {
-        let file = relative(&path);
-        // A file's own tests, at its end, do not count.
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let lines = text
-            .lines()
-            .take_while(|line| *line != "#[cfg(test)]")
-            .count();
-        let excused = LONG.iter().any(|(name, _)| *name == file);
-        if lines > LONGEST && !excused {
-            broken.push(format!("{file} has {lines} lines (at most {LONGEST}; split it, or list it in LONG with the reason)"));
-        }
-        if lines <= LONGEST && excused {
-            broken.push(format!("{file} is short again: take it off LONG"));
-        }
+    // What only the benchmarks need does not ship with the command.
+    let bench = linked("atom-bench");
+    for not in ["plotters", "tempfile"] {
+        assert!(bench.contains(not), "atom-bench does not link {not}");
+        assert!(!command.contains(not), "the command links {not}");
     }
-    report(broken);
-}
-
-/// Text files of the project, relative name and content.
-fn texts() -> Vec<(String, String)> {
-    let mut paths: Vec<PathBuf> = ["core", "capi", "tests", "models", "examples-c", ".ci"]
-        .iter()
-        .map(|folder| root().join(folder))
-        .filter(|folder| folder.is_dir())
-        .flat_map(|folder| files(&folder, ""))
-        .collect();
-    let top = std::fs::read_dir(root()).unwrap_or_else(|error| panic!("{error}"));
-    paths.extend(
-        top.flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.is_file()),
-    );
-    paths
-        .into_iter()
-        .filter_map(|path| {
-            Some((
-                relative(&path),
-                String::from_utf8(std::fs::read(&path).ok()?).ok()?,
-            ))
-        })
-        .collect()
-}
-
-#[test]
-fn no_machine_is_named() {
-    // Home folders and registry hosts of whoever wrote a line mean nothing to whoever reads it.
-    let marks = [
-        ["/ro", "ot/"].concat(),
-        ["/ho", "me/"].concat(),
-        ["/wo", "rk/"].concat(),
-        ["127.0", ".0.1"].concat(),
-    ];
-    let texts = texts();
-    assert!(texts.len() > 20, "only {} files read", texts.len());
-    let broken = texts
-        .iter()
-        // A worktree's .git file names its own place.
-        .filter(|(file, _)| file != ".git")
-        .flat_map(|(file, text)| {
-            text.lines()
-                .enumerate()
-                .filter(|(_, line)| marks.iter().any(|mark| line.contains(mark.as_str())))
-                .map(move |(number, line)| format!("{file}:{}: {}", number + 1, line.trim()))
-        })
-        .collect();
-    report(broken);
-}
-
-#[test]
-fn nothing_is_left_unfinished() {
-    let words = [
-        ["TO", "DO"].concat(),
-        ["FIX", "ME"].concat(),
-        ["XX", "X"].concat(),
-    ];
-    let mut broken = Vec::new();
-    for (file, text) in texts() {
-        if ![".rs", ".py", ".c", ".h", ".md", ".sh"]
-            .iter()
-            .any(|end| file.ends_with(end))
-        {
-            continue;
-        }
-        for (number, line) in text.lines().enumerate() {
-            if line
-                .split(|c: char| !c.is_alphanumeric())
-                .any(|word| words.iter().any(|mark| word == mark))
-            {
-                broken.push(format!("{file}:{}: {}", number + 1, line.trim()));
-            }
-        }
-    }
-    for (file, source) in sources() {
-        for ident in ["todo", "unimplemented", "dbg"] {
-            if source.idents.iter().any(|own| own == ident) {
-                broken.push(format!("{file} calls {ident}"));
-            }
-        }
-    }
-    report(broken);
-}
-
-#[test]
-fn architecture_fits_a_page_and_is_true() {
-    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md"))
-        .unwrap_or_else(|error| panic!("{error}"));
-    let lines = text.lines().count();
-    println!("ARCHITECTURE.md: {lines} lines");
-    let mut broken = Vec::new();
-    if lines > 72 {
-        broken.push(format!("{lines} lines: more than a page"));
-    }
-    broken.extend(
-        text.lines()
-            .filter(|line| line.chars().count() > 160)
-            .map(|line| format!("longer than 160 characters: {line}")),
-    );
-
-    // The code map: every room there is, and no other.
-    let mut rooms: BTreeSet<String> = BTreeSet::new();
-    for entry in std::fs::read_dir(root().join("core/src"))
-        .unwrap_or_else(|error| panic!("{error}"))
-        .flatten()
-    {
-        if entry.path().is_dir() {
-            rooms.insert(format!("{}/", entry.file_name().to_string_lossy()));
-        }
-    }
-    for room in &rooms {
-        if !text
-            .lines()
-            .any(|line| line.trim_start().starts_with(&format!("{room} ")))
-        {
-            broken.push(format!("the code map has no line for {room}"));
-        }
-    }
-
-    // Every test named is there: `file.rs::function`, looked for anywhere below core, capi and tests.
-    let everything: Vec<(String, String)> = texts()
-        .into_iter()
-        .filter(|(file, _)| file.ends_with(".rs"))
-        .collect();
-    let mut named = 0;
-    for quoted in text.split('`').skip(1).step_by(2) {
-        let Some((file, function)) = quoted.split_once(".rs::") else {
-            continue;
-        };
-        named += 1;
-        let there = everything.iter().any(|(path, source)| {
-            (path.ends_with(&format!("/{file}.rs")) || *path == format!("{file}.rs"))
-                && source.contains(&format!("fn {function}("))
-        });
-        if !there {
-            broken.push(format!("there is no test {quoted}"));
-        }
-    }
-    let invariants = text
-        .lines()
-        .filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit()))
-        .count();
-    println!("{invariants} invariants, {named} tests named");
-    if named < invariants || invariants < 7 {
-        broken.push(format!("{invariants} invariants but {named} tests named"));
-    }
-    report(broken);
 }

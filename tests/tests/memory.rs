@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use atom_core::budget::pressure::{Level, Reading};
 use atom_core::index::Access;
 use atom_core::os::cgroup::{CgroupFs, Version};
+use atom_core::os::leaf;
 use atom_core::os::smaps::process_memory;
-use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
+use atom_core::runtime::{MemoryOptions, Runtime};
 use atom_tests::unowned::Unowned;
 use atom_tests::workload::{Outcome, Stage, TASKS};
-use atom_tests::{atom, ort_library, output, pack, temporary, video};
+use atom_tests::{atom, likeliest_pack, output, runtime_options, temporary, video};
 use serde::{Deserialize, Serialize};
 
 /// Part of the anonymous working set that the limit leaves.
@@ -32,8 +33,8 @@ struct Job {
 }
 
 fn runtime(artifacts: &Path, memory: MemoryOptions) -> Runtime {
-    let mut options = RuntimeOptions::new(pack());
-    options.ort_library = Some(ort_library());
+    // Captions run its decoder: the largest module.
+    let mut options = runtime_options(likeliest_pack());
     options.artifacts = Some(artifacts.to_owned());
     options.memory = memory;
     Runtime::open(&options).unwrap()
@@ -145,6 +146,7 @@ fn the_tasks_of_a_child() {
     let outcome = Stage::open(&runtime, &job.store).unwrap().run();
     let counters = runtime.events().counters();
     println!("  {counters:?}");
+    assert_eq!(leaf::first_breach(), None);
     fs::write(&job.out, serde_json::to_vec(&outcome).unwrap()).unwrap();
 }
 
@@ -336,6 +338,7 @@ fn owned_in_a_child() {
         let unowned = worst_unowned as f64 / MB;
         println!("worst {worst:.1} %, {unowned:.1} MB");
         assert!(worst <= 10.0, "the ledger is {worst:.1} % off");
+        assert_eq!(leaf::first_breach(), None);
         assert!(unowned <= 16.0, "{unowned:.1} MB were nobody's");
     }
 }

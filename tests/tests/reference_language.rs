@@ -32,14 +32,8 @@ fn language() -> (tempfile::TempDir, LanguageModel) {
     })
     .unwrap();
     let pack = Arc::new(Pack::open(&pack()).unwrap());
-    let decoder = pack
-        .manifest()
-        .tasks
-        .caption
-        .as_ref()
-        .unwrap()
-        .language_decoder
-        .clone();
+    let captioner = pack.manifest().captioner.as_ref().unwrap();
+    let decoder = captioner.language_decoder.clone().unwrap();
     let artifacts = ArtifactCache::new(folder.path().to_owned());
     let registry = Registry::new(pack, environment, &Governor::default(), artifacts);
     let model = LanguageModel::new(&registry, &decoder, None).unwrap();

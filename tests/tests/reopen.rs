@@ -8,10 +8,10 @@ use atom_core::control::{Control, TextOptions};
 use atom_core::frame::{Frame, FrameFormat, PixelFormat};
 use atom_core::index::Access;
 use atom_core::os::smaps::process_memory;
-use atom_core::runtime::{Runtime, RuntimeOptions};
+use atom_core::runtime::Runtime;
 use atom_core::task::ingest::IngestOptions;
 use atom_core::task::search::SearchQuery;
-use atom_tests::{foreign_pack, ort_library, pack, picture, temporary};
+use atom_tests::{foreign_pack, likeliest_pack, picture, runtime_options, temporary};
 
 const ROUNDS: usize = 100;
 /// Rounds after which allocators and ONNX Runtime's pools have found their size.
@@ -25,9 +25,8 @@ fn entries(folder: &str) -> usize {
 }
 
 fn round(pack: &Path, folder: &Path, seed: u64) {
-    let mut options = RuntimeOptions::new(pack);
+    let mut options = runtime_options(pack);
     options.artifacts = Some(folder.join("artifacts"));
-    options.ort_library = Some(ort_library());
     let runtime = Runtime::open(&options).unwrap();
     let path = folder.join("store");
     let store = runtime.open_store(&path, Access::ReadWrite).unwrap();
@@ -83,7 +82,7 @@ fn alternating_packs_stay_flat() {
         return;
     }
     let folders = [temporary(), temporary()];
-    let packs = [pack(), foreign_pack().to_owned()];
+    let packs = [likeliest_pack(), foreign_pack().to_owned()];
     let mut seen = Vec::new();
     for index in 0..ROUNDS {
         round(

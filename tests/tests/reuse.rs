@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use atom_core::caption::Statement;
 use atom_core::control::{Control, TextOptions};
 use atom_core::features::Features;
 use atom_core::runtime::{Runtime, RuntimeOptions};
-use atom_core::task::Statement;
 use atom_media::VideoReader;
-use atom_tests::{cache, foreign_pack, ort_library, pack, temporary, video};
+use atom_tests::{cache, foreign_pack, likeliest_pack, runtime_options, temporary, video};
 
 const QUESTIONS: [&str; 3] = [
     "Is there a bicycle?",
@@ -17,9 +17,8 @@ const QUESTIONS: [&str; 3] = [
 ];
 
 fn open(pack: &Path, artifacts: &Path, prefix_bytes: u64) -> Runtime {
-    let mut options = RuntimeOptions::new(pack);
+    let mut options = runtime_options(pack);
     options.artifacts = Some(artifacts.to_owned());
-    options.ort_library = Some(ort_library());
     options.prefix_bytes = prefix_bytes;
     Runtime::open(&options).unwrap()
 }
@@ -82,9 +81,12 @@ fn check(pack: &Path, artifacts: &Path) -> (Runtime, Runtime, usize) {
     }
     let stats = with.prefixes().stats();
     println!("{stats:?}\nwithout: {:?}", without.prefixes().stats());
+    // What leaves nothing to choose needs no decoder.
+    let prompts = bare.iter().filter(|said| said.tokens > 0).count();
+    assert!(prompts * 2 > bare.len());
     // The first prompt of all finds nothing; the last of all that were said found its picture's.
     assert_eq!(stats.misses, 1);
-    assert_eq!(stats.hits as usize, 2 * bare.len() - 1);
+    assert_eq!(stats.hits as usize, 2 * prompts - 1);
     assert_eq!(without.prefixes().stats().hits, 0);
     assert_eq!(without.prefixes().stats().bytes, 0);
     // Given up, it is all run again, and comes out the same.
@@ -98,7 +100,7 @@ fn check(pack: &Path, artifacts: &Path) -> (Runtime, Runtime, usize) {
 
 #[test]
 fn grounded_captions_and_answers_share_the_context_and_stay_the_same() {
-    let (with, _, _) = check(&pack(), &cache().join("artifacts"));
+    let (with, _, _) = check(&likeliest_pack(), &cache().join("artifacts"));
     let stats = with.prefixes().stats();
     assert!(stats.reused_tokens > stats.fed_tokens, "{stats:?}");
 }
@@ -112,8 +114,8 @@ fn pictures_in_the_prompt_are_connected_and_fed_once() {
         modules.iter().find(|module| module.id == id).unwrap().runs
     };
     let manifest = with.pack().manifest();
-    let task = manifest.tasks.caption.as_ref().unwrap();
-    let connector = task.connector.as_ref().unwrap();
+    let captioner = manifest.captioner.as_ref().unwrap();
+    let connector = captioner.connector.as_ref().unwrap();
     // Once for each picture, and once more after it was given up; else for every text.
     assert_eq!(runs(&with, connector) as usize, pictures + 1);
     assert_eq!(runs(&without, connector) as usize, pictures * 7);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use atom_tests::{atom, json, output, pack, temporary, video};
+use atom_tests::{atom, json, likeliest_pack, output, pack, temporary, video};
 use serde_json::Value;
 
 /// The complete events of a trace file and the names of its threads.
@@ -78,7 +78,11 @@ fn captions_are_generated_while_later_segments_are_encoded() {
     let mut command = atom();
     // Short segments, so that there are many.
     command.args(["--json", "index", "--captions", "--max-segment", "0.5"]);
-    command.arg("--pack").arg(pack()).arg("--trace").arg(&path);
+    command
+        .arg("--pack")
+        .arg(likeliest_pack())
+        .arg("--trace")
+        .arg(&path);
     command.arg("--store").arg(folder.path().join("store"));
     command.args(["bikes", "bigbuckbunny", "carphone"].map(video));
     let done = json(&mut command);

@@ -33,8 +33,8 @@ pub fn exit_code(kind: ErrorKind) -> ExitCode {
     })
 }
 
-/// Prints an error on standard error, as a JSON document if asked.
-pub fn print_error(error: &Error, json: bool) {
+/// Prints an error of `program` on standard error, as a JSON document if asked.
+pub fn print_error(program: &str, error: &Error, json: bool) {
     #[derive(Serialize)]
     struct Body<'a> {
         kind: &'static str,
@@ -58,7 +58,7 @@ pub fn print_error(error: &Error, json: bool) {
             return;
         }
     }
-    eprintln!("atom: {}", error.message());
+    eprintln!("{program}: {}", error.message());
     if let Some(remedy) = error.remedy_text() {
         eprintln!("  try: {remedy}");
     }

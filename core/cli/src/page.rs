@@ -2,14 +2,12 @@
 //! in light and dark.
 
 use atom_core::index::{Hit, SegmentId, Store};
-use atom_core::storyboard::{Storyboard, WrittenBy};
+use atom_core::storyboard::{Storyboard, Unmatched, WrittenBy};
 use atom_core::{Error, ErrorKind, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use minijinja::{Environment, context};
 use serde::Serialize;
-
-use crate::commands::assemble::why;
 
 /// One picture with its times.
 #[derive(Serialize)]
@@ -71,7 +69,7 @@ pub fn storyboard(store: &Store, board: &Storyboard) -> Result<String> {
             text: line.text.clone(),
             written: line.written_by == WrittenBy::Decoder,
             why: line.unmatched.map_or_else(String::new, |reason| {
-                format!("{}{}", why(reason), best.unwrap_or_default())
+                format!("{}{}", unmatched(reason), best.unwrap_or_default())
             }),
             clips: cards,
         });
@@ -92,6 +90,15 @@ pub fn storyboard(store: &Store, board: &Storyboard) -> Result<String> {
         lines: Some(rows),
         hits: Vec::new(),
     })
+}
+
+/// Why a line has no clip, in words; the command prints the same.
+pub fn unmatched(reason: Unmatched) -> &'static str {
+    match reason {
+        Unmatched::NoMatch => "nothing in the store is similar enough",
+        Unmatched::TooShort => "what is similar enough is shorter than a clip may be",
+        Unmatched::Taken => "what is similar enough is in the clips of other lines",
+    }
 }
 
 fn render(page: &Page<'_>) -> Result<String> {

@@ -1,23 +1,31 @@
 //! What the commands of one process share: the runtime and the store, opened when first needed.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use atom_core::caption::CaptionerKind;
 use atom_core::index::{Access, Store};
 use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
 use atom_core::{Error, ErrorKind, Result, cache};
 
-use crate::args::Global;
+use crate::options::GlobalOptions;
 
+/// What is open in this process.
 pub struct Session {
-    pub global: Global,
+    /// The options the program was started with.
+    pub global: GlobalOptions,
+    store_dir: Option<PathBuf>,
     runtime: Option<Runtime>,
-    store: Option<(PathBuf, bool, Store)>,
+    /// The open store, and whether it can be written to.
+    store: Option<(Store, bool)>,
 }
 
 impl Session {
-    pub fn new(global: Global) -> Self {
+    /// Opens nothing yet. A program without a store gives no `store_dir`.
+    pub fn new(global: GlobalOptions, store_dir: Option<PathBuf>) -> Self {
         Self {
             global,
+            store_dir,
             runtime: None,
             store: None,
         }
@@ -31,11 +39,16 @@ impl Session {
             .unwrap_or_else(|| cache::dir().join("packs").join("reference"))
     }
 
+    /// The runtime; the first call opens it.
+    ///
+    /// # Errors
+    /// What opening the runtime gives.
     pub fn runtime(&mut self) -> Result<Runtime> {
         if let Some(runtime) = &self.runtime {
             return Ok(runtime.clone());
         }
         let mut options = RuntimeOptions::new(self.pack_dir());
+        options.captioners = captioners();
         options.ort_library = self.global.ort_library.clone();
         options.threads = self.global.threads;
         options.memory = if self.global.ungoverned {
@@ -56,13 +69,15 @@ impl Session {
         self.runtime.as_ref()
     }
 
-    /// The store; a writer when `write`, which creates it if need be.
+    /// The store. With `write` it is opened for writing, and created if it does not exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] without a folder; what opening the runtime and the store gives.
     pub fn store(&mut self, write: bool) -> Result<Store> {
-        let path = self.global.store.clone().ok_or_else(|| {
+        let path = self.store_dir.clone().ok_or_else(|| {
             Error::new(ErrorKind::InvalidArgument, "no store is named").remedy("add --store DIR")
         })?;
-        if let Some((open, writable, store)) = &self.store
-            && open == &path
+        if let Some((store, writable)) = &self.store
             && (*writable || !write)
         {
             return Ok(store.clone());
@@ -74,12 +89,23 @@ impl Session {
             Access::ReadOnly
         };
         let store = self.runtime()?.open_store(&path, access)?;
-        self.store = Some((path, write, store.clone()));
+        self.store = Some((store.clone(), write));
         Ok(store)
     }
 }
 
-/// The name a file's stream gets: the file's own.
+/// The kinds of captioners that this command links, besides core's.
+pub fn captioners() -> Vec<Arc<dyn CaptionerKind>> {
+    vec![
+        #[cfg(feature = "grounding")]
+        Arc::new(atom_grounding::Grounded),
+    ]
+}
+
+/// The name of a file's stream: the file's own name.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] when that is not UTF-8.
 pub fn stream_name(file: &Path) -> Result<String> {
     file.file_name()
         .and_then(|name| name.to_str())

@@ -1,7 +1,7 @@
 //! Fragmented MP4: samples described by `moof` boxes, as cameras and recorders write them.
 
 use crate::boxes::{Fields, Flaw, child, children, need};
-use crate::mp4::{Edit, MAX_SAMPLES, Sample, Track};
+use crate::track::{Edit, MAX_SAMPLES, Sample, Track};
 
 /// What a fragment that does not say otherwise uses.
 #[derive(Debug, Clone, Copy, Default)]

@@ -11,5 +11,6 @@ mod fragments;
 mod mp4;
 mod reader;
 mod sps;
+mod track;
 
 pub use reader::{VideoInfo, VideoReader};

@@ -15,8 +15,9 @@ use openh264::decoder::{DecodedYUV, Decoder, DecoderConfig, Flush};
 use openh264::formats::YUVSource;
 
 use crate::boxes::Flaw;
-use crate::mp4::{self, Sample, Track};
+use crate::mp4;
 use crate::sps;
+use crate::track::{Sample, Track};
 
 /// A coded picture larger than this is damage: raw 8-bit 4:2:0 of 8192 x 4320 takes 53 MB.
 const MAX_SAMPLE_BYTES: u32 = 64 << 20;

@@ -4,8 +4,9 @@ use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use super::entry::Owner;
-use super::ledger::{Charge, Patience};
+use super::ledger::Ledger;
 use super::reclaim::{Need, Room};
+use super::wait_policy::WaitPolicy;
 use crate::error::Result;
 
 /// How often who waits for room looks again.
@@ -23,95 +24,102 @@ const HOPE: Duration = Duration::from_secs(5);
 
 /// One who waits for room.
 pub(super) struct Waiting<'a> {
-    charge: &'a Charge,
+    ledger: &'a Ledger,
+    /// The entry that is to grow.
+    id: u64,
     began: Instant,
     recounted: Option<Instant>,
     draining: bool,
 }
 
 impl<'a> Waiting<'a> {
-    /// Has `charge` wait.
-    pub(super) fn new(charge: &'a Charge) -> Self {
+    /// Has entry `id` of `ledger` wait.
+    pub(super) fn new(ledger: &'a Ledger, id: u64) -> Self {
         Self {
-            charge,
+            ledger,
+            id,
             began: Instant::now(),
             recounted: None,
             draining: false,
         }
     }
 
-    /// Resizes the charge to `anon` and `mapped` bytes once there is room for that.
+    /// Resizes the entry to `anon` and `mapped` bytes once there is room for that.
     ///
     /// # Errors
-    /// As [`Charge::resize_with`].
+    /// As [`Charge::resize_with`](super::Charge::resize_with).
     pub(super) fn until_it_fits(
         mut self,
         anon: u64,
         mapped: u64,
-        patience: &Patience<'_>,
+        wait: &WaitPolicy<'_>,
     ) -> Result<()> {
-        let ledger = &self.charge.ledger;
+        let ledger = self.ledger;
         loop {
             let (short, hopeless) = {
-                let state = ledger.lock();
-                let more = anon.saturating_sub(self.charge.anon_in(&state));
-                let beyond = state.budget.is_some_and(|budget| anon > budget);
-                let hope = state.allowance.is_some() && self.began.elapsed() < HOPE;
-                (state.short(more), beyond && !hope)
+                let book = ledger.book();
+                let more = anon.saturating_sub(book.anon_of(self.id));
+                let beyond = book.budget.is_some_and(|budget| anon > budget);
+                let hope = book.budget_read.is_some() && self.began.elapsed() < HOPE;
+                (book.short(more), beyond && !hope)
             };
             if hopeless {
                 // Nobody is evicted for what would not fit an empty ledger.
-                return Err(self.charge.refusal(anon));
+                return Err(ledger.refusal(self.id, anon));
             }
             let room = ledger.make_room(&Need {
                 anon_bytes: short,
                 partly: false,
                 drain: self.draining,
             });
-            if self.charge.resize_now(anon, mapped) {
+            if room.given > 0 {
+                // What came back is the kernel's to say.
+                ledger.read_bounds(Instant::now());
+            }
+            if ledger.try_resize(self.id, anon, mapped) {
                 return Ok(());
             }
             if self.recounted.is_none_or(|at| at.elapsed() >= RECOUNT) {
                 ledger.recount_heap();
                 self.recounted = Some(Instant::now());
-                if self.charge.resize_now(anon, mapped) {
+                if ledger.try_resize(self.id, anon, mapped) {
                     return Ok(());
                 }
             }
-            (patience.check)()?;
+            (wait.check)()?;
             let waited = self.began.elapsed();
-            if waited >= patience.at_most || !self.worth_waiting(anon, &room, patience) {
-                return Err(self.charge.refusal(anon));
+            if waited >= wait.at_most || !self.worth_waiting(anon, &room, wait) {
+                return Err(ledger.refusal(self.id, anon));
             }
             if waited >= DRAIN_AFTER && !self.draining {
                 self.draining = true;
-                ledger.lock().draining += 1;
+                ledger.book().draining += 1;
             }
             ledger.wait_for_room(POLL);
         }
     }
 
     /// Whether it may fit once all who use memory now have finished.
-    fn worth_waiting(&self, anon: u64, room: &Room, patience: &Patience<'_>) -> bool {
-        let state = self.charge.ledger.lock();
-        if state.allowance.is_some() && self.began.elapsed() < HOPE {
+    fn worth_waiting(&self, anon: u64, room: &Room, wait: &WaitPolicy<'_>) -> bool {
+        let book = self.ledger.book();
+        if book.budget_read.is_some() && self.began.elapsed() < HOPE {
             return true;
         }
-        let generations: u64 = state
+        let generations: u64 = book
             .entries
             .iter()
-            .filter(|(id, entry)| **id != self.charge.id && matches!(entry.owner, Owner::Kv(_)))
+            .filter(|(id, entry)| **id != self.id && matches!(entry.owner, Owner::Kv(_)))
             .map(|(_, entry)| entry.anon_bytes)
             .sum();
         let modules: u64 = room
             .held
             .iter()
-            .filter(|(owner, _)| Some(owner) != patience.holds)
+            .filter(|(owner, _)| Some(owner) != wait.holds)
             .map(|(_, bytes)| *bytes)
             .sum();
-        let more = anon.saturating_sub(self.charge.anon_in(&state));
+        let more = anon.saturating_sub(book.anon_of(self.id));
         // What evicting has not given back by now may be on its way: another thread may be loading.
-        state.short(more) <= room.idle + generations + modules + room.loading
+        book.short(more) <= room.idle + generations + modules + room.loading
     }
 }
 
@@ -120,14 +128,14 @@ impl Drop for Waiting<'_> {
         if !self.draining {
             return;
         }
-        let mut state = self.charge.ledger.lock();
-        state.draining -= 1;
-        let room = if state.draining == 0 {
-            state.room.as_ref().and_then(Weak::upgrade)
+        let mut book = self.ledger.book();
+        book.draining -= 1;
+        let room = if book.draining == 0 {
+            book.room.as_ref().and_then(Weak::upgrade)
         } else {
             None
         };
-        drop(state);
+        drop(book);
         if let Some(room) = room {
             room.relent();
         }

@@ -51,11 +51,7 @@ pub struct Entry {
     pub mapped_bytes: u64,
 }
 
-/// What a budget goes by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Totals {
-    /// Anonymous bytes of all charges.
-    pub anon_bytes: u64,
-    /// Of these, what is only promised so far.
-    pub pending_bytes: u64,
+/// `bytes` for people.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::Owner;
-use super::ledger::megabytes;
+use super::entry::{Owner, megabytes};
 use super::reclaim::Action;
+use crate::os::leaf::{LeafGuard, LeafMutex, assert_free};
 
 /// Events that are kept for who asks later.
 const KEPT: usize = 256;
@@ -172,16 +172,24 @@ pub struct Counters {
 }
 
 #[derive(Default)]
-struct State {
+struct Log {
     last: u64,
     kept: VecDeque<Event>,
     counters: Counters,
 }
 
-#[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    log: LeafMutex<Log>,
     added: Condvar,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            log: LeafMutex::new("event log", Log::default()),
+            added: Condvar::new(),
+        }
+    }
 }
 
 /// The events of one runtime. Clones share them; thread-safe.
@@ -197,30 +205,33 @@ impl fmt::Debug for Events {
 impl Events {
     /// Adds one: counted, kept and logged.
     pub fn add(&self, what: What) {
+        assert_free("an event is logged");
         match &what {
             What::Refused { .. } | What::Pressure { .. } => log::warn!("{what}"),
             _ => log::info!("{what}"),
         }
-        let mut state = self.lock();
-        state.last += 1;
+        let mut log = self.lock();
+        log.last += 1;
         let event = Event {
-            number: state.last,
+            number: log.last,
             at: Instant::now(),
             what,
         };
-        count(&mut state.counters, &event.what);
-        if state.kept.len() == KEPT {
-            state.kept.pop_front();
-        }
-        state.kept.push_back(event);
-        drop(state);
+        count(&mut log.counters, &event.what);
+        let oldest = match log.kept.len() {
+            KEPT => log.kept.pop_front(),
+            _ => None,
+        };
+        log.kept.push_back(event);
+        drop(log);
+        drop(oldest);
         self.0.added.notify_all();
     }
 
     /// Events after number `after`, oldest first; those longer ago than the last 256 are gone.
     pub fn since(&self, after: u64) -> Vec<Event> {
-        let state = self.lock();
-        let kept = state.kept.iter();
+        let log = self.lock();
+        let kept = log.kept.iter();
         kept.filter(|event| event.number > after).cloned().collect()
     }
 
@@ -232,17 +243,13 @@ impl Events {
     /// As [`since`](Self::since), once there is one, or after `at_most`. Whoever wants to be told waits here on a thread of its
     /// own, where it may use the runtime: events happen amid evictions and loads, which nobody may call back into.
     pub fn wait_since(&self, after: u64, at_most: Duration) -> Vec<Event> {
-        let state = self.lock();
-        let waited = self
-            .0
-            .added
-            .wait_timeout_while(state, at_most, |state| state.last <= after);
-        drop(waited);
+        let log = self.lock();
+        log.wait_timeout_while(&self.0.added, at_most, |log| log.last <= after);
         self.since(after)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LeafGuard<'_, Log> {
+        self.0.log.lock()
     }
 }
 

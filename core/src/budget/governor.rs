@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use super::entry::Owner;
 use super::events::{Events, What};
 use super::ledger::Ledger;
-use super::policy::{Age, first_to_go, worth};
+use super::policy::{Age, retention_score, select_victim};
 use super::pressure::Level;
 use super::reclaim::{Action, MakeRoom, Need, Offer, Reclaim, Room};
+use crate::os::leaf::assert_free;
 
 /// What was used within this time is not parked at low pressure.
 const IN_USE: Duration = Duration::from_secs(1);
@@ -28,18 +29,18 @@ pub struct Idle {
     pub release_after: Option<Duration>,
 }
 
-struct Inner {
+struct Evictor {
     ledger: Ledger,
     events: Events,
     age: Age,
     holders: Mutex<Vec<Weak<dyn Reclaim>>>,
     /// One eviction at a time: two that need room would each evict for both.
-    turn: Mutex<()>,
+    evicting: Mutex<()>,
 }
 
 /// Decides what goes when memory is short. Clones share it; thread-safe. Holds those it evicts from only weakly.
 #[derive(Clone)]
-pub struct Governor(Arc<Inner>);
+pub struct Governor(Arc<Evictor>);
 
 impl fmt::Debug for Governor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,16 +61,16 @@ impl Default for Governor {
 impl Governor {
     /// A governor that `ledger` asks for room as long as it exists.
     pub fn new(ledger: &Ledger) -> Self {
-        let inner = Arc::new(Inner {
+        let evictor = Arc::new(Evictor {
             ledger: ledger.clone(),
             events: Events::default(),
             age: Age::default(),
             holders: Mutex::default(),
-            turn: Mutex::default(),
+            evicting: Mutex::default(),
         });
-        let asked: Weak<dyn MakeRoom> = Arc::<Inner>::downgrade(&inner);
+        let asked: Weak<dyn MakeRoom> = Arc::<Evictor>::downgrade(&evictor);
         ledger.set_make_room(asked);
-        Self(inner)
+        Self(evictor)
     }
 
     /// Adds somebody who can give memory back, until it is dropped.
@@ -115,7 +116,7 @@ impl Governor {
         if level == Level::None {
             return 0;
         }
-        let _turn = lock(&self.0.turn);
+        let _evicting = lock(&self.0.evicting);
         let now = Instant::now();
         let mut offers = self.0.offers();
         offers.retain(|offer| {
@@ -144,7 +145,7 @@ impl Governor {
 
     /// Gives up what has not been used for longer than `idle` says.
     pub fn tidy(&self, idle: &Idle) {
-        let _turn = lock(&self.0.turn);
+        let _evicting = lock(&self.0.evicting);
         let now = Instant::now();
         for offer in self.0.offers() {
             let after = match offer.action {
@@ -160,8 +161,9 @@ impl Governor {
     }
 }
 
-impl Inner {
+impl Evictor {
     fn offers(&self) -> Vec<Offer> {
+        assert_free("holders of memory are asked");
         self.holders()
             .iter()
             .flat_map(|holder| holder.offers())
@@ -176,15 +178,17 @@ impl Inner {
 
     /// The least worth first.
     fn rank(&self, offers: &mut [Offer], bytes: impl Fn(&Offer) -> u64) {
-        offers.sort_by(|a, b| worth(a, bytes(a)).total_cmp(&worth(b, bytes(b))));
+        offers
+            .sort_by(|a, b| retention_score(a, bytes(a)).total_cmp(&retention_score(b, bytes(b))));
     }
 
     /// Gives up `offer`; the (anonymous, mapped) bytes that came back.
     fn take(&self, offer: &Offer, bytes: u64) -> Option<(u64, u64)> {
+        assert_free("memory is given up");
         let holders = self.holders();
         let given = holders.iter().find_map(|holder| holder.give_up(offer))?;
         if bytes > 0 {
-            self.age.reach(worth(offer, bytes));
+            self.age.reach(retention_score(offer, bytes));
         }
         let returned = (given.anon_bytes, given.mapped_bytes);
         self.events.add(What::Evicted {
@@ -197,9 +201,9 @@ impl Inner {
     }
 }
 
-impl MakeRoom for Inner {
+impl MakeRoom for Evictor {
     fn make_room(&self, need: &Need) -> Room {
-        let _turn = lock(&self.turn);
+        let _evicting = lock(&self.evicting);
         let mut offers = self.offers();
         offers.retain(|offer| offer.anon_bytes > 0);
         let mut room = Room {
@@ -217,7 +221,7 @@ impl MakeRoom for Inner {
         while room.given < need.anon_bytes {
             let short = need.anon_bytes - room.given;
             let sizes = idle.iter().map(|offer| (offer, offer.anon_bytes));
-            let Some(first) = first_to_go(sizes, short) else {
+            let Some(first) = select_victim(sizes, short) else {
                 break;
             };
             let offer = idle.swap_remove(first);

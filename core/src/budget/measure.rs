@@ -5,8 +5,11 @@ use std::sync::{MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use super::book::Book;
+use super::charge::Charge;
 use super::entry::Owner;
-use super::ledger::{Charge, Ledger, Patience, State};
+use super::ledger::Ledger;
+use super::wait_policy::WaitPolicy;
 use crate::error::Result;
 use crate::os::{memory, smaps};
 use crate::trace;
@@ -18,9 +21,9 @@ const NOTABLE: i64 = 2 << 20;
 /// How often memory is looked at while something is made.
 const LOOK: Duration = Duration::from_micros(500);
 
-/// What [`Ledger::settle_heap`] has seen last.
+/// What [`Ledger::trim_after_work`] has seen last.
 #[derive(Debug, Default)]
-pub struct Settled {
+pub struct HeapTrim {
     rest: i64,
     changes: u64,
 }
@@ -35,45 +38,45 @@ impl Ledger {
         &self,
         owner: Owner,
         expected: u64,
-        patience: &Patience<'_>,
+        wait: &WaitPolicy<'_>,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<(T, Charge, Grown)> {
-        let charge = self.charge_with(owner, expected, 0, patience)?;
-        let _turn = self.turn();
+        let charge = self.charge_with(owner, expected, 0, wait)?;
+        let _lock = self.load_lock();
         let (made, grown) = charge.measure_peak(make)?;
-        charge.state(grown.alone().unwrap_or(expected), 0);
+        charge.set_measured(grown.alone().unwrap_or(expected), 0);
         Ok((made, charge, grown))
     }
 
     /// Waits until nobody else makes something large, until the guard is dropped: peaks do not add up, and what each takes
     /// can be told. Ask for the bytes before.
-    pub fn turn(&self) -> MutexGuard<'_, ()> {
-        let turn = self.0.turn.lock();
-        turn.unwrap_or_else(PoisonError::into_inner)
+    pub fn load_lock(&self) -> MutexGuard<'_, ()> {
+        let lock = self.0.load_lock.lock();
+        lock.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that work that takes memory, and says how much when it is done, is under way until the guard is dropped: what
     /// others take cannot be measured meanwhile.
     pub fn at_work(&self) -> AtWork {
-        let mut state = self.lock();
-        state.changes += 1;
-        state.at_work += 1;
-        drop(state);
+        let mut book = self.book();
+        book.changes += 1;
+        book.at_work += 1;
+        drop(book);
         AtWork(self.clone())
     }
 
     /// Says that the caller, who [is at work](Self::at_work), does nothing but what is measured until the guard is dropped.
     pub fn at_rest(&self) -> AtRest {
-        let mut state = self.lock();
-        state.changes += 1;
-        state.at_work -= 1;
-        drop(state);
+        let mut book = self.book();
+        book.changes += 1;
+        book.at_work -= 1;
+        drop(book);
         AtRest(self.clone())
     }
 
     /// Says what the process has that is nobody's here.
     pub fn set_program(&self, anon: u64) {
-        self.lock().program = Some(anon);
+        self.book().program = Some(anon);
     }
 
     /// Runs `free`, which drops something and says how many anonymous bytes it was charged with, if it did; by how much less
@@ -89,8 +92,8 @@ impl Ledger {
             return Some(anon);
         }
         let returned = before.process.saturating_sub(after.process);
-        let mut state = self.lock();
-        state.keep_in_heap(anon.saturating_sub(returned), &after);
+        let mut book = self.book();
+        book.keep_in_heap(anon.saturating_sub(returned), &after);
         Some(returned.min(anon))
     }
 
@@ -98,47 +101,47 @@ impl Ledger {
     /// now. It never has more than the kernel counts beside everything else.
     pub(super) fn recount_heap(&self) {
         trim_ends();
-        if self.lock().heap.is_none() {
+        if self.book().heap.is_none() {
             return;
         }
         let seen = self.observe(0);
-        self.lock().keep_in_heap(0, &seen);
+        self.book().keep_in_heap(0, &seen);
     }
 
     /// Gives back what work has left free in the heap: where something was done since this was last called, nobody is at work,
     /// and the kernel counts notably more beside the ledger than then. Other memory of the program looks the same, so it is
     /// not done oftener than that. What the heap keeps is counted again whenever nobody is at work.
-    pub fn settle_heap(&self, settled: &mut Settled) {
+    pub fn trim_after_work(&self, last: &mut HeapTrim) {
         let mut seen = self.observe(0);
-        let worked = seen.changes != settled.changes;
-        if worked && !seen.at_work && seen.rest >= settled.rest + NOTABLE {
+        let worked = seen.changes != last.changes;
+        if worked && !seen.at_work && seen.rest >= last.rest + NOTABLE {
             trim_ends();
             seen = self.observe(0);
-            *settled = Settled {
+            *last = HeapTrim {
                 rest: seen.rest,
                 changes: seen.changes,
             };
         }
-        settled.rest = settled.rest.min(seen.rest);
+        last.rest = last.rest.min(seen.rest);
         // A charge that changes would spoil what is measured meanwhile.
-        if let Ok(_turn) = self.0.turn.try_lock()
+        if let Ok(_lock) = self.0.load_lock.try_lock()
             && !seen.at_work
         {
             let seen = self.observe(0);
-            self.lock().keep_in_heap(0, &seen);
+            self.book().keep_in_heap(0, &seen);
         }
     }
 
     /// What the kernel counts, beside the ledger without `own` bytes.
     fn observe(&self, own: u64) -> Observed {
         let process = smaps::anonymous().unwrap_or_default();
-        let state = self.lock();
+        let book = self.book();
         Observed {
             process,
-            rest: process as i64 - (state.anon - state.pending - own) as i64,
-            at_work: state.at_work > 0,
-            coming: state.pending > 0,
-            changes: state.changes,
+            rest: process as i64 - (book.anon - book.pending - own) as i64,
+            at_work: book.at_work > 0,
+            coming: book.pending > 0,
+            changes: book.changes,
         }
     }
 }
@@ -210,15 +213,11 @@ impl Charge {
 
     fn others(&self) -> Observed {
         let _span = trace::span("memory", "measure");
-        let state = self.ledger.lock();
-        let own = state.entries.get(&self.id);
-        let own = own.map_or(0, |own| own.anon_bytes - own.pending_bytes);
-        drop(state);
-        self.ledger.observe(own)
+        self.ledger().observe(self.held())
     }
 }
 
-impl State {
+impl Book {
     /// The heap has kept `more` bytes, but never more than what nobody else owns by what was `seen`.
     fn keep_in_heap(&mut self, more: u64, seen: &Observed) {
         let Some(program) = self.program else {
@@ -265,9 +264,9 @@ pub struct AtWork(Ledger);
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.changes += 1;
-        state.at_work -= 1;
+        let mut book = self.0.book();
+        book.changes += 1;
+        book.at_work -= 1;
     }
 }
 
@@ -277,9 +276,9 @@ pub struct AtRest(Ledger);
 
 impl Drop for AtRest {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.changes += 1;
-        state.at_work += 1;
+        let mut book = self.0.book();
+        book.changes += 1;
+        book.at_work += 1;
     }
 }
 

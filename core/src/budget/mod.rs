@@ -1,21 +1,27 @@
 //! The memory budget: who holds what, how short memory is, what goes then. Knows no module.
 
 mod admission;
+mod book;
+mod charge;
 mod entry;
 pub mod events;
+mod evictable_cell;
 pub mod governor;
-mod kept;
-pub mod ledger;
+mod ledger;
+mod limit;
 mod measure;
 pub mod policy;
 pub mod pressure;
 pub mod reclaim;
-pub mod replay;
+mod wait_policy;
 
-pub use entry::{Entry, Owner, Totals};
+pub use charge::Charge;
+pub use entry::{Entry, Owner};
 pub use events::{Counters, Event, Events, What};
+pub use evictable_cell::EvictableCell;
 pub use governor::{Governor, Idle};
-pub use kept::Kept;
-pub use ledger::{Charge, Ledger, Patience};
-pub use measure::{AtWork, Grown, Settled};
+pub use ledger::Ledger;
+pub use limit::{Bound, system_bounds};
+pub use measure::{AtWork, Grown, HeapTrim};
 pub use reclaim::{Action, Given, MakeRoom, Need, Offer, Reclaim, Room};
+pub use wait_policy::WaitPolicy;

@@ -30,21 +30,21 @@ impl Age {
 }
 
 /// What keeping `offer` is worth, in milliseconds per megabyte of `bytes` it would give back.
-pub fn worth(offer: &Offer, bytes: u64) -> f64 {
+pub fn retention_score(offer: &Offer, bytes: u64) -> f64 {
     let megabytes = (bytes as f64 / 1e6).max(1e-3);
     offer.credit + offer.weight * offer.uses * offer.cost_ms / megabytes
 }
 
 /// Which of `offers` is to go first when `short` bytes are wanted, each with the bytes it would give: the least worth, where
 /// bytes beyond those wanted count for nothing. Else a large thing goes where a small one would do: on the recorded uses of
-/// tests/fixtures/uses that took 4 % longer (`atom bench evict`).
-pub fn first_to_go<'a>(
+/// tests/fixtures/uses that took 4 % longer (`atom-bench evict`).
+pub fn select_victim<'a>(
     offers: impl IntoIterator<Item = (&'a Offer, u64)>,
     short: u64,
 ) -> Option<usize> {
     let worths = offers
         .into_iter()
-        .map(|(offer, bytes)| worth(offer, bytes.min(short)));
+        .map(|(offer, bytes)| retention_score(offer, bytes.min(short)));
     let least = worths.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
     least.map(|(place, _)| place)
 }
@@ -88,12 +88,12 @@ impl Use {
 const MOST_USES: f64 = 16.0;
 
 /// The count of uses after one more.
-pub fn used_again(uses: f64) -> f64 {
+pub(crate) fn used_again(uses: f64) -> f64 {
     uses.min(MOST_USES - 1.0) + 1.0
 }
 
 /// The count of uses after an eviction: half are forgotten.
-pub fn after_eviction(uses: f64) -> f64 {
+pub(crate) fn after_eviction(uses: f64) -> f64 {
     uses / 2.0
 }
 
@@ -118,9 +118,9 @@ mod tests {
         };
         // The large one is worth less a byte, and costs more to have again.
         let offers = [offer(10_000_000, 50.0), offer(1_000_000, 10.0)];
-        let first = |short| first_to_go(offers.iter().map(|o| (o, o.anon_bytes)), short);
+        let first = |short| select_victim(offers.iter().map(|o| (o, o.anon_bytes)), short);
         assert_eq!(first(1_000_000), Some(1));
         assert_eq!(first(10_000_000), Some(0));
-        assert_eq!(first_to_go([], 1), None);
+        assert_eq!(select_victim([], 1), None);
     }
 }

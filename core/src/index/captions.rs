@@ -14,9 +14,12 @@ impl Store {
     /// `NotFound` when there is no such segment.
     pub fn caption(&self, id: SegmentId, maker: &str) -> Result<Option<Caption>> {
         self.row(id)?;
+        let earlier = self.0.provenance.earlier_maker(maker);
         lock(&self.0.reader).catalogue.run(|c| {
-            c.prepare_cached("SELECT * FROM captions WHERE segment = ?1 AND maker = ?2")?
-                .query_row(params![id.0 as i64, maker], |r| {
+            let query = "SELECT * FROM captions WHERE segment = ?1 AND maker IN (?2, ?3)
+                         ORDER BY maker = ?2 DESC LIMIT 1";
+            c.prepare_cached(query)?
+                .query_row(params![id.0 as i64, maker, earlier], |r| {
                     Ok(Caption {
                         text: r.get("text")?,
                         tokens: r.get("tokens")?,
@@ -39,13 +42,14 @@ impl Store {
         after: Option<SegmentId>,
         maker: &str,
     ) -> Result<Option<SegmentId>> {
+        let earlier = self.0.provenance.earlier_maker(maker);
         let after = after.map_or(-1, |id| id.0 as i64);
         lock(&self.0.reader).catalogue.run(|c| {
             c.prepare_cached(
                 "SELECT id FROM visible WHERE stream = ?1 AND id > ?2 AND NOT EXISTS
-                 (SELECT 1 FROM captions WHERE segment = visible.id AND maker = ?3) ORDER BY id LIMIT 1",
+                 (SELECT 1 FROM captions WHERE segment = visible.id AND maker IN (?3, ?4)) ORDER BY id LIMIT 1",
             )?
-            .query_row(params![stream.0, after, maker], |r| {
+            .query_row(params![stream.0, after, maker, earlier], |r| {
                 Ok(SegmentId(unsigned(r, "id")?))
             })
             .optional()

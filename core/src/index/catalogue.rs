@@ -10,43 +10,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params}
 use crate::error::{Error, ErrorKind, Result};
 
 use super::catalogue_copy::Copy;
-use super::segment::SLOT_BITS;
-use super::types::{Identity, Segment, SegmentId, Source, Stream, StreamId};
+use super::schema::Found;
+use super::types::{Segment, SegmentId, Source, StoreOptions, Stream, StreamId};
 use super::{folder, lock};
 
 pub(super) const FILE: &str = "atom.db";
-
-/// Version of schema and files; a store of a newer one is refused.
-pub(super) const SCHEMA: i64 = 2;
-/// "Atom": tells a store from some other program's database of the same name.
-const APPLICATION: i64 = 0x4174_6f6d;
-
-const TABLES: &str = "
-CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
--- A deleted stream keeps its row (name NULL) until nothing refers to it; ids are never used again.
-CREATE TABLE streams(
-  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE,
-  source_uri TEXT, source_sha256 BLOB, source_bytes INTEGER,
-  boot_id TEXT, start_wall_ns INTEGER, complete INTEGER NOT NULL DEFAULT 0);
--- What is acknowledged of each partition's files. A dropped one is gone for readers, its files are being unlinked.
-CREATE TABLE parts(
-  id INTEGER PRIMARY KEY AUTOINCREMENT, created_ns INTEGER NOT NULL,
-  records INTEGER NOT NULL, blob_bytes INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0);
--- id = partition << 20 | slot
-CREATE TABLE segments(
-  id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
-  keyframe_ns INTEGER NOT NULL, blob_at INTEGER NOT NULL, UNIQUE(stream, start_ns));
--- Records of damaged segments that were appended anew: the scan leaves them out.
-CREATE TABLE replaced(id INTEGER PRIMARY KEY);
-CREATE TABLE captions(
-  segment INTEGER NOT NULL, maker TEXT NOT NULL, text TEXT NOT NULL, tokens INTEGER NOT NULL,
-  stop_reason TEXT NOT NULL, grounds TEXT NOT NULL, PRIMARY KEY(segment, maker)) WITHOUT ROWID;
-CREATE VIEW visible AS
-  SELECT segments.*, streams.name AS name FROM segments
-  JOIN streams ON streams.id = segments.stream AND streams.name IS NOT NULL
-  JOIN parts ON parts.id = segments.id >> 20 AND NOT parts.dropped;
-";
-const _: () = assert!(SLOT_BITS == 20, "the view above says 20");
 
 /// A partition as the catalogue knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,19 +29,22 @@ pub(super) struct PartRow {
 pub(super) struct SegmentRow {
     pub(super) segment: Segment,
     pub(super) blob_at: u64,
+    /// What made its features; `None` in a store of format 2.
+    pub(super) origin: Option<i64>,
 }
 
 /// A connection to the catalogue.
 pub(super) struct Catalogue {
     pub(super) conn: Connection,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Where the catalogue was copied to because its medium cannot be written; removed at the end.
     _copy: Option<Copy>,
 }
 
 impl Catalogue {
-    /// Opens it for writing; one that is not there yet, or not completely, is made with `identity`.
-    pub(super) fn open_writer(store: &Path, identity: &Identity) -> Result<Self> {
+    /// Opens it for writing; one that is not there yet, or not completely, is made with the identity of `options`. A store
+    /// of the version before is carried over to this one if it is of that identity.
+    pub(super) fn open_writer(store: &Path, options: &StoreOptions) -> Result<Self> {
         let path = store.join(FILE);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
@@ -86,9 +57,10 @@ impl Catalogue {
         };
         catalogue.set_up()?;
         // Before anything is changed: a newer store stays as it is.
-        let fresh = catalogue.check_version(true)?;
-        if fresh {
-            folder::check_no_parts(store)?;
+        let found = catalogue.check_version(true)?;
+        match found {
+            Found::Nothing => folder::check_no_parts(store)?,
+            _ => catalogue.check_identity(store, options)?,
         }
         let mode: String = catalogue.run(|c| {
             // Full: the commit is what makes an append durable. Small checkpoints: the log is dead weight on a small disk.
@@ -105,8 +77,10 @@ impl Catalogue {
             )
             .remedy("keep the store on a local file system"));
         }
-        if fresh {
-            catalogue.make(identity)?;
+        match found {
+            Found::Nothing => catalogue.make(options)?,
+            Found::Earlier => catalogue.carry_over(options)?,
+            Found::Current => {}
         }
         Ok(catalogue)
     }
@@ -176,89 +150,6 @@ impl Catalogue {
             .busy_timeout(Duration::from_secs(10))
             .and_then(|()| self.conn.execute_batch("PRAGMA temp_store=MEMORY"))
             .map_err(|e| sql(&self.path, &e))
-    }
-
-    /// Whether the catalogue is still to be made.
-    fn check_version(&self, may_make: bool) -> Result<bool> {
-        // Of one moment: a writer may be making the store beside us.
-        let (version, application, tables): (i64, i64, i64) = self.run(|c| {
-            let moment = c.unchecked_transaction()?;
-            Ok((
-                moment.query_row("PRAGMA user_version", [], |r| r.get(0))?,
-                moment.query_row("PRAGMA application_id", [], |r| r.get(0))?,
-                moment.query_row("SELECT count(*) FROM sqlite_master", [], |r| r.get(0))?,
-            ))
-        })?;
-        if version == 0 && tables == 0 && application == 0 {
-            return if may_make {
-                Ok(true)
-            } else {
-                Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!("{}: the store was never completed", self.path.display()),
-                )
-                .remedy("index a video into it first"))
-            };
-        }
-        if application != APPLICATION {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("{} is some other program's database", self.path.display()),
-            )
-            .remedy("name a new or an empty folder"));
-        }
-        if version != SCHEMA {
-            return Err(Error::new(
-                ErrorKind::StoreVersion,
-                format!(
-                    "{} has version {version}, this Atom reads {SCHEMA}",
-                    self.path.display()
-                ),
-            )
-            .remedy("use the Atom that wrote it, or index into a new folder"));
-        }
-        Ok(false)
-    }
-
-    fn make(&mut self, identity: &Identity) -> Result<()> {
-        let path = self.path.clone();
-        let mut run = || -> rusqlite::Result<()> {
-            let tx = self.conn.transaction()?;
-            tx.execute_batch(TABLES)?;
-            let set = "INSERT INTO meta(key, value) VALUES (?1, ?2)";
-            tx.execute(
-                "INSERT INTO meta(key, value) VALUES ('store', randomblob(16))",
-                [],
-            )?;
-            tx.execute(set, params!["identity", identity.hash])?;
-            tx.execute(set, params!["dim", identity.dim as i64])?;
-            tx.execute(set, params!["description", identity.description])?;
-            tx.pragma_update(None, "application_id", APPLICATION)?;
-            tx.pragma_update(None, "user_version", SCHEMA)?;
-            tx.commit()
-        };
-        run().map_err(|e| sql(&path, &e))
-    }
-
-    /// The store's own id and the identity of its vectors.
-    pub(super) fn identity(&self) -> Result<([u8; 16], Identity)> {
-        let get = "SELECT value FROM meta WHERE key = ?1";
-        self.run(|c| {
-            let store = c.query_row(get, ["store"], |r| r.get(0))?;
-            let hash = c.query_row(get, ["identity"], |r| r.get(0))?;
-            let dim: i64 = c.query_row(get, ["dim"], |r| r.get(0))?;
-            let description = c.query_row(get, ["description"], |r| r.get(0))?;
-            let dim = usize::try_from(dim)
-                .map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, dim))?;
-            Ok((
-                store,
-                Identity {
-                    hash,
-                    dim,
-                    description,
-                },
-            ))
-        })
     }
 
     /// Changes whenever another connection has committed.
@@ -434,6 +325,11 @@ fn segment(row: &Row<'_>) -> rusqlite::Result<SegmentRow> {
             keyframe_ns: row.get("keyframe_ns")?,
         },
         blob_at: unsigned(row, "blob_at")?,
+        // Looked for by its name: a writer may carry the store over beside a reader.
+        origin: match row.as_ref().column_index("origin") {
+            Ok(column) => row.get(column)?,
+            Err(_) => None,
+        },
     })
 }
 

@@ -1,16 +1,13 @@
-//! A partition as readers see it: its acknowledged records, mapped, and its sketch.
+//! A partition as readers see it: how much of it is acknowledged, its mapped records and its sketch.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
-use memmap2::{Mmap, MmapOptions};
-use zerocopy::FromBytes;
+use crate::error::Result;
 
-use crate::error::{Error, Result};
-
-use super::segment::{HEADER_BYTES, Layout, Record, SLOT_BITS, VEC_MAGIC, corrupt, record_crc};
+use super::mapped::Mapped;
+use super::segment::Layout;
 use super::sketch::{self, Sketch};
 
 /// A partition as readers see it.
@@ -36,16 +33,6 @@ enum Sketched {
 struct State {
     mapped: Option<Arc<Mapped>>,
     damaged: bool,
-}
-
-/// The acknowledged records of a partition, mapped.
-#[derive(Debug)]
-pub(super) struct Mapped {
-    map: Mmap,
-    stride: usize,
-    records: u32,
-    /// Slots whose checksum is wrong, ascending.
-    bad: Vec<u32>,
 }
 
 impl Part {
@@ -90,45 +77,12 @@ impl Part {
         let records = self.records();
         let mut state = self.lock();
         if let Some(mapped) = &state.mapped
-            && mapped.records >= records
+            && mapped.records() >= records
         {
             return Ok(mapped.clone());
         }
-        let path = self.layout.vec_path(self.partition);
-        let io = |e: std::io::Error| Error::io(path.display(), &e);
-        let file = File::open(&path).map_err(io)?;
-        self.layout.check(&file, &path, VEC_MAGIC, self.partition)?;
-        let bytes = self.layout.vec_bytes(records);
-        if file.metadata().map_err(io)?.len() < bytes {
-            return Err(corrupt(&path, "it is shorter than the catalogue says"));
-        }
-        let len = usize::try_from(bytes)
-            .map_err(|_| corrupt(&path, "it is longer than this machine can map"))?;
-        // SAFETY: the file is Atom's own and, below `len`, never written or truncated again: writers append behind the
-        // acknowledged length and unlink whole files, which keeps the mapped inode. The file was just seen to be that long.
-        // All of it is read as plain bytes, for which every bit pattern is valid.
-        let map = unsafe { MmapOptions::new().len(len).map(&file) }.map_err(io)?;
-        let mut mapped = Mapped {
-            map,
-            stride: self.layout.stride(),
-            records,
-            bad: Vec::new(),
-        };
-        let known = state.mapped.take();
-        let checked = known.as_ref().map_or(0, |m| m.records);
-        mapped.bad = known.map_or_else(Vec::new, |m| m.bad.clone());
-        for slot in checked..records {
-            let sound = mapped.bytes(slot).is_some_and(|bytes| {
-                let wanted = self.partition << SLOT_BITS | u64::from(slot);
-                Record::ref_from_prefix(bytes).is_ok_and(|(record, _)| {
-                    record.id.get() == wanted && record.crc.get() == record_crc(bytes)
-                })
-            });
-            if !sound {
-                report(slot, &path);
-                mapped.bad.push(slot);
-            }
-        }
+        let known = state.mapped.as_deref();
+        let mapped = Mapped::open(&self.layout, self.partition, records, known, report)?;
         let mapped = Arc::new(mapped);
         state.mapped = Some(mapped.clone());
         Ok(mapped)
@@ -139,7 +93,7 @@ impl Part {
     /// The sketch of this partition, which is sealed and mapped as `mapped`; if `make`, made when it is not there. `None`
     /// while another thread makes it, and when there is none.
     pub(super) fn sketch(&self, mapped: &Mapped, make: bool) -> Option<Arc<Sketch>> {
-        if mapped.records < sketch::LEAST_RECORDS {
+        if mapped.records() < sketch::LEAST_RECORDS {
             return None;
         }
         let mut known = match self.sketch.try_lock() {
@@ -149,7 +103,7 @@ impl Part {
         };
         let found = known.get_or_insert_with(|| {
             let path = self.layout.sketch_path(self.partition);
-            let open = || Sketch::open(&self.layout, self.partition, mapped.records, &path);
+            let open = || Sketch::open(&self.layout, self.partition, mapped.records(), &path);
             let sketch = match open() {
                 Ok(None) if make => {
                     Sketch::write(&self.layout, self.partition, mapped, &path).and_then(|()| open())
@@ -169,40 +123,5 @@ impl Part {
             Sketched::There(sketch) => Some(sketch.clone()),
             Sketched::Without => None,
         }
-    }
-}
-
-impl Mapped {
-    /// Records acknowledged when it was mapped.
-    pub(super) fn records(&self) -> u32 {
-        self.records
-    }
-
-    fn bytes(&self, slot: u32) -> Option<&[u8]> {
-        let begin = HEADER_BYTES as usize + slot as usize * self.stride;
-        self.map.get(begin..begin + self.stride)
-    }
-
-    /// The record at `slot` and its vector (with padding).
-    pub(super) fn record(&self, slot: u32) -> Option<(&Record, &[i8])> {
-        let (record, rest) = Record::ref_from_prefix(self.bytes(slot)?).ok()?;
-        Some((record, <[i8]>::ref_from_bytes(rest).ok()?))
-    }
-
-    /// Every sound record with its vector (with padding), in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Record, &[i8])> {
-        let mut bad = self.bad.iter().peekable();
-        (0..self.records).filter_map(move |slot| {
-            if bad.peek() == Some(&&slot) {
-                bad.next();
-                return None;
-            }
-            self.record(slot)
-        })
-    }
-
-    /// Whether `slot` is acknowledged and its checksum right.
-    pub(super) fn is_sound(&self, slot: u32) -> bool {
-        slot < self.records && self.bad.binary_search(&slot).is_err()
     }
 }

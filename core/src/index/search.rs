@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::trace;
 
 use super::blob::Blobs;
-use super::part::{Mapped, Part};
+use super::mapped::Mapped;
+use super::part::Part;
 use super::scan::{Best, Candidate, Promising, Query, rank};
 use super::segment::{Record, SLOT_BITS};
 use super::sketch::{self, Sketch};

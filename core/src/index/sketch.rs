@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::error::{Error, Result};
 use crate::os::file::atomic_write;
 
-use super::part::Mapped;
+use super::mapped::Mapped;
 use super::rotation::Rotation;
 use super::segment::{Layout, crc_before_last};
 use super::sketch_scan::{GROUP, Lookup};

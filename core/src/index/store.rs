@@ -1,21 +1,23 @@
 //! The store: opening, reading and searching. What changes it is in `write`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::Features;
+use crate::features::{FeatureSources, Features};
 use crate::os::file::sync_dir;
 
 use super::blob::Blobs;
 use super::catalogue::{self, Catalogue, SegmentRow};
 use super::folder::{self, Folder};
 use super::lock::WriterLock;
-use super::part::{Mapped, Part};
+use super::mapped::Mapped;
+use super::part::Part;
 use super::segment::{self, Layout, SLOT_BITS};
 use super::types::*;
+use super::variant;
 use super::writer::{self, Writer};
 
 /// A persistent index: streams, their segments with features and keyframe thumbnails, and a search over them.
@@ -30,6 +32,7 @@ pub(super) struct Inner {
     pub(super) layout: Layout,
     pub(super) partition_bytes: u64,
     identity: Identity,
+    pub(super) provenance: Provenance,
     pub(super) access: Access,
     view: RwLock<Arc<View>>,
     /// Ids of records whose checksum was wrong, each warned of once.
@@ -42,6 +45,8 @@ pub(super) struct Reader {
     pub(super) catalogue: Catalogue,
     /// Of the catalogue, when the view was last made from it.
     data_version: Option<i64>,
+    /// By number; none is ever changed or removed.
+    pub(super) origins: HashMap<i64, FeatureSources>,
 }
 
 /// What a search looks at: the live partitions and streams at one moment.
@@ -112,11 +117,11 @@ impl Store {
                 // Anew under the lock: the process before us may just have made the store.
                 folder::inspect(path)?;
                 fs::create_dir_all(&parts).map_err(|e| io(&parts, &e))?;
-                let catalogue = match Catalogue::open_writer(path, wanted) {
+                let catalogue = match Catalogue::open_writer(path, options) {
                     // Retention has to be possible on a full disk, so opening too.
                     Err(e) if e.kind() == ErrorKind::DiskFull => {
                         writer::release_reserve(path);
-                        Catalogue::open_writer(path, wanted)?
+                        Catalogue::open_writer(path, options)?
                     }
                     other => other?,
                 };
@@ -125,13 +130,14 @@ impl Store {
             }
         };
         let reader = Catalogue::open_reader(path)?;
-        let (store, identity) = reader.identity()?;
-        check_identity(path, &identity, wanted)?;
+        reader.check_identity(path, options)?;
+        variant::check_known(path, &reader, &options.provenance)?;
+        let stored = reader.stored(&options.provenance, wanted)?;
         let layout = Layout {
             folder: parts,
-            dim: identity.dim,
-            store,
-            identity: identity.hash,
+            dim: stored.identity.dim,
+            store: stored.store,
+            identity: stored.files,
         };
         let writing = match writing {
             Some((catalogue, lock)) => Some(Mutex::new(Writer::start(catalogue, lock, &layout)?)),
@@ -141,17 +147,20 @@ impl Store {
             path: path.to_owned(),
             layout,
             partition_bytes: options.partition_bytes,
-            identity,
+            identity: stored.identity,
+            provenance: options.provenance.clone(),
             access: options.access,
             view: RwLock::default(),
             corrupt: Mutex::default(),
             reader: Mutex::new(Reader {
                 catalogue: reader,
                 data_version: None,
+                origins: HashMap::new(),
             }),
             writer: writing,
         }));
         store.0.refresh()?;
+        store.0.tell_outdated()?;
         Ok(store)
     }
 
@@ -251,12 +260,16 @@ impl Store {
         self.blob(id, Blobs::embedding)
     }
 
-    /// The features of segment `id`.
+    /// The features of segment `id`. Parts that other modules made than those of [`StoreOptions::provenance`] are empty:
+    /// detections of another detector say nothing in the words of this one.
     ///
     /// # Errors
     /// `NotFound`; `StoreCorrupt` when their bytes are damaged.
     pub fn features(&self, id: SegmentId) -> Result<Features> {
-        self.blob(id, Blobs::features)
+        let row = self.row(id)?;
+        let mut features = self.blob_of(&row, Blobs::features)?;
+        self.0.keep_current(row.origin, &mut features)?;
+        Ok(features)
     }
 
     /// The keyframe of segment `id` as JPEG; empty when it was appended without one.
@@ -286,6 +299,7 @@ impl Store {
             catalogue_bytes: inner.catalogue_bytes(),
             corrupt_records: lock(&inner.corrupt).len() as u64,
             damaged_partitions: view.parts.iter().filter(|p| p.damaged()).count() as u64,
+            outdated_segments: inner.outdated()?[0],
         })
     }
 
@@ -294,7 +308,11 @@ impl Store {
     }
 
     fn blob<T>(&self, id: SegmentId, read: fn(&Blobs, u64, u64) -> Result<T>) -> Result<T> {
-        let row = self.row(id)?;
+        self.blob_of(&self.row(id)?, read)
+    }
+
+    fn blob_of<T>(&self, row: &SegmentRow, read: fn(&Blobs, u64, u64) -> Result<T>) -> Result<T> {
+        let id = row.segment.id;
         let result = Blobs::open(&self.0.layout, id.0 >> SLOT_BITS)
             .and_then(|blobs| read(&blobs, row.blob_at, id.0));
         match result {
@@ -417,27 +435,4 @@ impl Inner {
             .map(|meta| meta.len())
             .sum()
     }
-}
-
-fn check_identity(path: &Path, found: &Identity, wanted: &Identity) -> Result<()> {
-    if found.hash == wanted.hash && found.dim == wanted.dim {
-        return Ok(());
-    }
-    let name = |identity: &Identity| {
-        let hex: String = identity.hash[..4]
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        format!("{} ({hex}…, {} values)", identity.description, identity.dim)
-    };
-    Err(Error::new(
-        ErrorKind::StoreForeign,
-        format!(
-            "the vectors of store {} were made by {}, not by {}",
-            path.display(),
-            name(found),
-            name(wanted)
-        ),
-    )
-    .remedy("use the pack that made it, or index the videos into another folder"))
 }

@@ -2,15 +2,17 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::Features;
+use crate::features::{FeatureSources, Features, Variant};
 
 /// A stream (one camera or file) of one store. Never reused, also not after the stream was deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StreamId(pub u32);
 
 /// A segment of one store. Never reused, also not after the segment was deleted; below 2⁵³, so that JSON carries it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SegmentId(pub u64);
 
 impl fmt::Display for StreamId {
@@ -28,7 +30,7 @@ impl fmt::Display for SegmentId {
 /// What made the vectors of a store: vectors of two identities are never compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Hash of the modules, all their variants included; which of them made the vectors is kept beside
+    /// Hash of everything that decides the vectors, except which variant of the encoder made them: that is kept beside
     /// ([`Store::variant`](super::Store::variant)).
     pub hash: [u8; 32],
     /// Length of a search vector, 1..=65,536.
@@ -38,7 +40,8 @@ pub struct Identity {
 }
 
 /// Whether a store is opened to be changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Access {
     /// Creates the store when the folder is missing or empty. One at a time, over all processes.
     ReadWrite,
@@ -56,21 +59,59 @@ pub struct StoreOptions {
     /// Size in bytes at which a partition is closed and the next begun. [`Store::retain`](super::Store::retain) frees whole
     /// partitions, so a bound of `max_bytes` wants an eighth of it here or less.
     pub partition_bytes: u64,
+    /// What else is known of the modules that fill the store.
+    pub provenance: Provenance,
+}
+
+/// What is known of the modules that fill a store, besides the identity of its vectors.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Provenance {
+    /// The [canonical encoding](crate::identity) behind [`Identity::hash`]: lets an error name what differs. Empty where it
+    /// is not known.
+    pub encoding: Vec<u8>,
+    /// The forms of the encoder that the pack has. A store with vectors of another form is refused; empty: of none.
+    pub forms: Vec<Variant>,
+    /// What makes the other features. Parts of stored features that something else made are left out when they are read.
+    pub features: FeatureSources,
+    /// The same in the hashes of format 2, by which a store of that format is recognised.
+    pub earlier: Option<Earlier>,
+}
+
+/// How a store of format 2 names what format 3 names otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    /// The identity of everything that fills the store.
+    pub identity: [u8; 32],
+    /// Forms of the encoder: old hash, new hash.
+    pub forms: Vec<([u8; 32], [u8; 32])>,
+    /// Makers of captions whose captions are still valid: old name, new name.
+    pub captions: Vec<(String, String)>,
+}
+
+impl Provenance {
+    /// What format 2 called the maker of captions `maker`; `maker` itself where it had no other name.
+    pub(super) fn earlier_maker<'a>(&'a self, maker: &'a str) -> &'a str {
+        let mut renamed = self.earlier.iter().flat_map(|earlier| &earlier.captions);
+        let found = renamed.find(|(_, new)| new == maker);
+        found.map_or(maker, |(old, _)| old)
+    }
 }
 
 impl StoreOptions {
-    /// Options with the default partition size of 64 MiB.
+    /// Options with the default partition size of 64 MiB, and nothing known besides the identity.
     pub fn new(identity: Identity, access: Access) -> Self {
         Self {
             identity,
             access,
             partition_bytes: 64 << 20,
+            provenance: Provenance::default(),
         }
     }
 }
 
 /// Where the frames of a stream came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Source {
     /// Path or URI, as the user gave it.
     pub uri: String,
@@ -91,7 +132,8 @@ impl Source {
 }
 
 /// A stream to be opened by [`Store::open_stream`](super::Store::open_stream).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct NewStream {
     /// Its name: unique in the store, 1..=1024 bytes.
     pub name: String,
@@ -104,7 +146,7 @@ pub struct NewStream {
 }
 
 /// A stream of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     /// Its id.
     pub id: StreamId,
@@ -136,7 +178,7 @@ pub struct NewSegment<'a> {
 }
 
 /// A segment of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// Its id.
     pub id: SegmentId,
@@ -212,7 +254,7 @@ impl Filter {
 }
 
 /// A segment that a search found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hit {
     /// The segment.
     pub segment: SegmentId,
@@ -240,7 +282,7 @@ pub struct Retained {
 }
 
 /// The state of a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StoreStats {
     /// Streams.
     pub streams: u64,
@@ -258,4 +300,7 @@ pub struct StoreStats {
     pub corrupt_records: u64,
     /// Partitions seen since opening that are missing, too short or not this store's; they are skipped.
     pub damaged_partitions: u64,
+    /// Segments some of whose features were made by other modules than the pack has. Those features are left out; the
+    /// vectors are searched as ever.
+    pub outdated_segments: u64,
 }

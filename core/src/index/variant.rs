@@ -1,4 +1,5 @@
-//! Which form of the visual encoder made the vectors of a store. Its identity names all that the pack has; this the one.
+//! Which form of the visual encoder made the vectors of a store. The store's identity does not say: a pack may gain and lose
+//! variants for accelerators, and keeps the stores that one of its forms made.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use crate::features::Variant;
 
 use super::catalogue::Catalogue;
 use super::store::{Store, lock};
-use super::types::NewSegment;
+use super::types::{NewSegment, Provenance};
 
 const HASH: &str = "variant";
 const NAME: &str = "variant_name";
@@ -20,7 +21,7 @@ impl Store {
     /// # Errors
     /// `StoreCorrupt`, `Io`.
     pub fn variant(&self) -> Result<Option<Variant>> {
-        read(&lock(&self.0.reader).catalogue)
+        read(&lock(&self.0.reader).catalogue, &self.0.provenance)
     }
 
     /// Whether vectors of `variant` may be added: those of two forms of a module are never compared.
@@ -32,21 +33,54 @@ impl Store {
     }
 }
 
-/// What made the vectors of `catalogue`'s store.
-fn read(catalogue: &Catalogue) -> Result<Option<Variant>> {
+/// What made the vectors of `catalogue`'s store; by its hash of today in a store of format 2.
+fn read(catalogue: &Catalogue, provenance: &Provenance) -> Result<Option<Variant>> {
     let get = "SELECT value FROM meta WHERE key = ?1";
+    let forms = provenance.earlier.iter().flat_map(|e| &e.forms);
+    let today = |hash| {
+        let mut forms = forms.clone();
+        let renamed = forms.find(|(old, _)| *old == hash);
+        renamed.map_or(hash, |(_, new)| *new)
+    };
     catalogue.run(|c| {
         let mut get = c.prepare_cached(get)?;
-        let hash = get.query_row([HASH], |r| r.get(0)).optional()?;
+        let hash = get.query_row([HASH], |r| r.get(0)).optional()?.map(today);
         let name = get.query_row([NAME], |r| r.get(0)).optional()?;
         Ok(hash.zip(name).map(|(hash, name)| Variant { hash, name }))
     })
+}
+
+/// Sees that the form of the encoder that made the vectors is one that the pack has.
+pub(super) fn check_known(
+    path: &Path,
+    catalogue: &Catalogue,
+    provenance: &Provenance,
+) -> Result<()> {
+    let forms = &provenance.forms;
+    let Some(found) = read(catalogue, provenance)? else {
+        return Ok(());
+    };
+    if forms.is_empty() || forms.iter().any(|form| form.hash == found.hash) {
+        return Ok(());
+    }
+    let names: Vec<&str> = forms.iter().map(|form| form.name.as_str()).collect();
+    Err(Error::new(
+        ErrorKind::StoreForeign,
+        format!(
+            "the vectors of store {} were made by {}, which the pack no longer has: it has {}",
+            path.display(),
+            found.name,
+            names.join(", ")
+        ),
+    )
+    .remedy("use the pack that made it, or index the videos into another folder"))
 }
 
 /// What made `segments`, which must be one and the one that made what the store at `path` holds; `None` where nobody says.
 pub(super) fn of<'a>(
     path: &Path,
     catalogue: &Catalogue,
+    provenance: &Provenance,
     segments: &[NewSegment<'a>],
 ) -> Result<Option<&'a Variant>> {
     let mut made_by = segments
@@ -58,7 +92,7 @@ pub(super) fn of<'a>(
     for variant in made_by {
         same(path, Some(first), variant)?;
     }
-    same(path, read(catalogue)?.as_ref(), first)?;
+    same(path, read(catalogue, provenance)?.as_ref(), first)?;
     Ok(Some(first))
 }
 

@@ -13,11 +13,12 @@ use crate::error::{Error, ErrorKind, Result};
 use super::blob::Blobs;
 use super::catalogue::{PartRow, sql};
 use super::codec;
-use super::segment::{Batch, Layout, MAX_RECORDS, SLOT_BITS};
+use super::part_writer::Batch;
+use super::segment::{Layout, MAX_RECORDS, SLOT_BITS};
 use super::store::{Store, lock};
 use super::types::*;
 use super::variant;
-use super::writer::{NewRow, Writer};
+use super::writer::{MadeBy, NewRow, Writer};
 
 impl Store {
     pub(super) fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
@@ -140,7 +141,16 @@ impl Store {
             ));
         }
         let mut writer = self.writer()?;
-        let made_by = variant::of(&self.0.path, &writer.catalogue, segments)?;
+        let variant = variant::of(
+            &self.0.path,
+            &writer.catalogue,
+            &self.0.provenance,
+            segments,
+        )?;
+        let made_by = MadeBy {
+            variant,
+            features: &self.0.provenance.features,
+        };
         let known = self.known(&writer, stream, segments)?;
         let fresh =
             |segment: &NewSegment<'_>| !matches!(known.get(&segment.start_ns), Some((_, true)));
@@ -182,7 +192,7 @@ impl Store {
             records,
             blob_bytes,
         };
-        if let Err((error, unsure)) = writer.commit(stream, &row, &rows, made_by) {
+        if let Err((error, unsure)) = writer.commit(stream, &row, &rows, &made_by) {
             if unsure {
                 // It may yet turn out to be on the disk after a power loss, so its bytes must stay as they are.
                 writer.current = None;

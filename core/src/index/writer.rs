@@ -7,15 +7,16 @@ use std::time::Duration;
 use rusqlite::params;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::Variant;
+use crate::features::{FeatureSources, Variant};
 use crate::os::clock::wall_ns;
 use crate::os::file::sync_dir;
 
 use super::catalogue::{self, Catalogue, PartRow, sql};
 use super::lock::WriterLock;
-use super::segment::{HEADER_BYTES, Layout, MAX_RECORDS, PartWriter, SLOT_BITS};
+use super::part_writer::PartWriter;
+use super::segment::{HEADER_BYTES, Layout, MAX_RECORDS, SLOT_BITS};
 use super::types::{NewSegment, StreamId};
-use super::{folder, store, variant};
+use super::{folder, origin, store, variant};
 
 /// A partition takes no more segments after this long, so that a slow camera's are not all in one.
 const PARTITION_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -225,6 +226,13 @@ pub(super) struct NewRow<'a> {
     pub(super) blob_at: u64,
 }
 
+/// What made segments about to be acknowledged.
+pub(super) struct MadeBy<'a> {
+    /// The form of the encoder, where it is known.
+    pub(super) variant: Option<&'a Variant>,
+    pub(super) features: &'a FeatureSources,
+}
+
 impl Writer {
     /// Acknowledges `rows` and what `part` then holds. An error comes with whether the commit may have reached the disk.
     pub(super) fn commit(
@@ -232,10 +240,13 @@ impl Writer {
         stream: StreamId,
         part: &PartRow,
         rows: &[NewRow<'_>],
-        made_by: Option<&Variant>,
+        made_by: &MadeBy<'_>,
     ) -> Result<(), (rusqlite::Error, bool)> {
         let fill = |tx: &rusqlite::Transaction<'_>| -> rusqlite::Result<()> {
-            made_by.map_or(Ok(()), |made_by| variant::note(tx, made_by))?;
+            if let Some(variant) = made_by.variant {
+                variant::note(tx, variant)?;
+            }
+            let origin = origin::number(tx, made_by.features)?;
             for row in rows {
                 if let Some(old) = row.replaced {
                     let ids = [old as i64, row.id as i64];
@@ -243,14 +254,15 @@ impl Writer {
                     tx.execute("INSERT OR IGNORE INTO replaced VALUES (?1)", [ids[0]])?;
                     tx.execute("UPDATE captions SET segment = ?2 WHERE segment = ?1", ids)?;
                 }
-                tx.prepare_cached("INSERT INTO segments VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                tx.prepare_cached("INSERT INTO segments VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
                     .execute(params![
                         row.id as i64,
                         stream.0,
                         row.segment.start_ns,
                         row.segment.end_ns,
                         row.segment.keyframe_ns,
-                        row.blob_at as i64
+                        row.blob_at as i64,
+                        origin
                     ])?;
             }
             tx.prepare_cached(

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use half::f16;
 
 use super::kv::{by_layer, next_owner};
-use crate::budget::{Charge, Ledger, Patience};
+use crate::budget::{Charge, Ledger, WaitPolicy};
 use crate::decoder::{DecoderMap, Source, whole, width};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::FeatureMap;
@@ -27,7 +27,7 @@ pub(super) struct Encoded {
 }
 
 impl Encoded {
-    /// Prepares `output` for the decoder of `map`. Waits with `patience` for its memory and that of the keys and values to come.
+    /// Prepares `output` for the decoder of `map`. Waits with `wait` for its memory and that of the keys and values to come.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a decoder that reads no encoder's output; [`ErrorKind::InvalidArgument`] for an output
@@ -36,7 +36,7 @@ impl Encoded {
         map: &Arc<DecoderMap>,
         output: &FeatureMap,
         ledger: &Ledger,
-        patience: &Patience<'_>,
+        wait: &WaitPolicy<'_>,
     ) -> Result<Self> {
         let Some(port) = map.input(&Source::EncoderStates) else {
             return Err(Error::new(
@@ -53,7 +53,7 @@ impl Encoded {
         let cross = map.cross_bytes(rows);
         let bytes = (own as u64).saturating_add(cross);
         let charge = ledger.charge(next_owner(), 0, 0)?;
-        charge.resize_with(bytes, 0, patience)?;
+        charge.resize_with(bytes, 0, wait)?;
         let states = match port.dtype {
             DType::F16 => {
                 let halves = output.data.iter().copied().map(f16::from_f32).collect();
@@ -71,7 +71,7 @@ impl Encoded {
             cross: OnceLock::new(),
             charge,
         };
-        encoded.charge.settle(cross);
+        encoded.charge.set_pending(cross);
         Ok(encoded)
     }
 
@@ -115,7 +115,7 @@ impl Encoded {
             let made = by_layer(&self.map, layers, self.rows, returned)?;
             // A fork may have set the same values meanwhile.
             let _ = self.cross.set(made);
-            self.charge.settle(0);
+            self.charge.set_pending(0);
         }
         Ok(())
     }

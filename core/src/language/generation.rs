@@ -9,11 +9,12 @@ use super::positions::Positions;
 use super::prefix::Prefix;
 use super::sampling::NO_TOKEN;
 use super::step::Input;
+use crate::budget::WaitPolicy;
 use crate::control::Control;
 use crate::decoder::{DecoderMap, Rows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::FeatureMap;
-use crate::module::{Lease, patience};
+use crate::module::Lease;
 
 /// Most positions of one step: a search waits no longer than this for the session.
 pub const CHUNK: usize = 128;
@@ -121,9 +122,9 @@ impl Generation {
             .remedy("start a generation for each output"));
         }
         let check = || control.check();
-        let patience = patience(&check, Some(self.model.owner()));
+        let wait = WaitPolicy::until(&check, Some(self.model.owner()));
         let ledger = self.model.ledger();
-        let encoded = Encoded::new(&self.map, output, ledger, &patience)?;
+        let encoded = Encoded::new(&self.map, output, ledger, &wait)?;
         self.encoded = Some(Arc::new(encoded));
         Ok(())
     }
@@ -317,8 +318,10 @@ impl Generation {
     /// Begins with what another generation of the same decoder had committed. It must be fed before it goes on.
     pub(super) fn take_over(&mut self, prefix: &Prefix, control: &Control) -> Result<()> {
         let check = || control.check();
-        self.kv
-            .restore(&prefix.kv, &patience(&check, Some(self.model.owner())))?;
+        self.kv.restore(
+            &prefix.kv,
+            &WaitPolicy::until(&check, Some(self.model.owner())),
+        )?;
         self.positions.clone_from(&prefix.positions);
         self.history.clone_from(&prefix.history);
         Ok(())

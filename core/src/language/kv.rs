@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::f16;
 
-use crate::budget::{Charge, Ledger, Owner, Patience};
+use crate::budget::{Charge, Ledger, Owner, WaitPolicy};
 use crate::decoder::DecoderMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{DType, Element, RunArgs, Tensor};
@@ -46,12 +46,12 @@ impl Snapshot {
 }
 
 impl Kv {
-    /// An empty cache with room for `capacity` positions, rounded up; its memory is waited for with `patience`.
+    /// An empty cache with room for `capacity` positions, rounded up; its memory is waited for with `wait`.
     pub(super) fn new(
         map: &Arc<DecoderMap>,
         capacity: usize,
         ledger: &Ledger,
-        patience: &Patience<'_>,
+        wait: &WaitPolicy<'_>,
     ) -> Result<Self> {
         let mut kv = Self {
             map: Arc::clone(map),
@@ -63,7 +63,7 @@ impl Kv {
         };
         kv.check_room(capacity)?;
         let capacity = kv.rounded(capacity);
-        kv.charge.resize_with(kv.cost(capacity), 0, patience)?;
+        kv.charge.resize_with(kv.cost(capacity), 0, wait)?;
         kv.capacity = capacity;
         let length = kv.length(capacity);
         for _ in map.layers() {
@@ -97,8 +97,8 @@ impl Kv {
         .remedy("shorten the prompt or ask for fewer tokens"))
     }
 
-    /// Makes room for `need` positions in all; what is there stays. Memory is waited for with `patience`.
-    pub(super) fn reserve(&mut self, need: usize, patience: &Patience<'_>) -> Result<()> {
+    /// Makes room for `need` positions in all; what is there stays. Memory is waited for with `wait`.
+    pub(super) fn reserve(&mut self, need: usize, wait: &WaitPolicy<'_>) -> Result<()> {
         self.check_room(need)?;
         if need <= self.capacity {
             return Ok(());
@@ -109,7 +109,7 @@ impl Kv {
             KvForm::Shared => {
                 // Old and new exist side by side while copying.
                 let both = cost.saturating_add(self.bytes());
-                self.charge.resize_with(both, 0, patience)?;
+                self.charge.resize_with(both, 0, wait)?;
                 match self.copied(capacity) {
                     Ok(layers) => self.layers = layers,
                     Err(error) => {
@@ -120,7 +120,7 @@ impl Kv {
             }
             KvForm::Concat => {}
         }
-        self.charge.resize_with(cost, 0, patience)?;
+        self.charge.resize_with(cost, 0, wait)?;
         self.capacity = capacity;
         Ok(())
     }
@@ -166,14 +166,14 @@ impl Kv {
     }
 
     /// Fills an empty cache with what was copied out of another of the same decoder.
-    pub(super) fn restore(&mut self, from: &Snapshot, patience: &Patience<'_>) -> Result<()> {
+    pub(super) fn restore(&mut self, from: &Snapshot, wait: &WaitPolicy<'_>) -> Result<()> {
         if self.len != 0 || from.layers.len() != self.layers.len() {
             return Err(Error::new(
                 ErrorKind::Internal,
                 "a prefix was taken over by a cache it does not fit",
             ));
         }
-        self.reserve(from.len, patience)?;
+        self.reserve(from.len, wait)?;
         let length = match self.mode() {
             KvForm::Shared => self.capacity,
             KvForm::Concat => from.len,
@@ -227,7 +227,7 @@ impl Kv {
     fn settle(&self) {
         let free = self.capacity.saturating_sub(self.len) as u64;
         self.charge
-            .settle(self.bytes() / self.capacity.max(1) as u64 * free);
+            .set_pending(self.bytes() / self.capacity.max(1) as u64 * free);
     }
 
     fn rounded(&self, positions: usize) -> usize {

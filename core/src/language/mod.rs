@@ -1,7 +1,9 @@
 //! Language: text to vectors, and a decoder that speaks.
 
 mod choose;
+mod constrained;
 mod constraint;
+mod context;
 mod encoded;
 mod generate;
 mod generation;
@@ -13,16 +15,17 @@ mod prefix;
 mod prompt;
 mod query;
 mod sampling;
-mod say;
 mod step;
 mod stop;
 mod text_encoder;
 mod tokenizer;
 mod trie;
-mod visual_prefix;
 
 pub use choose::Choice;
+pub use constrained::{Request, constrained_generate};
+pub(crate) use constrained::{choose_after, harmless};
 pub use constraint::Constraint;
+pub use context::LanguageContext;
 pub use generate::{GenerateOptions, Generated, StopReason};
 pub use generation::{CHUNK, Generation};
 pub use grammar::Grammar;
@@ -32,7 +35,5 @@ pub use prompt::{ChatTemplate, Message};
 pub use query::QueryEncoder;
 pub(crate) use query::tokenizer_bytes;
 pub use sampling::Sampling;
-pub(crate) use say::{ended_early, say};
 pub use text_encoder::{MAX_QUERY_BYTES, TextEncoder};
 pub use tokenizer::{Encoded, MAX_TEXT_BYTES, TextStream, Tokenizer};
-pub use visual_prefix::VisualPrefix;

@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::generation::Generation;
 use super::kv::Kv;
 use super::prefix::PrefixCache;
 use super::prompt::{ChatTemplate, Message};
 use super::tokenizer::Tokenizer;
-use crate::budget::{Ledger, Owner};
+use crate::budget::{Ledger, Owner, WaitPolicy};
 use crate::control::Control;
 use crate::decoder::{DecoderMap, Rows};
 use crate::error::{Error, ErrorKind, Result};
-use crate::module::{Lease, Registry, patience};
+use crate::identity::Canonical;
+use crate::module::{Lease, Registry};
 use crate::ort::DType;
-use crate::pack::{DecoderSpec, ModuleKind};
+use crate::pack::{DecoderSpec, Forms, ModuleKind};
 
 /// A language decoder. Cheap to clone; may be used from any thread. Making one loads nothing: the decoder's session is
 /// leased when a [`Generation`] starts, and shared by all of them.
@@ -93,13 +92,12 @@ impl LanguageModel {
             )
         };
         expect_kind(decoder, module.kind, ModuleKind::LanguageDecoder)?;
-        let mut identity = Sha256::new();
-        module.hash_identity(&mut identity);
-        identity.update(format!("{:?}", module.decoder));
+        let mut identity = Canonical::new("atom.language-model", 1);
+        identity.field("decoder", &module.computation(Forms::All));
         if let Some(id) = token_embedding {
             let embedding = pack.module(id)?;
             expect_kind(id, embedding.kind, ModuleKind::TokenEmbedding)?;
-            embedding.hash_identity(&mut identity);
+            identity.field("token_embedding", &embedding.computation(Forms::All));
         }
         let spec = module.decoder.clone().ok_or_else(|| missing("decoder"))?;
         let text = module
@@ -131,7 +129,7 @@ impl LanguageModel {
             tokenizer,
             template,
             spec,
-            identity: identity.finalize().into(),
+            identity: identity.finish().0,
             prefixes,
         })))
     }
@@ -197,8 +195,8 @@ impl LanguageModel {
         }
         let (decoder, map, embedding) = inner.lease(control)?;
         let check = || control.check();
-        let patience = patience(&check, Some(self.owner()));
-        let kv = Kv::new(&map, capacity, self.ledger(), &patience)?;
+        let wait = WaitPolicy::until(&check, Some(self.owner()));
+        let kv = Kv::new(&map, capacity, self.ledger(), &wait)?;
         Ok(Generation::new(self.clone(), decoder, map, embedding, kv))
     }
 

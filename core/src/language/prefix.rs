@@ -305,7 +305,7 @@ impl State {
             log::warn!("the prefixes' charge: {error}");
         }
         if let Some(charge) = &self.charge {
-            charge.settle(0);
+            charge.set_pending(0);
         }
     }
 }

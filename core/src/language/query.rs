@@ -1,10 +1,10 @@
 //! The words of a query to a vector a store can be searched with, as the pack's search task says.
 
 use super::text_encoder::TextEncoder;
-use crate::budget::{Kept, Owner};
+use crate::budget::{EvictableCell, Owner, WaitPolicy};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::module::{Registry, patience};
+use crate::module::Registry;
 use crate::pack::Pack;
 
 /// Bytes of memory for one of a `tokenizer.json`: its vocabulary and merges as hash maps of strings.
@@ -25,7 +25,7 @@ pub(crate) fn tokenizer_bytes(pack: &Pack, id: &str) -> u64 {
 #[derive(Debug, Clone)]
 pub struct QueryEncoder {
     registry: Registry,
-    encoder: Kept<TextEncoder>,
+    encoder: EvictableCell<TextEncoder>,
     module: String,
     template: String,
     min_score: f32,
@@ -51,7 +51,7 @@ impl QueryEncoder {
         let owner = Owner::Tables(module.clone());
         Ok(Self {
             registry: registry.clone(),
-            encoder: Kept::new(owner, expected, registry.governor()),
+            encoder: EvictableCell::new(owner, expected, registry.governor()),
             module,
             template: task.query_template.clone(),
             min_score: task.min_score,
@@ -67,14 +67,14 @@ impl QueryEncoder {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for blank words; otherwise as [`TextEncoder::new`], [`TextEncoder::encode`] and
-    /// [`Kept::get`].
+    /// [`EvictableCell::get`].
     pub fn encode(&self, words: &str, control: &Control) -> Result<Vec<f32>> {
         let words = words.trim();
         if words.is_empty() {
             return Err(Error::new(ErrorKind::InvalidArgument, "the query is blank"));
         }
         let check = || control.check();
-        let encoder = self.encoder.get(&patience(&check, None), || {
+        let encoder = self.encoder.get(&WaitPolicy::until(&check, None), || {
             TextEncoder::new(&self.registry, &self.module)
         })?;
         encoder.encode(&self.template.replace("{}", words), control)

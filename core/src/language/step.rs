@@ -4,10 +4,10 @@ use half::f16;
 
 use super::generation::Generation;
 use super::sampling::NO_TOKEN;
+use crate::budget::WaitPolicy;
 use crate::control::Control;
 use crate::decoder::{Rows, Step, whole};
 use crate::error::{Error, ErrorKind, Result};
-use crate::module::patience;
 use crate::ort::{DType, RunArgs, Tensor};
 use crate::trace;
 
@@ -56,7 +56,7 @@ impl Generation {
         }
         let check = || control.check();
         self.kv
-            .reserve(total, &patience(&check, Some(model.owner())))?;
+            .reserve(total, &WaitPolicy::until(&check, Some(model.owner())))?;
 
         let counted;
         let positions = match positions {

@@ -1,13 +1,11 @@
 //! Sessions of providers other than the processor: compiled once, and believed only when they compute the right thing.
 
-use std::fs;
-
-use super::make::{Made, Maker, Refusal};
+use super::made::{Loaded, Made, Maker, Refusal};
 use super::probe;
-use super::resident::Loaded;
 use crate::error::{Error, ErrorKind, Result};
+use crate::onnx::Model;
 use crate::ort::{GraphForm, Placement, Provider, Session, SessionConfig};
-use crate::pack::{ArtifactCache, Compute, GoldenSpec, ModuleSpec, Policy};
+use crate::pack::{ArtifactCache, GoldenSpec, ModuleSpec, Policy};
 
 /// The session of `spec`, which is the module's form for the provider of `source`.
 pub(super) fn make(
@@ -154,9 +152,7 @@ impl Order<'_> {
             return placement;
         }
         let model = &self.source.model;
-        let of = fs::read(model)
-            .map_err(|e| Error::io(model.display(), &e))
-            .and_then(|graph| Compute::of(&graph, &self.spec.fixed));
+        let of = Model::read(model).map(|graph| graph.compute_cost(&self.spec.fixed));
         let compute = of.unwrap_or_else(|e| {
             log::debug!("the shares of compute are not known: {e}");
             None

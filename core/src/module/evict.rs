@@ -22,7 +22,7 @@ impl Reclaim for Inner {
                 continue;
             }
             let resident = &held.value;
-            let (anon, _) = resident.upkeep.charge.bytes();
+            let (anon, _) = resident.account.charge.bytes();
             let offer = Offer {
                 owner: place.owner.clone(),
                 action: Action::Release,

@@ -7,10 +7,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::permit::Permit;
 use super::place::Place;
-use super::registry::patience;
 use super::resident::Resident;
 use super::slot::Held;
-use crate::budget::{AtWork, Ledger};
+use crate::budget::{AtWork, Ledger, WaitPolicy};
 use crate::control::Control;
 use crate::decoder::DecoderMap;
 use crate::error::Result;
@@ -40,7 +39,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.place.usage.touched();
         if self.held.release() {
-            self.ledger.let_go();
+            self.ledger.wake_waiters();
         }
     }
 }
@@ -82,7 +81,7 @@ impl Lease {
         let (place, resident) = (&*self.0.place, self.resident());
         let permit = resident.gate.enter(control)?;
         let check = || control.check();
-        resident.reserve(&place.cost, &patience(&check, Some(&place.owner)))?;
+        resident.reserve(&place.cost, &WaitPolicy::until(&check, Some(&place.owner)))?;
         let span = trace::span("module", "step").what(&place.id);
         // Never contended: the permit is exclusive. A panic in an earlier step leaves the session as usable as before.
         let session = resident

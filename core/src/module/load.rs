@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::cost::Load;
-use super::floors::{After, Floors};
-use super::make::{Maker, Measured, Refusal, estimate};
+use super::made::{Maker, Measured, Refusal, estimate};
+use super::memory_account::MemoryAccount;
 use super::place::Place;
+use super::provider_residue::{ProviderResidue, ResidueGuard};
 use super::resident::Resident;
 use super::serving::Serving;
-use super::upkeep::Upkeep;
-use crate::budget::{Events, Ledger, Owner, Patience, What};
+use crate::budget::{Events, Ledger, Owner, WaitPolicy, What};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::{Environment, Provider, Rescue};
 use crate::pack::{ArtifactCache, LoadPath, ModuleSpec, Pack, Policy};
@@ -26,14 +26,14 @@ pub(super) struct Loader<'a> {
     pub(super) ledger: &'a Ledger,
     pub(super) events: &'a Events,
     pub(super) artifacts: &'a ArtifactCache,
-    pub(super) floors: &'a Arc<Floors>,
+    pub(super) residue: &'a Arc<ProviderResidue>,
     pub(super) place: &'a Place,
 }
 
 impl Loader<'_> {
     /// Loads the session by the fastest way there is and charges what it was measured to take. What it will take is asked
-    /// for first: others are evicted for it, or waited for with `patience`.
-    pub(super) fn load(&self, patience: &Patience<'_>) -> Result<Resident> {
+    /// for first: others are evicted for it, or waited for with `wait`.
+    pub(super) fn load(&self, wait: &WaitPolicy<'_>) -> Result<Resident> {
         let (pack, spec, place) = (self.pack, self.spec, self.place);
         let named = |e: Error| e.context(format_args!("module {:?}", spec.id));
         let providers = candidates(spec);
@@ -41,7 +41,7 @@ impl Loader<'_> {
         let need = self.need(providers[0]);
         let charge = self
             .ledger
-            .charge_with(owner.clone(), need, 0, patience)
+            .charge_with(owner.clone(), need, 0, wait)
             .inspect_err(|e| {
                 if e.kind() == ErrorKind::OutOfBudget {
                     let (owner, bytes) = (owner.clone(), need);
@@ -49,7 +49,7 @@ impl Loader<'_> {
                 }
             })?;
         let _under_way = place.load_under_way(need);
-        let turn = self.ledger.turn();
+        let lock = self.ledger.load_lock();
         let span = trace::span("module", "load").what(&place.id);
         let started = Instant::now();
         let maker = Maker {
@@ -74,7 +74,7 @@ impl Loader<'_> {
         let mut found = None;
         for (at, &provider) in providers.iter().enumerate() {
             let variant = settled.unwrap_or_else(|| spec.variant_for(provider));
-            self.floors.watch(provider);
+            self.residue.watch(provider);
             match maker.make(spec, variant, provider) {
                 Ok(made) => {
                     // Nobody else settles it meanwhile: that waits for the turn.
@@ -99,19 +99,19 @@ impl Loader<'_> {
                 .remedy("list \"cpu\" in providers, or use policy = \"allow\""),
             ));
         };
-        drop((span, turn));
+        drop((span, lock));
         let serving = Arc::new(Serving::new(providers[at], &made, refused));
-        let after = After::new(self.floors, providers[at]);
+        let after = ResidueGuard::new(self.residue, providers[at]);
         for &provider in &providers[..at] {
             after.also(provider);
         }
-        let upkeep = Arc::new(Upkeep::new(charge, &made.loaded, after));
+        let account = Arc::new(MemoryAccount::new(charge, &made.loaded, after));
         if at > 0 {
             // Those that were tried in vain may keep something.
-            upkeep.charge_floors();
+            account.charge_residue();
         }
         if providers[at] != Provider::Cpu {
-            let rescue = self.rescue(&providers[at..], variant, &serving, &upkeep);
+            let rescue = self.rescue(&providers[at..], variant, &serving, &account);
             made.loaded.session.on_failure(rescue);
         }
         let (loaded, decoder) = (made.loaded, made.decoder);
@@ -137,7 +137,7 @@ impl Loader<'_> {
         });
         let name = spec.variant(variant);
         let session = (loaded.session, decoder);
-        Ok(Resident::new(&spec.id, session, name, serving, ms, upkeep))
+        Ok(Resident::new(&spec.id, session, name, serving, ms, account))
     }
 
     /// What is done when a run fails: the first of `providers`, which serves the module now, gets another try, then the others
@@ -147,18 +147,18 @@ impl Loader<'_> {
         providers: &[Provider],
         variant: Option<usize>,
         serving: &Arc<Serving>,
-        upkeep: &Arc<Upkeep>,
+        account: &Arc<MemoryAccount>,
     ) -> Rescue {
         let (pack, spec) = (Arc::clone(self.pack), self.spec.clone());
         let (environment, artifacts) = (self.environment, self.artifacts.clone());
         let ledger = self.ledger.clone();
-        let (serving, upkeep) = (Arc::clone(serving), Arc::clone(upkeep));
+        let (serving, account) = (Arc::clone(serving), Arc::clone(account));
         let mut left: VecDeque<Provider> = providers.iter().copied().collect();
         Box::new(move |error| {
             let now = serving.now().provider;
             log::warn!("module {}: {now} failed while running: {error}", spec.id);
             serving.refused(format!("{now} failed while running: {error}"));
-            let _turn = ledger.turn();
+            let _lock = ledger.load_lock();
             // The step that failed waits for this.
             let _at_rest = ledger.at_rest();
             let maker = Maker {
@@ -166,7 +166,7 @@ impl Loader<'_> {
                 environment,
                 artifacts: &artifacts,
                 measured: Measured {
-                    charge: &upkeep.charge,
+                    charge: &account.charge,
                     cost: None,
                 },
             };
@@ -175,7 +175,7 @@ impl Loader<'_> {
                     Ok(made) => {
                         log::warn!("module {}: {provider} serves it again", spec.id);
                         serving.by(provider, &made);
-                        upkeep.replace(&made.loaded, provider);
+                        account.replace(&made.loaded, provider);
                         return Some(made.loaded.session);
                     }
                     Err(Refusal::Provider(e) | Refusal::Module(e)) => {

@@ -1,54 +1,20 @@
 //! From a module's files to a session.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::accelerate;
-use super::cost::Cost;
+use super::made::{Loaded, Made, Maker, Measured, Refusal};
 use super::ports;
 use super::probe::{self, Probe};
-use super::resident::Loaded;
-use super::weights::Weights;
-use crate::budget::Charge;
-use crate::decoder::DecoderMap;
 use crate::error::{Error, Result};
-use crate::ort::{Environment, GraphForm, Provider, Session, SessionConfig, Target, Threads};
-use crate::os::file::warm;
-use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack, Part, realign, split};
+use crate::onnx::{Model, TensorSlice, align_external_data};
+use crate::ort::{GraphForm, Provider, Session, SessionConfig, Target, Threads};
+use crate::pack::{ArtifactCache, LoadPath, ModuleKind, ModuleSpec, Pack};
 use crate::trace;
 
 /// A larger file has weights in it.
 const LARGEST_GRAPH: u64 = 32 << 20;
-
-/// What a larger file has beyond that is taken for weights when memory is asked for.
-const NODES: u64 = 2 << 20;
-
-/// Why there is no session.
-pub(super) enum Refusal {
-    /// The provider cannot serve the module; another may.
-    Provider(Error),
-    /// The module itself is wrong.
-    Module(Error),
-}
-
-/// A session, and what its making showed.
-pub(super) struct Made {
-    pub(super) loaded: Loaded,
-    /// How near its golden outputs it came, where that was asked, and how long the asking took, in milliseconds.
-    pub(super) golden: Option<(f64, f64)>,
-    /// What the provider leaves to others.
-    pub(super) remark: Option<String>,
-    /// The map of a decoder's graph.
-    pub(super) decoder: Option<DecoderMap>,
-}
-
-/// What sessions are made from.
-pub(super) struct Maker<'a> {
-    pub(super) pack: &'a Pack,
-    pub(super) environment: &'static Environment,
-    pub(super) artifacts: &'a ArtifactCache,
-    pub(super) measured: Measured<'a>,
-}
 
 impl Maker<'_> {
     /// A session of `spec` in the form `variant`, run by `provider`, by the fastest way there is.
@@ -170,7 +136,7 @@ fn prepacked(
                 let to = path.to_owned();
                 form(GraphForm::SourceAndSave { to, graph })
             };
-            let (graph, parts) = parted(&source.model)?.unzip();
+            let (graph, slices) = split(&source.model)?.unzip();
             // What the saved form is held to comes from the graph as the pack has it.
             let mut original = Session::load(&match graph {
                 Some(_) => form(GraphForm::Source),
@@ -183,7 +149,7 @@ fn prepacked(
             if graph.is_some() {
                 Session::load(&save(graph))?;
             }
-            let extent = realign(path, &parts.unwrap_or_default())?;
+            let extent = align_external_data(path, &slices.unwrap_or_default())?;
             ArtifactCache::keep_extent(path, extent)?;
             let mut saved = Session::load(&SessionConfig {
                 model: path.to_owned(),
@@ -209,80 +175,17 @@ fn prepacked(
     None
 }
 
-/// The graph with its heaviest products in parts, where it has such and its weights beside it.
-fn parted(model: &Path) -> Result<Option<(Vec<u8>, Vec<Part>)>> {
-    let io = |e: &std::io::Error| Error::io(model.display(), e);
-    if fs::metadata(model).map_err(|e| io(&e))?.len() > LARGEST_GRAPH {
+/// The graph with its heaviest matrix product split, and the tensors of the parts; `None` where there is none to split or its
+/// weights are in the graph's file.
+fn split(model: &Path) -> Result<Option<(Vec<u8>, Vec<TensorSlice>)>> {
+    let metadata = fs::metadata(model).map_err(|e| Error::io(model.display(), &e))?;
+    if metadata.len() > LARGEST_GRAPH {
         return Ok(None);
     }
-    let split = split(&fs::read(model).map_err(|e| io(&e))?);
-    let split = split.map_err(|e| e.context(model.display()))?;
-    Ok(split.map(|split| (split.model, split.parts)))
-}
-
-/// What the processor's session takes of a graph of so many bytes with weights that it copies: thirty times the graph,
-/// measured on the reference pack's modules (21 to 56); weights in the graph's own file twice, as parsed and as used.
-pub(super) fn estimate(graph: u64, copied: u64) -> u64 {
-    let nodes = graph.min(NODES);
-    nodes * 30 + (graph - nodes) * 2 + copied
-}
-
-/// Measures what a session takes, for its charge.
-pub(super) struct Measured<'a> {
-    pub(super) charge: &'a Charge,
-    /// What is known of earlier loads.
-    pub(super) cost: Option<&'a Cost>,
-}
-
-impl Measured<'_> {
-    /// `data` are the files whose weights the session maps.
-    pub(super) fn load(&self, config: &SessionConfig, data: &[PathBuf]) -> Result<Loaded> {
-        let span = trace::span("memory", "read");
-        for file in data {
-            // What is wrong with it the load says.
-            let _ = warm(file);
-        }
-        drop(span);
-        let mapped = Weights::of(data)?;
-        let provider = config.target.provider;
-        let load = || Session::load(config);
-        // Once is enough; reloads go without the thread that looks.
-        let (session, grown) = match self.cost {
-            Some(cost) if !cost.was_looked_at() => self.charge.measure_peak(load)?,
-            _ => self.charge.measure(load)?,
-        };
-        let measured = grown.alone();
-        let weights = Weights::of(data)?.added_since(&mapped);
-        let size = |path: &PathBuf| path.metadata().map_or(0, |file| file.len());
-        let known = self.cost.and_then(|cost| cost.anon_by(provider));
-        let anon = measured.or(known).unwrap_or_else(|| match provider {
-            Provider::Cpu => {
-                let all: u64 = data.iter().map(size).sum();
-                estimate(size(&config.model), all.saturating_sub(weights.bytes()))
-            }
-            // What others take of a graph is not known, and it is tens of megabytes.
-            _ => grown.bytes,
-        });
-        Ok(Loaded {
-            anon: anon.max(session.arena().in_use),
-            measured,
-            meanwhile: grown.meanwhile_alone(),
-            placement: session.placement().clone(),
-            session,
-            weights,
-        })
+    let mut graph = Model::read(model)?;
+    let slices = graph.split_matmul();
+    if slices.is_empty() {
+        return Ok(None);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_within_a_graph_are_not_taken_for_nodes() {
-        assert_eq!(estimate(500_000, 7), 15_000_007);
-        // Measured: 207 MiB for the decoder's 110.
-        let embedded = estimate(110 << 20, 0) >> 20;
-        assert!((207..300).contains(&embedded), "{embedded}");
-    }
+    Ok(Some((graph.to_vec()?, slices)))
 }

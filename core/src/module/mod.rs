@@ -3,24 +3,24 @@
 mod accelerate;
 mod cost;
 mod evict;
-mod floors;
 mod lease;
 mod load;
+mod made;
 mod make;
+mod memory_account;
 mod permit;
 mod place;
 mod ports;
 mod probe;
+mod provider_residue;
 mod registry;
 mod resident;
 mod serving;
 mod slot;
 mod sync;
-mod upkeep;
 mod usage;
 mod weights;
 
 pub use lease::{Lease, Step};
-pub(crate) use registry::patience;
 pub use registry::{ModuleState, ModuleStatus, Registry};
 pub use usage::Keep;

@@ -60,7 +60,7 @@ impl Place {
     pub(super) fn release_idle(&self, ledger: &Ledger) -> Option<u64> {
         let charged = AtomicU64::new(0);
         let last = |resident: &Resident| {
-            charged.store(resident.upkeep.charge.bytes().0, Ordering::Relaxed);
+            charged.store(resident.account.charge.bytes().0, Ordering::Relaxed);
         };
         let release = || self.slot.release_idle(&last);
         let returned =

@@ -5,17 +5,16 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use super::cost::Cost;
-use super::floors::Floors;
 use super::lease::Lease;
 use super::load::Loader;
 use super::place::Place;
 use super::probe;
+use super::provider_residue::ProviderResidue;
 use super::slot::View;
 use super::usage::Keep;
-use crate::budget::{Governor, Ledger, Owner, Patience, Reclaim};
+use crate::budget::{Governor, Ledger, Reclaim, WaitPolicy};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Variant;
@@ -33,7 +32,7 @@ pub(super) struct Inner {
     environment: &'static Environment,
     pub(super) governor: Governor,
     artifacts: ArtifactCache,
-    floors: Arc<Floors>,
+    residue: Arc<ProviderResidue>,
     /// In the manifest's order.
     pub(super) places: Vec<Arc<Place>>,
     pub(super) by_id: HashMap<String, usize>,
@@ -41,26 +40,10 @@ pub(super) struct Inner {
     prefetches: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// The longest that anybody waits for memory that others are using.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long to wait for memory: until `check` fails, and not for ever. `holds`: see [`Patience::holds`].
-pub(crate) fn patience<'a>(
-    check: &'a (dyn Fn() -> Result<()> + Sync),
-    holds: Option<&'a Owner>,
-) -> Patience<'a> {
-    Patience {
-        check,
-        at_most: PATIENCE,
-        evict: true,
-        holds,
-    }
-}
-
 /// What is free now, or nothing: loading ahead of need must not cost others their place.
-const AHEAD: Patience<'static> = Patience {
+const AHEAD: WaitPolicy<'static> = WaitPolicy {
     evict: false,
-    ..Patience::NONE
+    ..WaitPolicy::NONE
 };
 
 impl Drop for Inner {
@@ -175,7 +158,7 @@ impl Registry {
             pack,
             environment,
             governor: governor.clone(),
-            floors: Floors::new(governor.ledger()),
+            residue: ProviderResidue::new(governor.ledger()),
             artifacts,
             places,
             by_id,
@@ -204,10 +187,10 @@ impl Registry {
     /// [`reset`](Self::reset).
     pub fn lease_with(&self, id: &str, control: &Control) -> Result<Lease> {
         let check = || control.check();
-        self.lease_for(id, control, &patience(&check, None))
+        self.lease_for(id, control, &WaitPolicy::until(&check, None))
     }
 
-    fn lease_for(&self, id: &str, control: &Control, patience: &Patience<'_>) -> Result<Lease> {
+    fn lease_for(&self, id: &str, control: &Control, wait: &WaitPolicy<'_>) -> Result<Lease> {
         let index = self.index(id)?;
         let inner = &*self.0;
         let spec = &inner.pack.manifest().modules[index];
@@ -224,10 +207,10 @@ impl Registry {
             events: inner.governor.events(),
             ledger: inner.governor.ledger(),
             artifacts: &inner.artifacts,
-            floors: &inner.floors,
+            residue: &inner.residue,
             place,
         };
-        let load = || loader.load(patience);
+        let load = || loader.load(wait);
         let held = place.slot.lease(control, &stamps, &load)?;
         place.usage.used();
         let lease = Lease::new(
@@ -317,7 +300,7 @@ impl Registry {
             .remedy("use the pack that has it"));
         };
         // Loads settle it too, and take turns.
-        let _turn = self.ledger().turn();
+        let _lock = self.ledger().load_lock();
         let variant = *self.0.places[index].variant.get_or_init(|| wanted);
         Ok(spec.variant(variant))
     }
@@ -432,7 +415,7 @@ impl Registry {
                         } else {
                             ModuleState::Resident
                         };
-                        (status.anon_bytes, status.mapped_bytes) = resident.upkeep.charge.bytes();
+                        (status.anon_bytes, status.mapped_bytes) = resident.account.charge.bytes();
                         status.leases = held.leased();
                         let serving = resident.serving.now();
                         status.provider = Some(serving.provider.name().to_owned());

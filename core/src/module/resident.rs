@@ -5,15 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Instant;
 
 use super::cost::Cost;
+use super::memory_account::MemoryAccount;
 use super::permit::Gate;
 use super::serving::Serving;
-use super::upkeep::Upkeep;
-use super::weights::Weights;
-use crate::budget::Patience;
+use crate::budget::WaitPolicy;
 use crate::decoder::DecoderMap;
 use crate::error::Result;
 use crate::features::Variant;
-use crate::ort::{Placement, Port, Session};
+use crate::ort::{Port, Session};
 
 /// Milliseconds to read a megabyte of parked weights again where that was not done yet: as from flash.
 const UNPARK_MS_PER_MB: f64 = 1.0;
@@ -38,21 +37,7 @@ pub(super) struct Resident {
     /// What the arena had when the charge was last set.
     arena: AtomicU64,
     // Dropped after the session.
-    pub(super) upkeep: Arc<Upkeep>,
-}
-
-/// What a load gives.
-pub(super) struct Loaded {
-    pub(super) session: Session,
-    pub(super) weights: Weights,
-    /// Anonymous bytes it takes, as far as is known.
-    pub(super) anon: u64,
-    /// What it was measured to take, where that could be told.
-    pub(super) measured: Option<u64>,
-    /// What its load had at most beyond that, where that was looked at.
-    pub(super) meanwhile: Option<u64>,
-    /// Where its nodes run, or did when it was compiled.
-    pub(super) placement: Placement,
+    pub(super) account: Arc<MemoryAccount>,
 }
 
 impl Resident {
@@ -62,10 +47,10 @@ impl Resident {
         variant: Variant,
         serving: Arc<Serving>,
         load_ms: f64,
-        upkeep: Arc<Upkeep>,
+        account: Arc<MemoryAccount>,
     ) -> Self {
         Self {
-            arena: AtomicU64::new(upkeep.arena()),
+            arena: AtomicU64::new(account.arena()),
             inputs: session.inputs().to_vec(),
             outputs: session.outputs().to_vec(),
             decoder: decoder.map(Arc::new),
@@ -76,26 +61,26 @@ impl Resident {
             variant: Arc::new(variant),
             parked: AtomicBool::new(false),
             unpark_ms: AtomicU64::new(f64::NAN.to_bits()),
-            upkeep,
+            account,
         }
     }
 
     /// Has the ledger hold what a run is known to need of the arena, before it runs. Called by who has the turn.
-    pub(super) fn reserve(&self, cost: &Cost, patience: &Patience<'_>) -> Result<()> {
+    pub(super) fn reserve(&self, cost: &Cost, wait: &WaitPolicy<'_>) -> Result<()> {
         let peak = cost.arena();
-        let upkeep = &self.upkeep;
-        let then = upkeep.arena();
+        let account = &self.account;
+        let then = account.arena();
         if peak <= self.arena.load(Ordering::Relaxed).max(then) + NOTABLE {
             return Ok(());
         }
-        let (anon, mapped) = (upkeep.anon(then), upkeep.mapped());
-        upkeep
+        let (anon, mapped) = (account.anon(then), account.mapped());
+        account
             .charge
-            .resize_with(upkeep.anon(peak), mapped, patience)?;
+            .resize_with(account.anon(peak), mapped, wait)?;
         if let Ok(session) = self.session.try_lock() {
             let arena = session.arena_watch();
             let in_memory = move || (anon + arena().touched()).saturating_sub(then);
-            upkeep.charge.watch(in_memory);
+            account.charge.track_resident(in_memory);
         }
         Ok(())
     }
@@ -105,13 +90,15 @@ impl Resident {
         let now = session.arena().touched();
         let reserved = cost.arena() > now;
         cost.ran(now);
-        let upkeep = &self.upkeep;
-        let replaced = upkeep.was_replaced();
+        let account = &self.account;
+        let replaced = account.was_replaced();
         if self.arena.swap(now, Ordering::Relaxed) != now || reserved || replaced {
-            upkeep.charge.state(upkeep.anon(now), upkeep.mapped());
+            account
+                .charge
+                .set_measured(account.anon(now), account.mapped());
         }
         if replaced {
-            upkeep.charge_floors();
+            account.charge_residue();
         }
     }
 
@@ -139,11 +126,11 @@ impl Resident {
             cost.did_not_shrink(whole);
         }
         self.arena.store(after, Ordering::Relaxed);
-        let upkeep = &self.upkeep;
-        let (anon, mapped) = upkeep.charge.bytes();
+        let account = &self.account;
+        let (anon, mapped) = account.charge.bytes();
         // Less than before, so that nothing is evicted for it: this may be an eviction.
-        let less = anon.min(upkeep.anon(after));
-        let _ = upkeep.charge.resize_free(less, mapped);
+        let less = anon.min(account.anon(after));
+        let _ = account.charge.resize_free(less, mapped);
         Some(before.saturating_sub(after))
     }
 
@@ -152,7 +139,7 @@ impl Resident {
         if self.parked.load(Ordering::Relaxed) {
             0
         } else {
-            self.upkeep.mapped()
+            self.account.mapped()
         }
     }
 
@@ -163,7 +150,7 @@ impl Resident {
     /// Lets the kernel have the weights; the bytes that are no longer in memory. Runs that are under way go on and read
     /// again what they need.
     pub(super) fn park(&self) -> Result<u64> {
-        let given = self.upkeep.park()?;
+        let given = self.account.park()?;
         self.parked.store(true, Ordering::Relaxed);
         Ok(given)
     }
@@ -173,7 +160,7 @@ impl Resident {
     pub(super) fn unpark(&self, check: &dyn Fn() -> Result<()>) -> Result<()> {
         if self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::Relaxed) {
             let begun = Instant::now();
-            let read = self.upkeep.read_in(check);
+            let read = self.account.read_in(check);
             let ms = begun.elapsed().as_secs_f64() * 1e3;
             match read {
                 Ok(()) => self.unpark_ms.store(ms.to_bits(), Ordering::Relaxed),
@@ -188,7 +175,7 @@ impl Resident {
     pub(super) fn unpark_ms(&self) -> f64 {
         let seen = f64::from_bits(self.unpark_ms.load(Ordering::Relaxed));
         if seen.is_nan() {
-            self.upkeep.mapped() as f64 / 1e6 * UNPARK_MS_PER_MB
+            self.account.mapped() as f64 / 1e6 * UNPARK_MS_PER_MB
         } else {
             seen
         }

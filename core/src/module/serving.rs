@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::make::Made;
+use super::made::Made;
 use crate::ort::{Placement, Provider};
 
 /// Changes while the module is in memory, when its provider fails. Thread-safe.

@@ -36,7 +36,7 @@ impl ArenaUse {
 
     /// About what the process has of it in memory: an arena grows by doubling, and pages that were never in use are not
     /// there. What blocks of other sizes leave between them is not known; on the reference pack the kernel counts 4 % less.
-    pub fn touched(&self) -> u64 {
+    pub(crate) fn touched(&self) -> u64 {
         self.bytes.min(self.most_in_use)
     }
 }

@@ -324,3 +324,15 @@ pub(super) fn loader_error() -> String {
         }
     }
 }
+
+/// The API table, once an [`Environment`] is open.
+pub(super) fn api() -> Result<&'static sys::OrtApi> {
+    // Asking the crate for its table before it has a library makes it look for one itself, and panic without.
+    Environment::current().map(|_| ::ort::api()).ok_or_else(|| {
+        Error::new(
+            ErrorKind::NativeLibrary,
+            "ONNX Runtime has not been opened in this process",
+        )
+        .remedy("call Environment::open first")
+    })
+}

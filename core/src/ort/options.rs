@@ -7,8 +7,9 @@ use std::ptr::{self, NonNull};
 use ::ort::sys;
 use sys::GraphOptimizationLevel as Level;
 
-use super::session::{GraphForm, SessionConfig, Threads, c_path};
-use super::{api, check, failure, provider};
+use super::c_api::c_path;
+use super::config::{GraphForm, SessionConfig, Threads};
+use super::{api, check, failure};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a session's own threads stay awake for the next node. Half of it is too short for some nodes that one thread
@@ -30,6 +31,7 @@ impl Drop for SessionOptions {
 }
 
 impl SessionOptions {
+    /// Those of `config` but for its target.
     pub(super) fn new(config: &SessionConfig) -> Result<Self> {
         let form = &config.form;
         let api = api()?;
@@ -71,7 +73,6 @@ impl SessionOptions {
             GraphForm::SourceAndCompile(path) => options.compile_to(path)?,
             GraphForm::Source | GraphForm::Prepacked | GraphForm::Compiled => {}
         }
-        provider::append(config.environment, &config.target, &options)?;
         Ok(options)
     }
 

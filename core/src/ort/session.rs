@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr, c_char};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -12,78 +12,18 @@ use std::time::Instant;
 use ::ort::sys;
 
 use super::arena::{Arena, ArenaUse};
+use super::c_api::c_path;
+use super::config::SessionConfig;
 use super::describe::{self, Placement, Side};
 use super::options::SessionOptions;
-use super::provider::{Provider, Target};
+use super::provider::{self, Provider};
 use super::run_options::RunOptions;
 use super::tensor::{Port, Tensor};
-use super::{Environment, api, check, failure, watch};
+use super::{api, check, failure};
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::deadline_timer;
 use crate::trace;
-
-/// Which form of the graph to load.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GraphForm {
-    /// As exported: optimised during the load, weights repacked into anonymous memory.
-    Source,
-    /// As exported; the optimised, prepacked form is also written.
-    SourceAndSave {
-        /// The file of the form's graph; its weights go to a file of the same name with `.data` appended. Neither may exist.
-        to: PathBuf,
-        /// Loaded in place of the model's file, whose weights it shares.
-        graph: Option<Vec<u8>>,
-    },
-    /// A form that `SourceAndSave` wrote on this machine: no optimisation, weights mapped from the file.
-    Prepacked,
-    /// As exported; what the provider compiled is also written, as a graph to this path and the compiled parts beside it.
-    /// Neither may exist.
-    SourceAndCompile(PathBuf),
-    /// A form that `SourceAndCompile` wrote, for the same kind of device. Only the provider that made it can load it.
-    Compiled,
-}
-
-impl GraphForm {
-    /// What is loaded in place of the model's file.
-    fn graph(&self) -> Option<&[u8]> {
-        match self {
-            Self::SourceAndSave { graph, .. } => graph.as_deref(),
-            _ => None,
-        }
-    }
-}
-
-/// Which threads share the work of a run with its caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Threads {
-    /// Those of the environment, which all such sessions share; they sleep whenever there is nothing to do.
-    #[default]
-    Shared,
-    /// As many of the session's own. Within a run they stay awake for up to a tenth of a millisecond between two nodes,
-    /// between runs they sleep. For graphs of hundreds of small nodes, where waking costs more than the node.
-    Own,
-}
-
-/// What to load.
-#[derive(Debug, Clone)]
-pub struct SessionConfig {
-    /// The open environment.
-    pub environment: &'static Environment,
-    /// The `.onnx` file; external data is found beside it.
-    pub model: PathBuf,
-    /// The form it has.
-    pub form: GraphForm,
-    /// Who works on it.
-    pub threads: Threads,
-    /// What runs it; the processor gets what that leaves.
-    pub target: Target,
-    /// Sizes for dimensions that the graph leaves open, by name.
-    pub fixed: Vec<(String, usize)>,
-    /// Leave ONNX Runtime's settings as they come, but for the form and the target: to compare with.
-    pub untuned: bool,
-    /// Time every node, for [`Session::profile`]: costs several microseconds each. The file's name begins like this.
-    pub profile: Option<PathBuf>,
-}
 
 /// One run of a session.
 #[derive(Debug, Default)]
@@ -163,6 +103,7 @@ impl Session {
             ));
         }
         let options = SessionOptions::new(config)?;
+        provider::append(config.environment, &config.target, &options)?;
         let path = c_path(model)?;
         let mut session = ptr::null_mut();
         let provider = config.target.provider;
@@ -236,14 +177,14 @@ impl Session {
     }
 
     /// What its arena holds of the heap.
-    pub fn arena(&self) -> ArenaUse {
+    pub(crate) fn arena(&self) -> ArenaUse {
         self.arena
             .as_ref()
             .map_or_else(ArenaUse::default, |arena| arena.usage())
     }
 
     /// Says, as long as the session lives, what its arena holds; also while it runs.
-    pub fn arena_watch(&self) -> impl Fn() -> ArenaUse + Send + use<> {
+    pub(crate) fn arena_watch(&self) -> impl Fn() -> ArenaUse + Send + use<> {
         let arena = self.arena.as_ref().map(Arc::downgrade);
         move || {
             let arena = arena.as_ref().and_then(Weak::upgrade);
@@ -252,7 +193,7 @@ impl Session {
     }
 
     /// Gives what the arena holds without need back to the heap; needs ONNX Runtime 1.25, does nothing before.
-    pub fn shrink_arena(&self) {
+    pub(crate) fn shrink_arena(&self) {
         if let Some(arena) = &self.arena {
             arena.shrink();
         }
@@ -265,7 +206,7 @@ impl Session {
 
     /// Has `rescue` called when a run fails for another reason than its arguments or being ended: the session becomes what it
     /// returns, and the run is done again, unless it had `in_place` tensors, whose content is lost.
-    pub fn on_failure(&mut self, rescue: Rescue) {
+    pub(crate) fn on_failure(&mut self, rescue: Rescue) {
         self.rescue = Some(rescue);
     }
 
@@ -363,7 +304,7 @@ impl Session {
         let stop = Arc::clone(&options);
         let deadline = args
             .deadline
-            .map(|at| watch::at(at, Arc::new(move || stop.terminate())));
+            .map(|at| deadline_timer::at(at, Arc::new(move || stop.terminate())));
         let span = trace::span("module", "run");
         let mut run = || {
             // SAFETY: all arrays have the lengths given; names and tensors live through `args` and `self` until the call
@@ -472,15 +413,6 @@ impl Session {
         }
         Ok(())
     }
-}
-
-pub(super) fn c_path(path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| {
-        Error::new(
-            ErrorKind::InvalidArgument,
-            format!("the path {} contains a NUL", path.display()),
-        )
-    })
 }
 
 fn c_names(ports: &[Port]) -> Result<HashMap<String, (usize, CString)>> {

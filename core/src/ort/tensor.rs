@@ -346,7 +346,7 @@ impl Tensor {
     }
 
     /// Number of elements.
-    pub fn elements(&self) -> usize {
+    pub(crate) fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 

@@ -1,7 +1,9 @@
 //! A counter that threads wait for as they wait for a file: eventfd(2).
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::{Errno, read, retry_on_intr, write};
 
 use crate::error::{Error, Result};
 
@@ -15,13 +17,8 @@ impl EventFd {
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) when the process has no descriptor left.
     pub fn new() -> Result<Self> {
-        // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(Error::io("eventfd", &io::Error::last_os_error()));
-        }
-        // SAFETY: `fd` was just opened and belongs to nobody else.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        eventfd(0, flags).map(Self).map_err(failed)
     }
 
     /// Adds one to the count, which makes it readable. A full counter is left as it is: it is readable anyway.
@@ -30,19 +27,9 @@ impl EventFd {
     /// What write(2) gives.
     pub fn signal(&self) -> Result<()> {
         let one = 1u64.to_ne_bytes();
-        loop {
-            // SAFETY: `one` is readable for its 8 bytes; the descriptor is open while `self` lives.
-            let written =
-                unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-            if written >= 0 {
-                return Ok(());
-            }
-            let error = io::Error::last_os_error();
-            match error.kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock => return Ok(()),
-                _ => return Err(Error::io("eventfd", &error)),
-            }
+        match retry_on_intr(|| write(&self.0, &one)) {
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(error) => Err(failed(error)),
         }
     }
 
@@ -52,21 +39,16 @@ impl EventFd {
     /// What read(2) gives.
     pub fn drain(&self) -> Result<u64> {
         let mut count = [0u8; 8];
-        loop {
-            // SAFETY: `count` is writable for its 8 bytes; the descriptor is open while `self` lives.
-            let read =
-                unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
-            if read >= 0 {
-                return Ok(u64::from_ne_bytes(count));
-            }
-            let error = io::Error::last_os_error();
-            match error.kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock => return Ok(0),
-                _ => return Err(Error::io("eventfd", &error)),
-            }
+        match retry_on_intr(|| read(&self.0, &mut count)) {
+            Ok(_) => Ok(u64::from_ne_bytes(count)),
+            Err(Errno::AGAIN) => Ok(0),
+            Err(error) => Err(failed(error)),
         }
     }
+}
+
+fn failed(error: Errno) -> Error {
+    Error::io("eventfd", &error.into())
 }
 
 impl AsFd for EventFd {

@@ -2,12 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{Advice, fadvise};
+
+use super::leaf;
 use super::memory::page_size;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -16,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Errors
 /// What opening or syncing the folder gives.
 pub fn sync_dir(dir: &Path) -> Result<()> {
+    leaf::assert_free("a folder is synced");
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(|e| Error::io(dir.display(), &e))
@@ -27,7 +31,19 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
 /// # Errors
 /// What writing gives; the old file is then untouched and no temporary file remains.
 pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
+    atomic_write_with(path, |file| file.write_all(bytes))
+}
+
+/// [`atomic_write`] of what `write` puts into the new file.
+///
+/// # Errors
+/// What `write` and the file system give; the old file is then untouched and no temporary file remains.
+pub fn atomic_write_with(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
+    leaf::assert_free("a file is written");
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
@@ -48,7 +64,7 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = dir.join(temporary);
     let written = (|| {
         let mut file = File::create_new(&temporary)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     })();
@@ -65,24 +81,19 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// What opening the file gives, or a file system that cannot.
 pub fn uncache(path: &Path) -> Result<()> {
+    leaf::assert_free("a file is uncached");
     File::open(path)
-        .and_then(|file| advise(&file, 0, 0, libc::POSIX_FADV_DONTNEED))
+        .and_then(|file| drop_cached(&file, 0, None))
         .map_err(|e| Error::io(path.display(), &e))
 }
 
-/// posix_fadvise(2) on `length` bytes from `offset` on; 0: to the end.
-pub(super) fn advise(
+/// `POSIX_FADV_DONTNEED` on `length` bytes from `offset` on; `None`: to the end.
+pub(super) fn drop_cached(
     file: &File,
-    offset: libc::off64_t,
-    length: libc::off64_t,
-    advice: libc::c_int,
+    offset: u64,
+    length: Option<NonZeroU64>,
 ) -> std::io::Result<()> {
-    // SAFETY: the descriptor is open for the call; the advice touches no memory of this process.
-    let code = unsafe { libc::posix_fadvise64(file.as_raw_fd(), offset, length, advice) };
-    match code {
-        0 => Ok(()),
-        code => Err(std::io::Error::from_raw_os_error(code)),
-    }
+    Ok(fadvise(file, offset, length, Advice::DontNeed)?)
 }
 
 /// Reads `bytes` of `file` into the kernel's cache, as far as the file goes, and returns when all is there. By reading: the kernel
@@ -92,6 +103,7 @@ pub(super) fn advise(
 /// # Errors
 /// What reading gives.
 pub(super) fn read_in(file: &File, bytes: Range<u64>) -> std::io::Result<()> {
+    leaf::assert_free("a file is read");
     // Small enough for the processor's cache.
     let mut buffer = vec![0; 256 << 10];
     let mut at = bytes.start;
@@ -117,6 +129,7 @@ const LOOKS: usize = 64;
 /// # Errors
 /// What opening, mapping and reading the file gives.
 pub fn warm(path: &Path) -> Result<()> {
+    leaf::assert_free("a file is warmed");
     let io = |e: &std::io::Error| Error::io(path.display(), e);
     let file = File::open(path).map_err(|e| io(&e))?;
     let length = file.metadata().map_err(|e| io(&e))?.len();
@@ -145,6 +158,7 @@ pub fn warm(path: &Path) -> Result<()> {
 /// # Errors
 /// What opening and mapping the file gives.
 pub fn cached_bytes(path: &Path) -> Result<u64> {
+    leaf::assert_free("a file is looked at");
     let io = |e: &std::io::Error| Error::io(path.display(), e);
     let file = File::open(path).map_err(|e| io(&e))?;
     let length = file.metadata().map_err(|e| io(&e))?.len();

@@ -12,13 +12,14 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file;
 use super::memory::page_size;
 use super::smaps::{Mapping, file_mappings, file_ranges};
+use super::{file, leaf};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes read between two looks at whether to go on: some milliseconds of most disks.
@@ -164,9 +165,10 @@ impl FileMappings {
     /// # Errors
     /// [`ErrorKind::Unsupported`] on older kernels; [`ErrorKind::Internal`] when a range is no longer mapped.
     pub fn page_out(&self) -> Result<PagedOut> {
+        leaf::assert_free("pages are dropped");
         let before = self.resident_bytes()?;
         self.advise(libc::MADV_PAGEOUT, "MADV_PAGEOUT")?;
-        self.advise_file(libc::POSIX_FADV_DONTNEED)?;
+        self.drop_cached()?;
         let after = self.resident_bytes()?;
         if after > 0 {
             self.advise(libc::MADV_COLD, "MADV_COLD")?;
@@ -258,16 +260,13 @@ impl FileMappings {
         }))
     }
 
-    /// Gives `advice` on what the ranges show of the file.
-    fn advise_file(&self, advice: libc::c_int) -> Result<()> {
+    /// Asks the kernel to drop from its cache what the ranges show of the file.
+    fn drop_cached(&self) -> Result<()> {
         for Range { start, end } in self.stretches() {
-            let (Ok(offset), Ok(length)) = (
-                libc::off64_t::try_from(start),
-                libc::off64_t::try_from(end - start),
-            ) else {
+            let Some(length) = NonZeroU64::new(end - start) else {
                 continue;
             };
-            file::advise(&self.file, offset, length, advice)
+            file::drop_cached(&self.file, start, Some(length))
                 .map_err(|e| Error::io(self.path.display(), &e))?;
         }
         Ok(())

@@ -1,6 +1,10 @@
 //! The machine's memory and the process's heap.
 
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use sysinfo::{MemoryRefreshKind, System};
+
+use super::leaf;
 
 /// Memory of the machine, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,7 +17,10 @@ pub struct MachineMemory {
 
 /// Asks the kernel how much memory the machine has, and has left.
 pub fn machine() -> MachineMemory {
-    let mut system = System::new();
+    leaf::assert_free("meminfo is read");
+    // Kept: a new one reads more than meminfo.
+    static SYSTEM: LazyLock<Mutex<System>> = LazyLock::new(Mutex::default);
+    let mut system = SYSTEM.lock().unwrap_or_else(PoisonError::into_inner);
     system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
     MachineMemory {
         total: system.total_memory(),
@@ -23,12 +30,7 @@ pub fn machine() -> MachineMemory {
 
 /// Bytes of a page: what mappings are cut into.
 pub fn page_size() -> usize {
-    // SAFETY: no pointers are passed.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size)
-        .ok()
-        .filter(|size| size.is_power_of_two())
-        .unwrap_or(4096)
+    rustix::param::page_size()
 }
 
 /// Has the heap give large blocks back to the kernel when they are freed, for good, and threads share few heaps. Left to
@@ -168,6 +170,7 @@ mod glibc {
 
 /// Gives free heap pages back to the kernel. Costs some milliseconds on a large heap; safe at any time, from any thread.
 pub fn trim() {
+    leaf::assert_free("the heap is trimmed");
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: malloc_trim has no preconditions and locks the allocator itself.
     unsafe {

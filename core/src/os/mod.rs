@@ -3,8 +3,10 @@
 pub mod cgroup;
 pub mod clock;
 pub mod cpu;
+pub(crate) mod deadline_timer;
 pub mod eventfd;
 pub mod file;
+pub mod leaf;
 pub mod madvise;
 pub mod memory;
 pub mod poll;

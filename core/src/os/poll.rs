@@ -1,9 +1,11 @@
 //! Waiting for several descriptors at once, with a limit of time and a way to be woken.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::eventfd::EventFd;
 use crate::error::{Error, Result};
@@ -28,42 +30,38 @@ pub struct Ready {
 }
 
 /// Waits until one of `fds` is ready or `timeout` is over, and says which are, in the order of `fds`. Signals that
-/// interrupt it do not end it. A timeout of zero asks without waiting; one longer than 24 days counts as that.
+/// interrupt it do not end it. A timeout of zero asks without waiting.
 ///
 /// # Errors
 /// What poll(2) gives: too many descriptors, or no memory.
 pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], timeout: Duration) -> Result<Vec<Ready>> {
-    let mut polled: Vec<libc::pollfd> = fds
+    let events = |interest: &Interest| match interest {
+        Interest::Readable => PollFlags::IN,
+        Interest::Priority => PollFlags::PRI,
+    };
+    let mut polled: Vec<PollFd<'_>> = fds
         .iter()
-        .map(|(fd, interest)| libc::pollfd {
-            fd: fd.as_raw_fd(),
-            events: match interest {
-                Interest::Readable => libc::POLLIN,
-                Interest::Priority => libc::POLLPRI,
-            },
-            revents: 0,
-        })
+        .map(|(fd, interest)| PollFd::from_borrowed_fd(*fd, events(interest)))
         .collect();
     let start = Instant::now();
     loop {
         let left = timeout.saturating_sub(start.elapsed());
-        // Rounded up: a wait that ends early would be called again and again.
-        let ms = i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
-        // SAFETY: `polled` is valid for its length during the call; the descriptors are borrowed, so they are open.
-        let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, ms) };
-        if ready >= 0 {
-            break;
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(Error::io("poll", &error));
+        // `None`, too long for the kernel's clock: for ever.
+        let left = Timespec::try_from(left).ok();
+        match poll(&mut polled, left.as_ref()) {
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::io("poll", &error.into())),
         }
     }
     Ok(polled
         .iter()
-        .map(|fd| Ready {
-            event: fd.revents & fd.events != 0,
-            broken: fd.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0,
+        .zip(fds)
+        .map(|(fd, (_, interest))| Ready {
+            event: fd.revents().intersects(events(interest)),
+            broken: fd
+                .revents()
+                .intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL),
         })
         .collect())
 }
@@ -132,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_is_broken() -> Result<()> {
-        let (read, write) = io::pipe().map_err(|e| Error::io("pipe", &e))?;
+        let (read, write) = std::io::pipe().map_err(|e| Error::io("pipe", &e))?;
         drop(write);
         let ready = wait(&[(read.as_fd(), Interest::Readable)], LONG)?;
         assert!(ready[0].broken, "{ready:?}");

@@ -2,6 +2,8 @@
 //!
 //! The kernel's Documentation/accounting/psi.rst describes both. A stall is time spent in reclaim, in waiting for a
 //! page that was there a moment ago (a refault), or in swapping: allocating alone is none.
+//!
+//! Not by a crate: procfs takes `avg10=nan` and negative shares for figures and knows no triggers; psi (2019) knows no cgroups.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -10,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::leaf;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The whole machine's file.
@@ -46,6 +49,7 @@ pub struct Psi {
 /// What reading gives (a kernel without `CONFIG_PSI`, or booted with `psi=0`, has no file or gives `EOPNOTSUPP`), and
 /// [`ErrorKind::Unsupported`] when the text is not what psi.rst describes.
 pub fn read(path: &Path) -> Result<Psi> {
+    leaf::assert_free("a PSI file is read");
     let text =
         std::fs::read_to_string(path).map_err(|e| absent(&path.display().to_string(), &e))?;
     parse(&text).ok_or_else(|| {

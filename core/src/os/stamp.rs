@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::leaf;
 use crate::error::{Error, Result};
 
 /// Identity, size and times of a file. Two equal stamps in one boot mean: nobody wrote to it or replaced it in between
@@ -30,6 +31,7 @@ impl FileStamp {
     /// # Errors
     /// What `stat` gives.
     pub fn of(path: &Path) -> Result<Self> {
+        leaf::assert_free("a file is looked at");
         std::fs::metadata(path)
             .map(|metadata| Self::from_metadata(&metadata))
             .map_err(|e| Error::io(path.display(), &e))

@@ -3,6 +3,10 @@
 use std::cell::Cell;
 use std::fs;
 
+use rustix::time::ClockId;
+
+use super::{clock, leaf};
+
 /// The kernel's number of the calling thread.
 pub fn id() -> u32 {
     thread_local! {
@@ -10,8 +14,7 @@ pub fn id() -> u32 {
     }
     ID.with(|id| {
         if id.get() == 0 {
-            // SAFETY: no arguments, cannot fail.
-            id.set(unsafe { libc::gettid() } as u32);
+            id.set(rustix::thread::gettid().as_raw_pid() as u32);
         }
         id.get()
     })
@@ -26,13 +29,7 @@ pub fn name() -> String {
 
 /// Processor time of all the process's threads, ended ones too, in nanoseconds.
 pub fn process_cpu_ns() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is a valid, writable timespec for the duration of the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
-    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
+    clock::nanoseconds(ClockId::ProcessCPUTime)
 }
 
 /// A thread at one moment.
@@ -52,6 +49,7 @@ pub struct ThreadStat {
 
 /// The process's threads. One that ends meanwhile may be missing; empty without /proc.
 pub fn all() -> Vec<ThreadStat> {
+    leaf::assert_free("threads are listed");
     let Ok(entries) = fs::read_dir("/proc/self/task") else {
         return Vec::new();
     };

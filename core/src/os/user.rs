@@ -2,6 +2,5 @@
 
 /// The effective user id.
 pub fn effective_id() -> u32 {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    unsafe { libc::geteuid() }
+    rustix::process::geteuid().as_raw()
 }

@@ -21,7 +21,7 @@ use crate::os::stamp::FileStamp;
 use crate::os::{cpu, memory, user};
 
 /// Raised when entries are made in another way.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 const MODEL: &str = "model.onnx";
 const RECORD: &str = "entry.json";
 /// Beside a compiled graph, which itself is one node: where the nodes it was made from run.

@@ -22,7 +22,7 @@ pub enum KvForm {
 }
 
 /// A language decoder's dimensions and ports.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecoderSpec {
     /// Layers.
@@ -57,37 +57,6 @@ pub struct DecoderSpec {
     /// Inputs with a fixed value, by name.
     #[serde(default)]
     pub constants: BTreeMap<String, Constant>,
-}
-
-impl fmt::Debug for DecoderSpec {
-    /// Leaves out newer keys that have their default. Identities of captions and cached prompts hash this text, so those of
-    /// existing packs stay as they were.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = f.debug_struct("DecoderSpec");
-        text.field("layers", &self.layers)
-            .field("kv_heads", &self.kv_heads)
-            .field("head_dim", &self.head_dim)
-            .field("vocab", &self.vocab)
-            .field("context", &self.context)
-            .field("kv", &self.kv)
-            .field("kv_dtype", &self.kv_dtype)
-            .field("bos", &self.bos)
-            .field("eos", &self.eos)
-            .field("chat_template", &self.chat_template);
-        if let Some(rows) = self.cached_rows {
-            text.field("cached_rows", &rows);
-        }
-        if self.first_position != 0 {
-            text.field("first_position", &self.first_position);
-        }
-        if self.ports != DecoderPorts::default() {
-            text.field("ports", &self.ports);
-        }
-        if !self.constants.is_empty() {
-            text.field("constants", &self.constants);
-        }
-        text.finish()
-    }
 }
 
 /// The name of a port that every layer has, such as `past_key_values.%d.key`.

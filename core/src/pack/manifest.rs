@@ -1,9 +1,11 @@
 //! `pack.toml`, schema 1.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::spec::ModuleSpec;
-use super::validate;
+use super::{replaced, validate};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A pack's manifest. Obtained by [`Manifest::parse`], so always valid.
@@ -24,8 +26,8 @@ pub struct Manifest {
     /// The tasks the pack serves.
     #[serde(default)]
     pub tasks: TasksSpec,
-    /// What grounded captions are made from.
-    pub grounding: Option<GroundingSpec>,
+    /// What makes captions and answers.
+    pub captioner: Option<CaptionerSpec>,
     /// The modules, in the manifest's order.
     #[serde(rename = "module")]
     pub modules: Vec<ModuleSpec>,
@@ -67,21 +69,15 @@ pub struct TasksSpec {
     /// Words to segments.
     pub search: Option<SearchTask>,
     /// A segment to a sentence.
-    pub caption: Option<LanguageTask>,
+    pub caption: Option<PromptTask>,
     /// A segment and a question to an answer.
-    pub ask: Option<LanguageTask>,
+    pub ask: Option<PromptTask>,
 }
 
 impl TasksSpec {
-    /// The modules that `task` goes through, in that order; none if the pack does not serve it.
+    /// The modules that indexing, searching or assembling goes through, in that order; none if the pack does not serve it. Those
+    /// of captions and answers are known to the captioner.
     pub fn modules(&self, task: Task) -> Vec<&str> {
-        fn language(task: &Option<LanguageTask>) -> Vec<&str> {
-            let Some(task) = task else { return Vec::new() };
-            let optional = [&task.connector, &task.token_embedding];
-            let optional = optional.into_iter().flatten();
-            let all = optional.chain(std::iter::once(&task.language_decoder));
-            all.map(String::as_str).collect()
-        }
         match task {
             Task::Index => self.index.as_ref().map_or_else(Vec::new, |task| {
                 let all = task.modules();
@@ -92,9 +88,18 @@ impl TasksSpec {
                 .iter()
                 .map(|task| task.text_encoder.as_str())
                 .collect(),
-            Task::Caption => language(&self.caption),
-            Task::Ask => language(&self.ask),
+            Task::Caption | Task::Ask => Vec::new(),
         }
+    }
+
+    /// The prompt of captions or answers.
+    pub fn prompt(&self, task: Task) -> Option<&str> {
+        let task = match task {
+            Task::Caption => &self.caption,
+            Task::Ask => &self.ask,
+            _ => return None,
+        };
+        task.as_ref()?.prompt.as_deref()
     }
 
     /// The names of the tasks the pack serves.
@@ -150,40 +155,34 @@ fn plain_template() -> String {
     "{}".into()
 }
 
-/// How captions and answers come about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CaptionMode {
-    /// The decoder chooses among sentences the grounding allows.
-    Grounded,
-    /// Visual features stand in the decoder's input.
-    Prefix,
-}
-
-/// A task of the language decoder.
+/// A task of the captioner.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LanguageTask {
-    /// How.
-    pub mode: CaptionMode,
-    /// The decoder's module.
-    pub language_decoder: String,
-    /// Prefix mode: the module from token ids to input embeddings.
-    pub token_embedding: Option<String>,
-    /// Prefix mode: the module from features to input embeddings.
-    pub connector: Option<String>,
-    /// Prefix mode: the token that marks where the features go.
-    pub image_token: Option<String>,
-    /// Prefix mode: the prompt, with `image_token` in it.
+pub struct PromptTask {
+    /// The prompt, for a kind of captioner that takes one.
     pub prompt: Option<String>,
 }
 
-/// What grounded captions and answers are made from.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// What makes captions and answers. Which keys a captioner needs and which it refuses depends on its kind.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct GroundingSpec {
-    /// The classes and what they are called.
-    pub taxonomy: FileRef,
+pub struct CaptionerSpec {
+    /// The kind: `vlm`, or one that the program links, such as `grounded`.
+    pub kind: String,
+    /// The decoder's module.
+    pub language_decoder: Option<String>,
+    /// The module from token ids to the decoder's input embeddings.
+    pub token_embedding: Option<String>,
+    /// The module from features to the decoder's input embeddings.
+    pub connector: Option<String>,
+    /// The token that marks where the features go in a prompt.
+    pub image_token: Option<String>,
+    /// Further files, by the name the kind gives them.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileRef>,
+    /// Settings that only the kind knows.
+    #[serde(default)]
+    pub options: toml::Table,
 }
 
 /// Refuses text that opens more brackets than any manifest nests: the TOML parser takes quadratic time over a long run of
@@ -215,16 +214,21 @@ impl Manifest {
     /// # Errors
     /// [`ErrorKind::BadPack`] naming the key and what it must be; [`ErrorKind::Unsupported`] for a newer schema.
     pub fn parse(text: &str) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Schema {
-            schema: Option<u32>,
-        }
         let bad = |e: toml::de::Error| {
             Error::new(ErrorKind::BadPack, e.to_string().trim_end().to_owned())
         };
         check_nesting(text)?;
+        let table: toml::Table = toml::from_str(text).map_err(bad)?;
         // First, so that a newer manifest is called newer and not full of unknown keys.
-        let Schema { schema } = toml::from_str(text).map_err(bad)?;
+        let schema = match table.get("schema") {
+            Some(schema) => Some(schema.as_integer().ok_or_else(|| {
+                Error::new(
+                    ErrorKind::BadPack,
+                    format!("schema is {}, not a number", schema.type_str()),
+                )
+            })?),
+            None => None,
+        };
         match schema {
             Some(1) => {}
             Some(other) => {
@@ -239,14 +243,31 @@ impl Manifest {
                     .remedy("begin pack.toml with schema = 1"));
             }
         }
+        replaced::check(&table)?;
         let manifest: Self = toml::from_str(text).map_err(bad)?;
         validate::manifest(&manifest)?;
         Ok(manifest)
     }
 
+    /// The module called `id`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] naming the modules there are.
+    pub fn module(&self, id: &str) -> Result<&ModuleSpec> {
+        let found = self.modules.iter().find(|module| module.id == id);
+        found.ok_or_else(|| {
+            let known: Vec<&str> = self.modules.iter().map(|m| m.id.as_str()).collect();
+            Error::new(
+                ErrorKind::NotFound,
+                format!("pack {} has no module {id:?}", self.id),
+            )
+            .remedy(format!("it has {}", known.join(", ")))
+        })
+    }
+
     /// Every file the manifest names; one named twice comes twice.
     pub fn files(&self) -> impl Iterator<Item = &FileRef> {
-        let grounding = self.grounding.iter().map(|grounding| &grounding.taxonomy);
-        grounding.chain(self.modules.iter().flat_map(ModuleSpec::files))
+        let captioner = self.captioner.iter().flat_map(|spec| spec.files.values());
+        captioner.chain(self.modules.iter().flat_map(ModuleSpec::files))
     }
 }

@@ -2,14 +2,13 @@
 
 mod artifact_cache;
 mod checks;
-mod compute;
 mod decoder;
 mod files;
+mod identity;
+mod legacy;
 pub mod manifest;
-mod protobuf;
-mod realign;
+mod replaced;
 mod spec;
-mod split;
 mod validate;
 mod validate_decoder;
 mod validate_providers;
@@ -22,19 +21,17 @@ use sha2::{Digest, Sha256};
 pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
-pub(crate) use compute::Compute;
 pub use decoder::{Constant, DecoderPorts, DecoderSpec, KvForm, LayerName, Scalar};
+pub use identity::{Forms, IndexIdentity};
+pub use legacy::LegacyIdentity;
 pub use manifest::{
-    CaptionMode, FileRef, GroundingSpec, IndexTask, LanguageTask, Manifest, SearchTask, Task,
-    TasksSpec,
+    CaptionerSpec, FileRef, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec,
 };
-pub(crate) use realign::{Part, realign};
 pub use spec::{
     DetectorSpec, Fit, GoldenPort, GoldenSpec, Layout, LoadPath, ModuleKind, ModuleSpec, Order,
     Policy, PortSpec, Precision, PreprocessSpec, Provider, Resample, Role, TokenizerSpec,
     VariantSpec, ViewSpec,
 };
-pub(crate) use split::split;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -127,18 +124,7 @@ impl Pack {
     /// # Errors
     /// [`ErrorKind::NotFound`] naming the modules there are.
     pub fn module(&self, id: &str) -> Result<&ModuleSpec> {
-        let modules = &self.manifest.modules;
-        modules
-            .iter()
-            .find(|module| module.id == id)
-            .ok_or_else(|| {
-                let known: Vec<&str> = modules.iter().map(|module| module.id.as_str()).collect();
-                Error::new(
-                    ErrorKind::NotFound,
-                    format!("pack {} has no module {id:?}", self.manifest.id),
-                )
-                .remedy(format!("it has {}", known.join(", ")))
-            })
+        self.manifest.module(id)
     }
 
     /// The labels of the index task's detectors, one detector's after another's: what

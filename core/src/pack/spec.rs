@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::decoder::DecoderSpec;
 use super::manifest::FileRef;
@@ -278,7 +277,7 @@ pub struct PreprocessSpec {
     pub order: Order,
 }
 
-fn whole_view() -> Vec<ViewSpec> {
+pub(super) fn whole_view() -> Vec<ViewSpec> {
     vec![ViewSpec {
         fit: Fit::Crop,
         fraction: 1.0,
@@ -388,35 +387,5 @@ impl ModuleSpec {
             Dim::Fixed(dim) => Some(*dim),
             Dim::Symbolic(_) => None,
         }
-    }
-
-    /// Adds to `hash` everything that decides what the module computes: weights, precision, ports, preparation of the
-    /// input.
-    pub fn hash_identity(&self, hash: &mut Sha256) {
-        for file in self.weights() {
-            hash.update(file.sha256.as_bytes());
-        }
-        // All of them, as it is not known before a load which is served; a store keeps which one made its vectors.
-        for variant in &self.variants {
-            for file in variant.weights() {
-                hash.update(file.sha256.as_bytes());
-            }
-        }
-        if let Some(tokenizer) = &self.tokenizer {
-            hash.update(tokenizer.file.sha256.as_bytes());
-        }
-        // Debug text of plain data: equal for equal values, and floats are printed exactly.
-        let rest = (
-            &self.kind,
-            &self.precision,
-            &self.inputs,
-            &self.outputs,
-            &self.preprocess,
-            &self.detector,
-            self.tokenizer
-                .as_ref()
-                .map(|tokenizer| tokenizer.max_tokens),
-        );
-        hash.update(format!("{rest:?}").as_bytes());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 
 use super::files;
-use super::manifest::{CaptionMode, FileRef, LanguageTask, Manifest};
+use super::manifest::{CaptionerSpec, FileRef, Manifest};
 use super::spec::{
     DetectorSpec, GoldenSpec, ModuleKind, ModuleSpec, PortSpec, PreprocessSpec, Role,
 };
@@ -60,9 +60,6 @@ pub(super) fn manifest(manifest: &Manifest) -> Result<()> {
         module(spec).map_err(|e| e.context(format_args!("module {:?}", spec.id)))?;
     }
     tasks(manifest, &kinds)?;
-    if let Some(grounding) = &manifest.grounding {
-        file("grounding.taxonomy", &grounding.taxonomy)?;
-    }
     same_file_same_hash(manifest)
 }
 
@@ -172,76 +169,52 @@ fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
             "declare it, or leave [tasks.search] out",
         )?;
     }
-    for (key, task) in [
-        ("caption", &manifest.tasks.caption),
-        ("ask", &manifest.tasks.ask),
-    ] {
-        let Some(task) = task else { continue };
-        let key = format!("tasks.{key}");
-        let refers = |field: &str, id: &str, kind| refers(&format!("{key}.{field}"), id, kind);
-        refers(
-            "language_decoder",
-            &task.language_decoder,
-            ModuleKind::LanguageDecoder,
-        )?;
-        for (field, id, kind) in [
-            (
-                "token_embedding",
-                &task.token_embedding,
-                ModuleKind::TokenEmbedding,
-            ),
-            ("connector", &task.connector, ModuleKind::Connector),
-        ] {
-            if let Some(id) = id {
-                refers(field, id, kind)?;
+    match &manifest.captioner {
+        Some(spec) => captioner(spec, refers),
+        None => {
+            let served = [
+                ("caption", &manifest.tasks.caption),
+                ("ask", &manifest.tasks.ask),
+            ];
+            match served.iter().find(|(_, task)| task.is_some()) {
+                Some((name, _)) => bad(
+                    format_args!("tasks.{name}"),
+                    "needs a [captioner]",
+                    "add the table, with the kind of captioner that serves the task",
+                ),
+                None => Ok(()),
             }
         }
-        language_task(&key, task, manifest)?;
     }
-    Ok(())
 }
 
-fn language_task(key: &str, task: &LanguageTask, manifest: &Manifest) -> Result<()> {
-    let prefix_keys = [
-        ("token_embedding", task.token_embedding.is_some(), true),
-        ("connector", task.connector.is_some(), false),
-        ("image_token", task.image_token.is_some(), true),
-        ("prompt", task.prompt.is_some(), true),
-    ];
-    for (field, given, needed) in prefix_keys {
-        match task.mode {
-            CaptionMode::Prefix if needed && !given => {
-                return bad(
-                    format_args!("{key}.{field}"),
-                    "is missing",
-                    "mode = \"prefix\" needs it",
-                );
-            }
-            CaptionMode::Grounded if given => {
-                return bad(
-                    format_args!("{key}.{field}"),
-                    "has no meaning in mode = \"grounded\"",
-                    "remove it, or use mode = \"prefix\"",
-                );
-            }
-            _ => {}
+/// What holds for every kind of captioner; the rest is for the kind to check.
+fn captioner(
+    spec: &CaptionerSpec,
+    refers: impl Fn(&str, &str, ModuleKind) -> Result<()>,
+) -> Result<()> {
+    name("captioner.kind", &spec.kind)?;
+    for (key, id, kind) in [
+        (
+            "language_decoder",
+            &spec.language_decoder,
+            ModuleKind::LanguageDecoder,
+        ),
+        (
+            "token_embedding",
+            &spec.token_embedding,
+            ModuleKind::TokenEmbedding,
+        ),
+        ("connector", &spec.connector, ModuleKind::Connector),
+    ] {
+        if let Some(id) = id {
+            refers(&format!("captioner.{key}"), id, kind)?;
         }
     }
-    match (task.mode, &task.prompt, &task.image_token) {
-        (CaptionMode::Grounded, ..) => require(
-            manifest.grounding.is_some(),
-            format_args!("{key}.mode"),
-            "= \"grounded\" needs [grounding]",
-            "add [grounding] with a taxonomy",
-        ),
-        (CaptionMode::Prefix, Some(prompt), Some(token)) => require(
-            !token.is_empty() && prompt.matches(token.as_str()).count() == 1,
-            format_args!("{key}.prompt"),
-            format_args!("= {prompt:?}"),
-            "it holds image_token once, where the picture goes",
-        ),
-        (CaptionMode::Prefix, ..) => Ok(()),
+    for (name, declared) in &spec.files {
+        file(&format!("captioner.files.{name}"), declared)?;
     }
+    Ok(())
 }
 
 fn module(module: &ModuleSpec) -> Result<()> {

@@ -2,11 +2,8 @@
 
 use std::iter;
 
-use sha2::{Digest, Sha256};
-
 use super::manifest::FileRef;
 use super::spec::{ModuleSpec, Provider, VariantSpec};
-use crate::features::Variant;
 use crate::ort::Dim;
 
 impl VariantSpec {
@@ -52,21 +49,5 @@ impl ModuleSpec {
             }
         }
         spec
-    }
-
-    /// What tells the numbers of `variant` from those of the module's other forms. The provider is no part of it: it is held
-    /// to the golden outputs of the very graph that it runs.
-    pub fn variant(&self, variant: Option<usize>) -> Variant {
-        let own = (&self.precision, &self.model, &self.data);
-        let variant = variant.and_then(|at| self.variants.get(at));
-        let (precision, model, data) = variant.map_or(own, |v| (&v.precision, &v.model, &v.data));
-        let mut hash = Sha256::new();
-        for file in iter::once(model).chain(data) {
-            hash.update(file.sha256.as_bytes());
-        }
-        Variant {
-            hash: hash.finalize().into(),
-            name: format!("{} as {} ({})", self.id, model.file, precision.name()),
-        }
     }
 }

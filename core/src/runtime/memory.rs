@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 use crate::budget::pressure::{
     ApplicationPressure, Config, Level, Monitor, Source, Status as SourceStatus,
 };
-use crate::budget::{Governor, Idle, Settled, Totals, What};
+use crate::budget::{Governor, HeapTrim, Idle, What, system_bounds};
 use crate::error::{Error, ErrorKind, Result};
-use crate::os::cgroup::{CgroupFs, LevelMemory, MemoryCgroup};
-use crate::os::memory;
 use crate::os::poll::Waker;
 
 /// How often budget and idle modules are looked at when no source reports anything.
@@ -89,17 +87,20 @@ pub struct Pressure {
     pub sources: Vec<SourceStatus>,
 }
 
-struct Shared {
+/// Called once a second.
+type Report = Arc<dyn Fn() + Send + Sync>;
+
+struct KeeperLoop {
     governor: Governor,
     options: Mutex<MemoryOptions>,
     pressure: Mutex<Pressure>,
     ended: Mutex<bool>,
-    report: Mutex<Option<Box<dyn Fn() + Send>>>,
+    report: Mutex<Option<Report>>,
 }
 
 /// Keeps budget, pressure and idle times, on a thread of its own, until it is dropped.
 pub(super) struct Keeper {
-    shared: Arc<Shared>,
+    shared: Arc<KeeperLoop>,
     application: ApplicationPressure,
     waker: Waker,
     thread: Option<JoinHandle<()>>,
@@ -121,7 +122,7 @@ impl Keeper {
             }
         };
         let waker = monitor.waker();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(KeeperLoop {
             governor: governor.clone(),
             options: Mutex::new(options.clone()),
             pressure: Mutex::default(),
@@ -137,7 +138,7 @@ impl Keeper {
         let its = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("atom-governor".into())
-            .spawn(move || its.keep(monitor))
+            .spawn(move || its.run(monitor))
             .map_err(|e| Error::io("the governor's thread", &e))?;
         Ok(Self {
             shared,
@@ -148,8 +149,8 @@ impl Keeper {
     }
 
     /// Has `report` called about once a second, on the governor's thread.
-    pub(super) fn report_by(&self, report: impl Fn() + Send + 'static) {
-        *lock(&self.shared.report) = Some(Box::new(report));
+    pub(super) fn report_by(&self, report: impl Fn() + Send + Sync + 'static) {
+        *lock(&self.shared.report) = Some(Arc::new(report));
         self.waker.wake();
     }
 
@@ -205,9 +206,9 @@ impl Drop for Keeper {
     }
 }
 
-impl Shared {
-    fn keep(&self, mut monitor: Monitor) {
-        let mut settled = Settled::default();
+impl KeeperLoop {
+    fn run(&self, mut monitor: Monitor) {
+        let mut trim = HeapTrim::default();
         while !*lock(&self.ended) {
             match monitor.wait(TICK) {
                 Ok(Some(change)) => {
@@ -223,11 +224,12 @@ impl Shared {
                 }
             }
             self.note(&monitor);
-            self.governor.ledger().settle_heap(&mut settled);
-            self.governor.ledger().follow_allowance();
+            self.governor.ledger().trim_after_work(&mut trim);
+            self.governor.ledger().refresh_budget();
             let idle = lock(&self.options).idle;
             self.governor.tidy(&idle);
-            if let Some(report) = &*lock(&self.report) {
+            let report = lock(&self.report).clone();
+            if let Some(report) = report {
                 report();
             }
         }
@@ -254,41 +256,9 @@ impl Shared {
         match budget {
             Budget::Unlimited => ledger.set_budget(None),
             Budget::Bytes(bytes) => ledger.set_budget(Some(bytes)),
-            Budget::Share(share) => {
-                let group = Mutex::new(CgroupFs::default().memory().ok());
-                ledger.set_allowance(move |totals| {
-                    let mut group = lock(&group);
-                    let read = group.as_ref().map(MemoryCgroup::read);
-                    let levels = match read {
-                        Some(Ok(levels)) => levels,
-                        None => Vec::new(),
-                        // Removed, which takes that this process was moved.
-                        Some(Err(_)) => {
-                            *group = CgroupFs::default().memory().ok();
-                            let read = group.as_ref().and_then(|group| group.read().ok());
-                            read.unwrap_or_default()
-                        }
-                    };
-                    Some(allowed(share, &levels, totals))
-                });
-            }
+            Budget::Share(share) => ledger.follow(system_bounds(share)),
         }
     }
-}
-
-/// What may be on the ledger when `totals` is, so that all memory stays below `share` of what there is.
-fn allowed(share: f64, groups: &[LevelMemory], totals: Totals) -> u64 {
-    // What of it the kernel's figures contain already.
-    let held = totals.anon_bytes - totals.pending_bytes;
-    let machine = memory::machine();
-    let reserve = (machine.total as f64 * (1.0 - share)) as u64;
-    let machine = (held + machine.available).saturating_sub(reserve);
-    let group = |level: &LevelMemory| {
-        let limit = level.bound()? as f64 * share;
-        let others = level.unreclaimable().saturating_sub(held);
-        Some((limit as u64).saturating_sub(others))
-    };
-    groups.iter().filter_map(group).fold(machine, u64::min)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,62 +1,33 @@
-//! Saying what the keyframes of a segment show.
+//! Saying what the keyframes of a segment show, and keeping it with the segment.
 
 pub mod backlog;
 
-use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
+use super::within_limits;
+use crate::caption::{Captioner, OnText, Statement};
 use crate::control::{Control, TextOptions};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::features::Features;
 use crate::index::{Access, Caption, SegmentId, Store};
-use crate::language::{StopReason, say};
-use crate::module::Registry;
-use crate::pack::{CaptionMode, LanguageTask, Pack};
-use crate::task::{Speech, Statement, Voice};
+use crate::language::StopReason;
 use crate::trace;
 
-/// The caption task of one pack. Making it loads no module; may be used from several threads at once.
+/// The caption task of one pack. May be used from several threads at once.
 #[derive(Debug)]
-pub struct Captioner {
-    speech: Speech,
-    task: LanguageTask,
+pub struct SegmentCaptioner {
+    captioner: Arc<dyn Captioner>,
     maker: String,
 }
 
-/// Goes up when captions of the same pack come out differently: kept ones are then no longer served.
-const WORDING: u32 = 2;
-
-impl Captioner {
-    /// The caption task of the registry's pack.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`] when the pack has none, [`ErrorKind::BadPack`] when what it names does not fit.
-    pub fn new(registry: &Registry) -> Result<Self> {
-        Self::sharing(&Speech::new(registry, 0))
+impl SegmentCaptioner {
+    /// The caption task of `captioner`. Loads no module.
+    pub fn new(captioner: Arc<dyn Captioner>) -> Self {
+        let maker = captioner.identity().to_string();
+        Self { captioner, maker }
     }
 
-    /// As [`new`](Self::new), with what other tasks have read already.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn sharing(speech: &Speech) -> Result<Self> {
-        let pack = speech.registry().pack();
-        let manifest = pack.manifest();
-        let Some(task) = &manifest.tasks.caption else {
-            let message = format!("pack {:?} cannot caption", manifest.id);
-            return Err(Error::new(ErrorKind::Unsupported, message)
-                .remedy("use a pack with a [tasks.caption]"));
-        };
-        Ok(Self {
-            speech: speech.clone(),
-            task: task.clone(),
-            maker: maker(pack, task)?,
-        })
-    }
-
-    /// Whose captions these are: a hash of everything they depend on besides the features. A store serves a caption only
-    /// to its own maker.
+    /// The captioner's identity, as stores keep it. A store serves a caption only to the maker it names.
     pub fn maker(&self) -> &str {
         &self.maker
     }
@@ -75,7 +46,7 @@ impl Captioner {
         options: &TextOptions,
         fresh: bool,
         control: &Control,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        on_text: OnText<'_>,
     ) -> Result<Statement> {
         options.check()?;
         if !fresh && let Some(mut kept) = self.kept(store, segment, options)? {
@@ -115,18 +86,18 @@ impl Captioner {
             true => tokens == options.max_tokens,
             false => tokens <= options.max_tokens,
         };
-        let grounds = serde_json::from_str(&kept.grounds);
-        match (StopReason::from_name(&kept.stop_reason), grounds) {
-            (Some(stop_reason), Ok(grounds)) => Ok(Some(Statement {
+        let evidence = serde_json::from_str(&kept.grounds);
+        match (StopReason::from_name(&kept.stop_reason), evidence) {
+            (Some(stop_reason), Ok(evidence)) => Ok(Some(Statement {
                 text: kept.text,
                 tokens,
                 stop_reason,
-                grounds,
+                evidence,
                 stored: true,
             })
             .filter(|_| fits)),
-            (_, grounds) => {
-                let why = grounds.err().map(|error| error.to_string());
+            (_, evidence) => {
+                let why = evidence.err().map(|error| error.to_string());
                 let why = why.unwrap_or_else(|| format!("stop reason {:?}", kept.stop_reason));
                 log::warn!("the caption kept with segment {segment} is unreadable: {why}");
                 Ok(None)
@@ -147,67 +118,32 @@ impl Captioner {
         if !whole {
             return Ok(());
         }
-        let grounds = serde_json::to_string(&said.grounds)
-            .map_err(|error| Error::new(ErrorKind::Internal, format!("grounds: {error}")))?;
         let caption = Caption {
             text: said.text.clone(),
             tokens: u32::try_from(said.tokens).unwrap_or(u32::MAX),
             stop_reason: said.stop_reason.name().to_owned(),
-            grounds,
+            grounds: said.evidence.to_string(),
         };
         store.set_caption(segment, &self.maker, &caption)
     }
 
-    /// One sentence on the keyframes of one segment; where they differ it hedges. In a grounded pack it names nothing
-    /// the features do not carry. `on_text` gets the text as it comes and may end it.
+    /// One sentence on the keyframes of one segment, as the pack's captioner makes it. `on_text` gets the text as it comes and
+    /// may end it.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] without features or for `max_tokens` of 0, [`ErrorKind::BadPack`] for features of
-    /// another pack, and what the decoder reports. Cancel and deadline are no errors: the text so far comes back with
-    /// that reason.
+    /// [`ErrorKind::InvalidArgument`](crate::error::ErrorKind::InvalidArgument) without features or for `max_tokens` of 0,
+    /// [`ErrorKind::BadPack`](crate::error::ErrorKind::BadPack) for features of another pack, and what the captioner's modules
+    /// report. Cancel and deadline are no errors: the text so far comes back with that reason.
     pub fn caption(
         &self,
         frames: &[&Features],
         options: &TextOptions,
         control: &Control,
-        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        on_text: OnText<'_>,
     ) -> Result<Statement> {
         let _span = trace::span("language", "caption");
-        let voice = match self.speech.voice(&self.task, control) {
-            Ok(voice) => voice,
-            Err(error) => return Statement::ended_early(error),
-        };
-        match &voice {
-            Voice::Grounded(model, known) => {
-                let seen = known.observe(frames)?;
-                let context = seen.context();
-                let prompt = (&*context, "Describe the picture.");
-                let said = say(model, prompt, &seen.sentences(), options, control, on_text)?;
-                Ok(Statement::new(said, seen.grounds()))
-            }
-            Voice::Prefix(prefix) => {
-                let said = prefix.say(frames, None, options, control, on_text)?;
-                Ok(Statement::new(said, Vec::new()))
-            }
-        }
+        within_limits(frames, options, control, || {
+            self.captioner.caption(frames, options, control, on_text)
+        })
     }
-}
-
-/// What captions of `task` depend on, hashed.
-fn maker(pack: &Pack, task: &LanguageTask) -> Result<String> {
-    let mut hash = Sha256::new();
-    hash.update(format!("caption {WORDING} {:?}", task.mode));
-    let modules = [&task.token_embedding, &task.connector];
-    let modules = modules.into_iter().flatten();
-    for id in std::iter::once(&task.language_decoder).chain(modules) {
-        let module = pack.module(id)?;
-        module.hash_identity(&mut hash);
-        hash.update(format!("{:?}", module.decoder));
-    }
-    hash.update(format!("{:?}", (&task.image_token, &task.prompt)));
-    if let (CaptionMode::Grounded, Some(grounding)) = (task.mode, &pack.manifest().grounding) {
-        hash.update(&grounding.taxonomy.sha256);
-    }
-    let hash = hash.finalize();
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -5,43 +5,26 @@ pub mod assemble;
 pub mod caption;
 pub mod ingest;
 pub mod search;
-mod speech;
 
-pub use speech::Speech;
-use speech::Voice;
+pub use crate::caption::Statement;
 
-use crate::error::{Error, Result};
-use crate::ground::Ground;
-use crate::language::{Generated, StopReason, ended_early};
+use crate::control::{Control, TextOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::Features;
 
-/// A caption or an answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Statement {
-    /// Exactly what was streamed.
-    pub text: String,
-    /// Its length in tokens.
-    pub tokens: usize,
-    /// Why it ended.
-    pub stop_reason: StopReason,
-    /// What it rests on; empty when the text was generated freely from visual features.
-    pub grounds: Vec<Ground>,
-    /// It was kept with the segment and not generated anew.
-    pub stored: bool,
-}
-
-impl Statement {
-    fn new(generated: Generated, grounds: Vec<Ground>) -> Self {
-        Self {
-            text: generated.text,
-            tokens: generated.tokens,
-            stop_reason: generated.stop_reason,
-            grounds,
-            stored: false,
-        }
+/// Runs a captioner within the limits that captions and answers have in common: at least one frame and one token, and an empty
+/// statement if cancel or deadline came before the first piece of text.
+fn within_limits(
+    frames: &[&Features],
+    options: &TextOptions,
+    control: &Control,
+    run: impl FnOnce() -> Result<Statement>,
+) -> Result<Statement> {
+    options.check()?;
+    if frames.is_empty() {
+        let message = "no features to describe: the segment has no keyframe";
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
     }
-
-    /// What there is to say when cancel or deadline came before there was anything to say it with; other errors stay.
-    fn ended_early(error: Error) -> Result<Self> {
-        Ok(Self::new(ended_early(error)?, Vec::new()))
-    }
+    let said = control.check().and_then(|()| run());
+    said.or_else(Statement::ended_early)
 }

@@ -6,12 +6,12 @@ use half::f16;
 
 use super::detector::{Raw, detections};
 use super::preprocess::Preprocessor;
-use crate::budget::Owner;
+use crate::budget::{Owner, WaitPolicy};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Detection, FeatureMap, Features, Variant};
 use crate::frame::Frame;
-use crate::module::{Lease, Registry, patience};
+use crate::module::{Lease, Registry};
 use crate::ort::{DType, Dim, RunArgs, Tensor};
 use crate::pack::{DetectorSpec, ModuleSpec, PreprocessSpec, Role};
 use crate::trace;
@@ -83,7 +83,7 @@ impl VisualEncoder {
     ///
     /// # Errors
     /// [`ErrorKind::BadPack`] where the encoder has no such form.
-    pub fn hold_to(&self, made_by: &Variant) -> Result<Variant> {
+    pub(crate) fn hold_to(&self, made_by: &Variant) -> Result<Variant> {
         self.registry.hold_to(&self.encoder.id, &made_by.hash)
     }
 
@@ -242,7 +242,7 @@ impl Module {
             Owner::Frames,
             bytes + buffers,
             0,
-            &patience(&go_on, None),
+            &WaitPolicy::until(&go_on, None),
         )?;
         let lease = registry.lease_with(&self.id, control)?;
         let mut input = Tensor::zeros(self.dtype, &shape)?;
@@ -261,7 +261,7 @@ impl Module {
         preprocessor.give_back();
         drop(span);
         charge.resize_free(bytes, 0)?;
-        charge.settle(0);
+        charge.set_pending(0);
         let outputs = lease.step(control)?.run(RunArgs {
             inputs: vec![(&self.port, &input)],
             outputs: outputs.to_vec(),

@@ -119,7 +119,7 @@ impl Preprocessor {
     ///
     /// # Errors
     /// As there.
-    pub fn run_as<T: Copy>(
+    pub(crate) fn run_as<T: Copy>(
         &mut self,
         frame: &Frame<'_>,
         out: &mut [T],

@@ -3,7 +3,6 @@
 mod artifacts;
 mod governed;
 mod manifest;
-mod order;
 mod registry;
 mod session;
 mod support;

@@ -1,9 +1,11 @@
 //! The store from outside: what it keeps, refuses, finds, and survives.
 
 mod basics;
+mod carry_over;
 mod crash;
 mod disk;
 mod power_loss;
+mod provenance;
 mod recall;
 mod refusals;
 

@@ -11,7 +11,7 @@ use atom_core::index::NewSegment;
 
 use crate::{Random, STEP, append, camera, caption, expect, sample, writable};
 
-const STORE: &str = "ATOM_TEST_RECORDED_STORE";
+pub(crate) const STORE: &str = "ATOM_TEST_RECORDED_STORE";
 
 /// Not a test of its own: what the recorded child does.
 #[test]
@@ -77,7 +77,7 @@ fn recorded_child() {
 }
 
 #[derive(Debug)]
-enum Op {
+pub(crate) enum Op {
     Create,
     Write(u64, Vec<u8>),
     Truncate(u64),
@@ -157,14 +157,14 @@ enum Entry {
 
 /// How much of what was not synced is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Kept {
+pub(crate) enum Kept {
     Nothing,
     Everything,
     Torn,
 }
 
 #[derive(Default)]
-struct Disk {
+pub(crate) struct Disk {
     inodes: Vec<Inode>,
     /// What the process sees.
     now: BTreeMap<PathBuf, usize>,
@@ -179,7 +179,7 @@ impl Disk {
         self.pending.entry(parent).or_default().push(entry);
     }
 
-    fn step(&mut self, path: &Path, op: &Op) {
+    pub(crate) fn step(&mut self, path: &Path, op: &Op) {
         match op {
             Op::Create | Op::Mkdir => {
                 self.inodes.push(Inode {
@@ -220,7 +220,7 @@ impl Disk {
     }
 
     /// Lays out in `to` what may be left.
-    fn crash(&self, to: &Path, kept: Kept, random: &mut Random) {
+    pub(crate) fn crash(&self, to: &Path, kept: Kept, random: &mut Random) {
         let mut names = self.synced.clone();
         for entries in self.pending.values() {
             let count = match kept {
@@ -263,7 +263,8 @@ fn put(names: &mut BTreeMap<PathBuf, usize>, entry: &Entry) {
     };
 }
 
-fn record(folder: &Path) -> Vec<(PathBuf, Op)> {
+/// What the ignored test `child` does to the files in a folder whose path it finds in [`STORE`].
+pub(crate) fn record(folder: &Path, child: &str) -> Vec<(PathBuf, Op)> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/record.c");
     let shim = folder.join("record.so");
     let cc = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
@@ -278,7 +279,7 @@ fn record(folder: &Path) -> Vec<(PathBuf, Op)> {
     fs::create_dir(&root).unwrap();
     let log = folder.join("log");
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "power_loss::recorded_child", "--ignored"])
+        .args(["--exact", child, "--ignored"])
         .args(["--test-threads", "1"])
         .env(STORE, &root)
         .env("ATOM_RECORD_DIR", &root)
@@ -329,7 +330,7 @@ fn no_acknowledged_segment_is_lost_with_the_power() {
         tempfile::tempdir().unwrap()
     };
     let folder = folder.path().canonicalize().unwrap();
-    let ops = record(&folder);
+    let ops = record(&folder, "power_loss::recorded_child");
     let syncs = ops.iter().filter(|(_, op)| matches!(op, Op::Sync)).count();
     println!("{} operations, {syncs} syncs", ops.len());
     let said = |text: &str| -> Option<u64> {

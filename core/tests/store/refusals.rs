@@ -92,7 +92,7 @@ fn vectors_of_another_variant_are_refused_and_named() {
 }
 
 #[test]
-fn a_newer_store_is_refused_and_left_as_it_is() {
+fn a_newer_or_much_older_store_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     {
         let store = writable(folder.path()).unwrap();
@@ -103,7 +103,7 @@ fn a_newer_store_is_refused_and_left_as_it_is() {
         let conn = rusqlite::Connection::open(&database).unwrap();
         conn.pragma_update(None, "user_version", version).unwrap();
     };
-    for version in [3, 1] {
+    for version in [4, 1] {
         set(version);
         let before = fs::read(&database).unwrap();
         for access in [Access::ReadOnly, Access::ReadWrite] {
@@ -114,7 +114,7 @@ fn a_newer_store_is_refused_and_left_as_it_is() {
         }
         assert_eq!(fs::read(&database).unwrap(), before);
     }
-    set(2);
+    set(3);
     let store = writable(folder.path()).unwrap();
     expect(&store, store.stream("a").unwrap().id, 1).unwrap();
 }

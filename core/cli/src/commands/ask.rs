@@ -3,14 +3,24 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use atom_cli::session::Session;
 use atom_core::runtime::Task;
 use atom_core::{Error, ErrorKind, Result};
 
-use crate::args::AskArgs;
-use crate::commands::generate;
-use crate::session::Session;
+use crate::generate;
 
-pub fn run(session: &mut Session, args: &AskArgs) -> Result<ExitCode> {
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// `"question"` with --stream, or `FILE "question"`.
+    #[arg(required = true, num_args = 1..=2, value_name = "[FILE] QUESTION")]
+    pub words: Vec<String>,
+    #[command(flatten)]
+    pub at: generate::At,
+    #[command(flatten)]
+    pub generate: generate::Generate,
+}
+
+pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
     let (file, question) = match args.words.as_slice() {
         [question] => (None, question),
         [file, question] => (Some(Path::new(file)), question),

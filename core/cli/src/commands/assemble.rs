@@ -2,20 +2,66 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use atom_cli::output::{nanoseconds, print_line, seconds, write_file};
+use atom_cli::session::Session;
 use atom_core::control::{Control, Priority};
-use atom_core::storyboard::{MAX_SCRIPT_BYTES, Storyboard, StoryboardOptions, Unmatched};
+use atom_core::storyboard::{MAX_SCRIPT_BYTES, Storyboard, StoryboardOptions};
 use atom_core::task::assemble::AssembleQuery;
 use atom_core::{Error, ErrorKind, Result};
 
-use crate::args::AssembleArgs;
-use crate::output::{nanoseconds, print_line, seconds, write_file};
 use crate::page;
-use crate::session::Session;
 
-pub fn run(session: &mut Session, args: &AssembleArgs) -> Result<ExitCode> {
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The script, one line for each shot, `#` begins a comment; `-` is standard input.
+    pub script: PathBuf,
+    /// What the storyboard is called.
+    #[arg(long)]
+    pub title: Option<String>,
+    /// Write the JSON document to a file.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Write an OpenTimelineIO document, which editing programs read.
+    #[arg(long, value_name = "FILE")]
+    pub otio: Option<PathBuf>,
+    /// Write a page with pictures and times.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Most clips for each line.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub per_line: usize,
+    /// No clip is shorter, in seconds: a shorter segment grows into the time around it.
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub min_length: f64,
+    /// No clip is longer, in seconds.
+    #[arg(long, default_value_t = 10.0, value_name = "S")]
+    pub max_length: f64,
+    /// How much of a cosine a clip loses that repeats another, 0 to 1.
+    #[arg(
+        long,
+        default_value_t = 0.2,
+        value_name = "X",
+        allow_negative_numbers = true
+    )]
+    pub variety: f32,
+    /// Cosine below which nothing matches; the pack's own when absent.
+    #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
+    pub min_score: Option<f32>,
+    /// No clip reaches before this second of its stream.
+    #[arg(long, value_name = "S")]
+    pub from: Option<f64>,
+    /// No clip reaches past this second of its stream.
+    #[arg(long, value_name = "S")]
+    pub to: Option<f64>,
+    /// Only this stream.
+    #[arg(long)]
+    pub stream: Option<String>,
+}
+
+pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
     let query = AssembleQuery {
         script: read(&args.script)?,
         title: args.title.clone(),
@@ -96,17 +142,8 @@ fn print(storyboard: &Storyboard) -> Result<()> {
             ))?;
         }
         if let Some(reason) = line.unmatched {
-            print_line(&format!("    no clip: {}", why(reason)))?;
+            print_line(&format!("    no clip: {}", page::unmatched(reason)))?;
         }
     }
     Ok(())
-}
-
-/// Why a line has no clip, for people.
-pub fn why(reason: Unmatched) -> &'static str {
-    match reason {
-        Unmatched::NoMatch => "nothing in the store is similar enough",
-        Unmatched::TooShort => "what is similar enough is shorter than a clip may be",
-        Unmatched::Taken => "what is similar enough is in the clips of other lines",
-    }
 }

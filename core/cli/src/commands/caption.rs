@@ -1,7 +1,10 @@
 //! `atom caption`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use atom_cli::output::nanoseconds;
+use atom_cli::session::Session;
 use atom_core::control::Control;
 use atom_core::features::Features;
 use atom_core::index::Access;
@@ -9,15 +12,28 @@ use atom_core::runtime::Task;
 use atom_core::{Error, ErrorKind, Result};
 use atom_media::VideoReader;
 
-use crate::args::CaptionArgs;
-use crate::commands::generate;
-use crate::output::nanoseconds;
-use crate::session::Session;
+use crate::generate;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A video file, instead of --stream.
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub at: generate::At,
+    /// Generate it even if the segment has a stored caption.
+    #[arg(long)]
+    pub fresh: bool,
+    /// Everything from --at to this time, in seconds: what its keyframes agree on, and what comes or goes.
+    #[arg(long, value_name = "S")]
+    pub to: Option<f64>,
+    #[command(flatten)]
+    pub generate: generate::Generate,
+}
 
 /// Most keyframes one caption looks at.
 const MOST_KEYFRAMES: usize = 8;
 
-pub fn run(session: &mut Session, args: &CaptionArgs) -> Result<ExitCode> {
+pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
     let control = generate::control(&args.generate)?;
     let options = args.generate.text();
     let (None, Some(stream), None) = (&args.file, &args.at.stream, args.to) else {
@@ -58,12 +74,7 @@ pub fn run(session: &mut Session, args: &CaptionArgs) -> Result<ExitCode> {
 }
 
 /// The features of keyframes from --at to --to, in the order of time: of the stored segments, or of a file's frames.
-fn span(
-    session: &mut Session,
-    args: &CaptionArgs,
-    to: f64,
-    control: &Control,
-) -> Result<Vec<Features>> {
+fn span(session: &mut Session, args: &Args, to: f64, control: &Control) -> Result<Vec<Features>> {
     let (from, end) = (nanoseconds("--at", args.at.at)?, nanoseconds("--to", to)?);
     if end <= from {
         let message = format!("--to {to} s is not after --at {} s", args.at.at);

@@ -1,18 +1,26 @@
 //! `atom compile`: NPU forms of a pack's modules, made on a workstation.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use atom_cli::output::{bytes, print_json, print_line, table};
+use atom_cli::session::Session;
 use atom_core::pack::{ArtifactCache, Provider};
 use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
 use atom_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::args::CompileArgs;
-use crate::output::{bytes, print_json, print_line, table};
-use crate::session::Session;
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Chips to compile for, by QNN's numbers (`soc_model`): 36, 43, 57, 60, 69, 77, 87
+    #[arg(long, value_name = "N", value_delimiter = ',', required = true)]
+    pub soc: Vec<u32>,
+    /// Folder for what is made; on the device it is the artifacts folder
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
+}
 
 /// Names the chip; QNN takes one for the life of a process.
 const SOC: &str = "ATOM_QNN_SOC";
@@ -35,7 +43,7 @@ struct Report {
     compiled: Vec<Compiled>,
 }
 
-pub fn run(session: &Session, args: &CompileArgs) -> Result<ExitCode> {
+pub fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     if let ([soc], Some(_)) = (&args.soc[..], std::env::var_os(CHILD)) {
         print_json(&Report {
             compiled: compile(session, *soc, &args.output)?,

@@ -2,16 +2,24 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use atom_cli::output::{print_json, print_line, progress};
+use atom_cli::session::Session;
 use atom_core::frame::{Frame, PixelFormat};
 use atom_core::{Error, ErrorKind, Result};
 use atom_media::VideoReader;
 use serde::Serialize;
 
-use crate::args::FramesArgs;
-use crate::output::{print_json, print_line, progress};
-use crate::session::Session;
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// An MP4 file with H.264 video.
+    pub file: PathBuf,
+    /// The file to write: Y, then interleaved U and V, picture after picture.
+    #[arg(short, long)]
+    pub output: PathBuf,
+}
 
 #[derive(Serialize)]
 struct Written {
@@ -22,7 +30,7 @@ struct Written {
     bytes: u64,
 }
 
-pub fn run(session: &Session, args: &FramesArgs) -> Result<ExitCode> {
+pub fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     let mut reader = VideoReader::open(&args.file)?;
     let info = reader.info().clone();
     let fail = |error: std::io::Error| Error::io(args.output.display(), &error);

@@ -3,18 +3,27 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use atom_cli::output::{bytes, print_json, print_line, progress, table};
+use atom_cli::session::Session;
 use atom_core::pack::Pack;
 use atom_core::{Error, ErrorKind, Result, cache};
 use serde::Serialize;
 
-use crate::args::PackCommand;
-use crate::output::{bytes, print_json, print_line, progress, table};
-use crate::session::Session;
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// List the packs in a folder, or the modules of the pack given by --pack.
+    List {
+        /// Folder of packs; the cache's own when absent.
+        dir: Option<PathBuf>,
+    },
+    /// Check every file of the pack and run every module on its golden input.
+    Verify,
+}
 
-pub fn run(session: &mut Session, command: PackCommand) -> Result<ExitCode> {
+pub fn run(session: &mut Session, command: Command) -> Result<ExitCode> {
     match command {
-        PackCommand::List { dir } => list(session, dir),
-        PackCommand::Verify => verify(session),
+        Command::List { dir } => list(session, dir),
+        Command::Verify => verify(session),
     }
 }
 

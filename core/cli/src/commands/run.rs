@@ -1,16 +1,25 @@
 //! `atom run`: several commands, one process, modules loaded once.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use atom_cli::output::print_line;
+use atom_cli::session::Session;
 use atom_core::{Error, ErrorKind, Result};
-use clap::Parser;
 
-use crate::args::{Cli, Command, RunArgs};
-use crate::commands::dispatch;
-use crate::output::print_line;
-use crate::session::Session;
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The script: one command a line as after `atom`, `#` starts a comment, `$NAME` is taken from the environment.
+    pub script: PathBuf,
+}
 
-pub fn run(session: &mut Session, args: &RunArgs) -> Result<ExitCode> {
+/// `parse` makes a command of a line's words, and `perform` does it.
+pub fn run<C>(
+    session: &mut Session,
+    args: &Args,
+    parse: impl Fn(Vec<String>) -> Result<C>,
+    perform: impl Fn(&mut Session, C) -> Result<ExitCode>,
+) -> Result<ExitCode> {
     let script = std::fs::read_to_string(&args.script)
         .map_err(|error| Error::io(format!("script {}", args.script.display()), &error))?;
     for (number, line) in script.lines().enumerate() {
@@ -20,18 +29,11 @@ pub fn run(session: &mut Session, args: &RunArgs) -> Result<ExitCode> {
         if words.is_empty() {
             continue;
         }
-        let cli = Cli::try_parse_from(std::iter::once("atom".to_owned()).chain(words))
-            .map_err(|error| Error::new(ErrorKind::InvalidArgument, format!("{place}: {error}")))?;
-        if matches!(cli.command, Command::Run(_)) {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("{place}: a script cannot run another"),
-            ));
-        }
+        let command = parse(words).map_err(|error| error.context(&place))?;
         if !session.global.json {
             print_line(&format!("\n$ atom {}", line.trim()))?;
         }
-        let code = dispatch(session, cli.command).map_err(|error| error.context(place))?;
+        let code = perform(session, command).map_err(|error| error.context(place))?;
         if code != ExitCode::SUCCESS {
             return Ok(code);
         }

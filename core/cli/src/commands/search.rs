@@ -1,16 +1,40 @@
 //! `atom search`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use atom_cli::output::{nanoseconds, print_json, print_line, seconds, write_file};
+use atom_cli::session::Session;
 use atom_core::Result;
 use atom_core::control::{Control, Priority};
 use atom_core::task::search::SearchQuery;
 use serde::Serialize;
 
-use crate::args::SearchArgs;
-use crate::output::{nanoseconds, print_json, print_line, seconds, write_file};
 use crate::page;
-use crate::session::Session;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to look for.
+    pub words: String,
+    /// The most hits wanted.
+    #[arg(short, default_value_t = 10)]
+    pub k: usize,
+    /// Only what ends after this second of the stream.
+    #[arg(long, value_name = "S")]
+    pub from: Option<f64>,
+    /// Only what starts before this second of the stream.
+    #[arg(long, value_name = "S")]
+    pub to: Option<f64>,
+    /// Only this stream.
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Cosine below which nothing matches; the pack's own when absent.
+    #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
+    pub min_score: Option<f32>,
+    /// Write a page with pictures and times.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
 
 #[derive(Serialize)]
 struct Found {
@@ -26,7 +50,7 @@ struct FoundHit {
     score: f32,
 }
 
-pub fn run(session: &mut Session, args: SearchArgs) -> Result<ExitCode> {
+pub fn run(session: &mut Session, args: Args) -> Result<ExitCode> {
     let query = SearchQuery {
         k: args.k,
         from_ns: args.from.map(|s| nanoseconds("--from", s)).transpose()?,

@@ -1,15 +1,36 @@
 //! `atom top`: the state another program writes down, shown as it changes.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use atom_cli::output::{is_terminal, print_json, print_line};
+use atom_cli::session::Session;
 use atom_core::runtime::Status;
 use atom_core::{Error, ErrorKind, Result};
 
-use super::doctor;
-use crate::args::TopArgs;
-use crate::output::{is_terminal, print_json, print_line};
-use crate::session::Session;
+use crate::status::status_text;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the program writes: `--status-file` of `atom`, `status_file` of the C interface.
+    pub file: PathBuf,
+    /// Seconds between two looks.
+    #[arg(long, default_value_t = 1.0, value_name = "S", value_parser = interval)]
+    pub every: f64,
+    /// Look once.
+    #[arg(long)]
+    pub once: bool,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (0.1..=3600.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("0.1 to 3600 is possible".to_owned())
+    }
+}
 
 /// A state older than this is of a program that has ended, or hangs.
 const STALE: Duration = Duration::from_secs(5);
@@ -18,7 +39,7 @@ const EVENTS: usize = 12;
 /// Cursor home, clear to the end of the screen.
 const HOME: &str = "\x1b[H\x1b[J";
 
-pub fn run(session: &Session, args: &TopArgs) -> Result<ExitCode> {
+pub fn run(session: &Session, args: &Args) -> Result<ExitCode> {
     loop {
         let (status, age) = read(args)?;
         if session.global.json {
@@ -35,7 +56,7 @@ pub fn run(session: &Session, args: &TopArgs) -> Result<ExitCode> {
     }
 }
 
-fn read(args: &TopArgs) -> Result<(Status, Duration)> {
+fn read(args: &Args) -> Result<(Status, Duration)> {
     let file = &args.file;
     let text = std::fs::read(file).map_err(|e| {
         Error::io(file.display(), &e).remedy(
@@ -56,7 +77,7 @@ fn read(args: &TopArgs) -> Result<(Status, Duration)> {
 }
 
 fn page(status: &Status, age: Duration) -> String {
-    let mut text = doctor::text(status);
+    let mut text = status_text(status);
     if age > STALE {
         text.push_str(&format!(
             "\n  written {} s ago: the program has ended or hangs",

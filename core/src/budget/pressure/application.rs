@@ -12,10 +12,10 @@ use crate::os::poll::{Interest, Ready};
 /// The application's own word, from any thread; clones are the same. Wakes the monitor, at the latest when its rest is
 /// over. Not for signal handlers.
 #[derive(Debug, Clone)]
-pub struct ApplicationPressure(Arc<Shared>);
+pub struct ApplicationPressure(Arc<Reported>);
 
 #[derive(Debug)]
-struct Shared {
+struct Reported {
     /// The level that stands until the next one is set.
     standing: AtomicU8,
     /// The worst level called for since the last reading.
@@ -29,7 +29,7 @@ impl ApplicationPressure {
     /// # Errors
     /// As [`EventFd::new`].
     pub fn new() -> Result<Self> {
-        Ok(Self(Arc::new(Shared {
+        Ok(Self(Arc::new(Reported {
             standing: AtomicU8::new(0),
             called: AtomicU8::new(0),
             event: EventFd::new()?,

@@ -1,4 +1,6 @@
 //! Pressure that a service manager reports: systemd's protocol for services (systemd.io/PRESSURE).
+//!
+//! The crate sd-notify (0.5) has the other half of what a service manager and a service say to each other, not this one.
 
 use std::env;
 use std::ffi::OsStr;

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::Provider;
+use super::kind::Provider;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Options of a provider by name, as a manifest gives them.
@@ -32,6 +32,15 @@ impl fmt::Display for Setting {
             Self::Text(text) => f.write_str(text),
         }
     }
+}
+
+/// A provider and how it is set up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Target {
+    /// Which.
+    pub provider: Provider,
+    /// Its options.
+    pub options: ProviderOptions,
 }
 
 /// An option there is.

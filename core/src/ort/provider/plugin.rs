@@ -9,8 +9,8 @@ use ::ort::sys;
 use super::options::Pairs;
 use super::{Device, Provider};
 use crate::error::{ErrorKind, Result};
+use crate::ort::c_api::c_path;
 use crate::ort::options::SessionOptions;
-use crate::ort::session::c_path;
 use crate::ort::{Environment, api, check, failure};
 
 /// A registered library. It stays registered until the process ends.

@@ -2,8 +2,16 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::Version;
 use crate::error::{Error, ErrorKind, Result};
+
+/// Which interface a memory cgroup has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The `memory` controller as a hierarchy of its own.
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
 
 /// A group and where its hierarchy is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]

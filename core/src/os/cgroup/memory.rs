@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::find::{Found, under, unsupported};
-use super::{Version, read};
+use super::find::{Found, Version, under, unsupported};
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::leaf;
 
 /// Version 1 has no word for "no limit": it gives the largest multiple of the page size.
 const UNLIMITED: u64 = 1 << 62;
@@ -284,6 +284,14 @@ impl Stat {
         self.get(name)
             .ok_or_else(|| unsupported(format!("{}: it has no {name}", self.path.display())))
     }
+}
+
+/// A small kernel file as text. Names of groups may be no UTF-8: odd bytes become U+FFFD.
+pub(super) fn read(path: &Path) -> Result<String> {
+    leaf::assert_free("a cgroup file is read");
+    std::fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .map_err(|e| Error::io(path.display(), &e))
 }
 
 /// The file's text, or none if there is no such file.

@@ -2,26 +2,22 @@
 //!
 //! The files are those of the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. A limit of any
 //! ancestor binds as well as the group's own, so every level up to the top of what is mounted is read.
+//!
+//! Not by the crate cgroups-rs (0.5): it is made to create groups, takes a D-Bus client with it (some 60 packages), and looks for
+//! version 2 groups below `/sys/fs/cgroup` only, whatever this process's mounts are.
 
 mod find;
 mod memory;
 mod notify;
 
+pub use find::Version;
 pub use memory::{Events, LevelMemory, MemoryCgroup};
 pub use notify::{Notifier, PressureLevel};
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::error::Result;
-
-/// Which interface a memory cgroup has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version {
-    /// The `memory` controller as a hierarchy of its own.
-    V1,
-    /// The unified hierarchy.
-    V2,
-}
+use memory::read;
 
 /// Where the kernel's files are looked for.
 #[derive(Debug, Clone)]
@@ -69,13 +65,6 @@ impl CgroupFs {
     fn read(&self, name: &str) -> Result<String> {
         read(&self.proc.join("self").join(name))
     }
-}
-
-/// A small kernel file as text. Names of groups may be no UTF-8: odd bytes become U+FFFD.
-fn read(path: &Path) -> Result<String> {
-    std::fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .map_err(|e| crate::Error::io(path.display(), &e))
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! drops nothing, and survives the process; whoever stores a segment only rings a bell and never waits.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::Captioner;
+use super::SegmentCaptioner;
 use crate::control::{CancelToken, Control, Priority, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Access, SegmentId, Store, StreamId};
@@ -21,6 +22,23 @@ pub struct CaptionReport {
     pub failed: u64,
 }
 
+/// Counts of one stream's captions. Reading them waits for nothing.
+#[derive(Debug, Default)]
+pub struct CaptionCounts {
+    made: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl CaptionCounts {
+    /// What was done so far.
+    pub fn report(&self) -> CaptionReport {
+        CaptionReport {
+            made: self.made.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// The thread that captions the segments of one store, at the lowest priority. Dropping it ends the thread at its next
 /// step.
 pub struct Backlog {
@@ -29,7 +47,7 @@ pub struct Backlog {
 }
 
 struct Shared {
-    captioner: Captioner,
+    captioner: SegmentCaptioner,
     store: Store,
     cancel: CancelToken,
     state: Mutex<State>,
@@ -54,13 +72,14 @@ struct Stream {
     open: bool,
     /// It is being looked at.
     busy: bool,
-    report: CaptionReport,
+    counts: Arc<CaptionCounts>,
 }
 
 /// One stream whose segments are captioned while this lives.
 pub struct Follower {
     backlog: Arc<Backlog>,
     number: u64,
+    counts: Arc<CaptionCounts>,
 }
 
 /// Tells the thread that a segment was stored. Never waits.
@@ -120,9 +139,11 @@ impl Shared {
                 stream.open |= tried.is_some();
                 match done {
                     None => {}
-                    Some(Ok(())) => stream.report.made += 1,
+                    Some(Ok(())) => {
+                        stream.counts.made.fetch_add(1, Ordering::Relaxed);
+                    }
                     Some(Err(error)) => {
-                        stream.report.failed += 1;
+                        stream.counts.failed.fetch_add(1, Ordering::Relaxed);
                         let what =
                             tried.map_or("segments".to_owned(), |id| format!("segment {id}"));
                         log::warn!(
@@ -156,11 +177,11 @@ impl Shared {
 }
 
 impl Backlog {
-    /// Starts the thread. It loads the decoder when there is the first segment to caption.
+    /// Starts the thread. It loads what the captioner needs when there is the first segment to caption.
     ///
     /// # Errors
     /// [`ErrorKind::ReadOnly`] on a store opened read-only, [`ErrorKind::Io`] when the thread cannot be started.
-    pub fn start(captioner: Captioner, store: &Store) -> Result<Self> {
+    pub fn start(captioner: SegmentCaptioner, store: &Store) -> Result<Self> {
         if store.access() == Access::ReadOnly {
             return Err(Error::new(
                 ErrorKind::ReadOnly,
@@ -202,6 +223,7 @@ impl Backlog {
 
     /// Captions the segments of `stream` that have no caption yet, and those that come while the follower lives.
     pub fn follow(self: &Arc<Self>, stream: StreamId) -> Follower {
+        let counts = Arc::new(CaptionCounts::default());
         let mut state = self.shared.lock();
         let number = state.next;
         state.next += 1;
@@ -211,13 +233,14 @@ impl Backlog {
             after: None,
             open: true,
             busy: false,
-            report: CaptionReport::default(),
+            counts: Arc::clone(&counts),
         });
         drop(state);
         self.shared.changed.notify_all();
         Follower {
             backlog: Arc::clone(self),
             number,
+            counts,
         }
     }
 }
@@ -255,11 +278,9 @@ impl Follower {
         }
     }
 
-    /// What was done so far.
-    pub fn report(&self) -> CaptionReport {
-        let state = self.backlog.shared.lock();
-        let own = state.streams.iter().find(|s| s.number == self.number);
-        own.map(|stream| stream.report).unwrap_or_default()
+    /// Counts of what was done, readable while this waits in [`finish`](Self::finish) and after it.
+    pub fn counts(&self) -> Arc<CaptionCounts> {
+        Arc::clone(&self.counts)
     }
 
     /// Waits until every segment stored so far was captioned or tried.
@@ -272,14 +293,14 @@ impl Follower {
             let ended = state.ended;
             let own = state.streams.iter_mut().find(|s| s.number == self.number);
             let Some(stream) = own else {
-                return CaptionReport::default();
+                return self.counts.report();
             };
             if std::mem::take(&mut last) {
                 stream.open = true;
                 shared.changed.notify_all();
             }
             if ended || (!stream.open && !stream.busy) {
-                return stream.report;
+                return stream.counts.report();
             }
             state = shared.wait(state);
         }
