@@ -222,3 +222,49 @@ impl Constant {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "layers = 2\nkv_heads = 3\nhead_dim = 64\nvocab = 100\ncontext = 50\nkv = \"concat\"\nkv_dtype = \"f32\"\neos = [2]\n";
+
+    #[test]
+    fn a_table_without_newer_keys_keeps_its_debug_text() {
+        let text = |keys: &str| {
+            let spec: DecoderSpec = toml::from_str(&format!("{OLD}{keys}")).expect("spec");
+            format!("{spec:?}")
+        };
+        let old = "DecoderSpec { layers: 2, kv_heads: 3, head_dim: 64, vocab: 100, context: 50, kv: Concat, kv_dtype: F32, \
+                   bos: None, eos: [2], chat_template: None }";
+        assert_eq!(text(""), old);
+        assert_eq!(text("first_position = 0\nports = {}\nconstants = {}"), old);
+        // What changes a decoder's output changes its text.
+        for keys in [
+            "cached_rows = 1",
+            "first_position = 1",
+            "ports = { logits = \"scores\" }",
+            "constants = { loudness = 1 }",
+        ] {
+            assert_ne!(text(keys), old);
+        }
+    }
+
+    #[test]
+    fn a_layers_name_gives_the_layer_and_is_recognised_by_it() {
+        let name = LayerName::new("past.%d.key");
+        assert_eq!(name.at(12), "past.12.key");
+        assert_eq!(name.digits("past.12.key"), Some("12"));
+        for other in [
+            "past..key",
+            "past.x.key",
+            "past.-1.key",
+            "past.1.value",
+            "past.1",
+        ] {
+            assert_eq!(name.digits(other), None);
+        }
+        // Both ends overlap in a name that is too short.
+        assert_eq!(LayerName::new("aa%daa").digits("aaa"), None);
+    }
+}
