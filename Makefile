@@ -62,6 +62,7 @@ lint: toolchain ## format, clippy, docs, drift of schema and header, dependencie
 	$(call part,format,$(CARGO) fmt --all --check)
 	$(call part,format of tests/loom,$(CARGO) fmt --manifest-path tests/loom/Cargo.toml --check)
 	$(call part,clippy,$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings)
+	$(call part,without the feature grounding,$(CARGO) check --release --locked -p atom-capi -p atom-cli --no-default-features)
 	$(call part,docs,RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(CARGO_FLAGS) --no-deps --lib)
 	$(call part,format of tests/onnx-schema,$(CARGO) fmt --manifest-path tests/onnx-schema/Cargo.toml --check)
 	$(call part,schema drift,$(CARGO) test $(SCHEMA_FLAGS))

@@ -464,13 +464,10 @@ def main():
         for name, step in STEPS.items():
             say(f"{name:10} {step.__doc__.strip()}")
         return 0 if given.list else 2
-    wanted = []
-    for name in given.what:
-        for member in GROUPS.get(name, [name]):
-            if member not in STEPS:
-                raise SetupError(f"unknown step {member!r}; --list names them")
-            if member not in wanted:
-                wanted.append(member)
+    wanted = list(dict.fromkeys(member for name in given.what for member in GROUPS.get(name, [name])))
+    for member in wanted:
+        if member not in STEPS:
+            raise SetupError(f"unknown step {member!r}; --list names them")
     CACHE.mkdir(parents=True, exist_ok=True)
     say(f"cache: {CACHE}")
     with open(CACHE / ".lock", "w") as lock:

@@ -2,17 +2,23 @@
 
 use std::ffi::{c_char, c_void};
 
-use atom_core::index::SegmentId;
-use atom_core::runtime::{Runtime, Task};
+use atom_core::engine::{Ask, Operation, Pictures};
 
 use crate::boundary::{MAX_TEXT, Out, borrow, guard, text};
-use crate::frame::{atom_frame, with_frame};
-use crate::generation::{asynchronous, atom_generate_options, atom_generated, blocking};
-use crate::lanes::{Emitter, Lane};
+use crate::frame::{atom_frame, owned_frame};
+use crate::generation::{Settings, asynchronous, atom_generate_options, atom_generated, blocking};
 use crate::queue::{atom_queue, submit};
 use crate::runtime::atom_runtime;
 use crate::status::atom_status;
 use crate::store::atom_store;
+
+fn operation(pictures: Pictures, question: &str, settings: &Settings) -> Operation {
+    Operation::Ask(Ask {
+        pictures,
+        question: question.to_owned(),
+        options: settings.text.clone(),
+    })
+}
 
 /// Answers `question` (at most 64 kB) about segment number `segment` of `store`, from its stored features. Waits for the
 /// answer; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
@@ -31,22 +37,17 @@ pub unsafe extern "C" fn atom_ask(
 ) -> atom_status {
     guard("atom_ask", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, store, question, (settings, sink), out) = unsafe {
+        let (engine, pictures, question, (settings, sink), out) = unsafe {
             (
-                borrow(runtime)?.runtime.clone(),
-                borrow(store)?.store.clone(),
+                borrow(runtime)?.engine.clone(),
+                borrow(store)?.segment(segment),
                 text(question, "question", MAX_TEXT)?,
                 blocking(options)?,
                 Out::new(out, "out")?,
             )
         };
-        settings.control.check()?;
-        let features = store.features(SegmentId(segment))?;
-        let (options, control) = (&settings.text, &settings.control);
-        let answer = runtime.ask(&[&features], question, options, control, &mut |piece| {
-            sink.deliver(piece)
-        })?;
-        out.write_handle(atom_generated::new(answer));
+        let operation = operation(pictures, question, &settings);
+        out.write_handle(settings.run(&engine, operation, &sink)?);
         Ok(atom_status::OK)
     })
 }
@@ -65,23 +66,17 @@ pub unsafe extern "C" fn atom_ask_frame(
 ) -> atom_status {
     guard("atom_ask_frame", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, question, (settings, sink), out) = unsafe {
+        let (engine, question, (settings, sink), out, frame) = unsafe {
             (
-                borrow(runtime)?.runtime.clone(),
+                borrow(runtime)?.engine.clone(),
                 text(question, "question", MAX_TEXT)?,
                 blocking(options)?,
                 Out::new(out, "out")?,
+                owned_frame(frame)?,
             )
         };
-        let (options, control) = (&settings.text, &settings.control);
-        // Loaded while the encoders run.
-        runtime.prefetch(Task::Ask);
-        // SAFETY: a frame as the header asks for, or NULL.
-        let features = unsafe { with_frame(frame, |frame| Ok(runtime.observe(frame, control)?)) }?;
-        let answer = runtime.ask(&[&features], question, options, control, &mut |piece| {
-            sink.deliver(piece)
-        })?;
-        out.write_handle(atom_generated::new(answer));
+        let operation = operation(Pictures::Frames(vec![frame]), question, &settings);
+        out.write_handle(settings.run(&engine, operation, &sink)?);
         Ok(atom_status::OK)
     })
 }
@@ -104,23 +99,16 @@ pub unsafe extern "C" fn atom_ask_async(
 ) -> atom_status {
     guard("atom_ask_async", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (store, question, settings, out) = unsafe {
+        let (pictures, question, settings, out) = unsafe {
             (
-                borrow(store)?.store.clone(),
-                text(question, "question", MAX_TEXT)?.to_owned(),
+                borrow(store)?.segment(segment),
+                text(question, "question", MAX_TEXT)?,
                 asynchronous(options)?,
                 Out::optional(request, "request")?,
             )
         };
-        let cancel = settings.control.cancel.clone();
-        let work = move |runtime: &Runtime, emitter: &Emitter<'_>| {
-            settings.on_lane(emitter, |settings, on_text| {
-                let features = store.features(SegmentId(segment))?;
-                let (options, control) = (&settings.text, &settings.control);
-                Ok(runtime.ask(&[&features], &question, options, control, on_text)?)
-            })
-        };
+        let request = settings.request(operation(pictures, question, &settings));
         // SAFETY: an open queue, or NULL.
-        unsafe { submit(queue, Lane::Generate, user, cancel, out, work) }
+        unsafe { submit(queue, request, user, out) }
     })
 }

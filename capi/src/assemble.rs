@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char, c_void};
 
-use atom_core::runtime::Runtime;
+use atom_core::engine::{Assemble, Operation, StoreHandle};
 use atom_core::storyboard::{Storyboard, StoryboardOptions, Unmatched, WrittenBy};
 use atom_core::task::assemble::AssembleQuery;
 
@@ -10,10 +10,9 @@ use crate::boundary::{
     MAX_PATH, MAX_TEXT, Out, OutStruct, Outcome, borrow, guard, handle, optional_text, read,
     read_struct, sized, take, text,
 };
-use crate::control::{atom_canceller, control};
-use crate::lanes::{Emitter, Lane, Payload};
+use crate::control::{atom_canceller, bounds};
 use crate::queue::{atom_queue, submit};
-use crate::runtime::atom_runtime;
+use crate::runtime::{atom_runtime, run};
 use crate::status::{Failure, atom_status, to_c_string};
 use crate::store::atom_store;
 
@@ -125,7 +124,7 @@ pub struct atom_storyboard {
 handle!(atom_storyboard, b"bord");
 
 impl atom_storyboard {
-    fn new(board: Storyboard) -> Self {
+    pub(crate) fn new(board: Storyboard) -> Self {
         let texts = board.lines.iter().map(|line| to_c_string(&line.text));
         let streams = board
             .clips
@@ -141,10 +140,11 @@ impl atom_storyboard {
 
 /// # Safety
 /// Pointers as the header asks for, or NULL.
-unsafe fn query(
+unsafe fn operation(
+    store: StoreHandle,
     script: *const c_char,
     options: *const atom_assemble_options,
-) -> Outcome<(AssembleQuery, atom_assemble_options)> {
+) -> Outcome<(Operation, atom_assemble_options)> {
     // SAFETY: passed on.
     let (script, options) = unsafe { (text(script, "script", MAX_TEXT)?, read_struct(options)?) };
     let options = options.unwrap_or(atom_assemble_options {
@@ -190,13 +190,12 @@ unsafe fn query(
         )
     };
     chosen.stream = stream.map(str::to_owned);
-    chosen.check()?;
     let query = AssembleQuery {
         script: script.to_owned(),
         title: title.map(str::to_owned),
         options: chosen,
     };
-    Ok((query, options))
+    Ok((Operation::Assemble(Assemble { store, query }), options))
 }
 
 /// Chooses clips of `store` for the lines of `script` (at most 64 kB and 100 lines; blank lines and lines that begin with #
@@ -215,18 +214,16 @@ pub unsafe extern "C" fn atom_assemble(
 ) -> atom_status {
     guard("atom_assemble", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, store, (query, options), out) = unsafe {
+        let (engine, (operation, options), out) = unsafe {
             (
-                borrow(runtime)?.runtime.clone(),
-                borrow(store)?.store.clone(),
-                self::query(script, options)?,
+                borrow(runtime)?.engine.clone(),
+                operation(borrow(store)?.number(), script, options)?,
                 Out::new(out, "out")?,
             )
         };
         // SAFETY: NULL or an open canceller.
-        let control = unsafe { control(options.canceller, options.deadline_ms, options.priority) }?;
-        control.check()?;
-        let board = runtime.assemble(&store, &query, &control)?;
+        let bounds = unsafe { bounds(options.canceller, options.deadline_ms, options.priority) }?;
+        let board = run(&engine, bounds.request(operation), &bounds.cancel)?;
         out.write_handle(atom_storyboard::new(board));
         Ok(atom_status::OK)
     })
@@ -249,10 +246,9 @@ pub unsafe extern "C" fn atom_assemble_async(
 ) -> atom_status {
     guard("atom_assemble_async", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (store, (query, options), out) = unsafe {
+        let ((operation, options), out) = unsafe {
             (
-                borrow(store)?.store.clone(),
-                self::query(script, options)?,
+                operation(borrow(store)?.number(), script, options)?,
                 Out::optional(request, "request")?,
             )
         };
@@ -262,15 +258,9 @@ pub unsafe extern "C" fn atom_assemble_async(
             ));
         }
         // SAFETY: no canceller.
-        let control = unsafe { control(std::ptr::null(), options.deadline_ms, options.priority) }?;
-        let cancel = control.cancel.clone();
-        let work = move |runtime: &Runtime, _: &Emitter<'_>| {
-            control.check()?;
-            let board = runtime.assemble(&store, &query, &control)?;
-            Ok(Payload::Storyboard(atom_storyboard::new(board)))
-        };
+        let bounds = unsafe { bounds(std::ptr::null(), options.deadline_ms, options.priority) }?;
         // SAFETY: an open queue, or NULL.
-        unsafe { submit(queue, Lane::Encode, user, cancel, out, work) }
+        unsafe { submit(queue, bounds.request(operation), user, out) }
     })
 }
 

@@ -2,17 +2,24 @@
 
 use std::ffi::c_void;
 
-use atom_core::index::SegmentId;
-use atom_core::runtime::{Runtime, Task};
+use atom_core::engine::{Caption, Operation, Pictures};
 
 use crate::boundary::{Out, borrow, guard};
-use crate::frame::{atom_frame, with_frame};
-use crate::generation::{asynchronous, atom_generate_options, atom_generated, blocking};
-use crate::lanes::{Emitter, Lane};
+use crate::frame::{atom_frame, owned_frame};
+use crate::generation::{Settings, asynchronous, atom_generate_options, atom_generated, blocking};
 use crate::queue::{atom_queue, submit};
 use crate::runtime::atom_runtime;
 use crate::status::atom_status;
 use crate::store::atom_store;
+
+fn operation(pictures: Pictures, settings: &Settings) -> Operation {
+    Operation::Caption(Caption {
+        pictures,
+        options: settings.text.clone(),
+        fresh: settings.fresh,
+        store_always: false,
+    })
+}
 
 /// Says what segment number `segment` of `store` shows. A caption stored with it is served without generating
 /// (atom_generated_stored()) unless options->fresh; else it is made from the stored features, no picture is encoded
@@ -31,24 +38,16 @@ pub unsafe extern "C" fn atom_caption(
 ) -> atom_status {
     guard("atom_caption", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, store, (settings, sink), out) = unsafe {
+        let (engine, pictures, (settings, sink), out) = unsafe {
             (
-                borrow(runtime)?.runtime.clone(),
-                borrow(store)?.store.clone(),
+                borrow(runtime)?.engine.clone(),
+                borrow(store)?.segment(segment),
                 blocking(options)?,
                 Out::new(out, "out")?,
             )
         };
-        settings.control.check()?;
-        let text = runtime.caption_segment(
-            &store,
-            SegmentId(segment),
-            &settings.text,
-            settings.fresh,
-            &settings.control,
-            &mut |piece| sink.deliver(piece),
-        )?;
-        out.write_handle(atom_generated::new(text));
+        let operation = operation(pictures, &settings);
+        out.write_handle(settings.run(&engine, operation, &sink)?);
         Ok(atom_status::OK)
     })
 }
@@ -66,22 +65,16 @@ pub unsafe extern "C" fn atom_caption_frame(
 ) -> atom_status {
     guard("atom_caption_frame", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, (settings, sink), out) = unsafe {
+        let (engine, (settings, sink), out, frame) = unsafe {
             (
-                borrow(runtime)?.runtime.clone(),
+                borrow(runtime)?.engine.clone(),
                 blocking(options)?,
                 Out::new(out, "out")?,
+                owned_frame(frame)?,
             )
         };
-        let (options, control) = (&settings.text, &settings.control);
-        // Loaded while the encoders run.
-        runtime.prefetch(Task::Caption);
-        // SAFETY: a frame as the header asks for, or NULL.
-        let features = unsafe { with_frame(frame, |frame| Ok(runtime.observe(frame, control)?)) }?;
-        let text = runtime.caption(&[&features], options, control, &mut |piece| {
-            sink.deliver(piece)
-        })?;
-        out.write_handle(atom_generated::new(text));
+        let operation = operation(Pictures::Frames(vec![frame]), &settings);
+        out.write_handle(settings.run(&engine, operation, &sink)?);
         Ok(atom_status::OK)
     })
 }
@@ -103,27 +96,15 @@ pub unsafe extern "C" fn atom_caption_async(
 ) -> atom_status {
     guard("atom_caption_async", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (store, settings, out) = unsafe {
+        let (pictures, settings, out) = unsafe {
             (
-                borrow(store)?.store.clone(),
+                borrow(store)?.segment(segment),
                 asynchronous(options)?,
                 Out::optional(request, "request")?,
             )
         };
-        let cancel = settings.control.cancel.clone();
-        let work = move |runtime: &Runtime, emitter: &Emitter<'_>| {
-            settings.on_lane(emitter, |settings, on_text| {
-                Ok(runtime.caption_segment(
-                    &store,
-                    SegmentId(segment),
-                    &settings.text,
-                    settings.fresh,
-                    &settings.control,
-                    on_text,
-                )?)
-            })
-        };
+        let request = settings.request(operation(pictures, &settings));
         // SAFETY: an open queue, or NULL.
-        unsafe { submit(queue, Lane::Generate, user, cancel, out, work) }
+        unsafe { submit(queue, request, user, out) }
     })
 }

@@ -1,8 +1,7 @@
 //! Cancelling, deadlines, priorities of blocking calls.
 
-use std::time::{Duration, Instant};
-
-use atom_core::control::{CancelToken, Control, Priority};
+use atom_core::control::{CancelToken, Priority};
+use atom_core::engine::{Operation, Request};
 
 use crate::boundary::{Out, Outcome, borrow, guard, guard_anywhere, handle, take};
 use crate::status::{Failure, atom_status};
@@ -70,14 +69,20 @@ pub unsafe extern "C" fn atom_canceller_close(canceller: *mut atom_canceller) ->
 }
 
 /// What bounds a call, from the fields option structs share.
-///
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    pub(crate) cancel: CancelToken,
+    deadline_ms: Option<u64>,
+    priority: Priority,
+}
+
 /// # Safety
 /// `canceller` is NULL or an open canceller.
-pub(crate) unsafe fn control(
+pub(crate) unsafe fn bounds(
     canceller: *const atom_canceller,
     deadline_ms: u32,
     priority: i32,
-) -> Outcome<Control> {
+) -> Outcome<Bounds> {
     let cancel = if canceller.is_null() {
         CancelToken::new()
     } else {
@@ -94,11 +99,20 @@ pub(crate) unsafe fn control(
             )));
         }
     };
-    let deadline =
-        (deadline_ms > 0).then(|| Instant::now() + Duration::from_millis(deadline_ms.into()));
-    Ok(Control {
+    Ok(Bounds {
         cancel,
-        deadline,
+        deadline_ms: (deadline_ms > 0).then_some(deadline_ms.into()),
         priority,
     })
+}
+
+impl Bounds {
+    /// The request for `operation` within these bounds.
+    pub(crate) fn request(&self, operation: Operation) -> Request {
+        Request {
+            priority: self.priority,
+            deadline_ms: self.deadline_ms,
+            ..Request::new(operation)
+        }
+    }
 }

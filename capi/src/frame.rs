@@ -1,7 +1,7 @@
 //! Frames as C callers describe them.
 
 use atom_core::frame::{
-    ColourMatrix, ColourRange, Frame, FrameFormat, PixelFormat, Plane, Rotation,
+    ColourMatrix, ColourRange, Frame, FrameBuf, FrameFormat, PixelFormat, Plane, Rotation,
 };
 
 use crate::boundary::{Outcome, read_struct, sized};
@@ -119,6 +119,15 @@ fn format(frame: &atom_frame) -> Outcome<FrameFormat> {
         range,
         rotation,
     })
+}
+
+/// A copy of the frame behind a pointer, checked.
+///
+/// # Safety
+/// As [`with_frame`] asks for.
+pub(crate) unsafe fn owned_frame(pointer: *const atom_frame) -> Outcome<FrameBuf> {
+    // SAFETY: passed on.
+    unsafe { with_frame(pointer, |frame| Ok(FrameBuf::from(frame))) }
 }
 
 /// The frame behind a pointer, checked; gives it to `with`, as the pixels are borrowed for the call only.

@@ -3,13 +3,12 @@
 use std::ffi::{CString, c_char, c_void};
 use std::ops::ControlFlow;
 
-use atom_core::control::{Control, TextOptions};
+use atom_core::control::TextOptions;
+use atom_core::engine::{Engine, Operation, Request, Text};
 use atom_core::language::StopReason;
-use atom_core::task::Statement;
 
 use crate::boundary::{InCallback, Outcome, guard, handle, read, read_struct, sized, take, texts};
-use crate::control::{atom_canceller, control};
-use crate::lanes::{Emitter, Payload};
+use crate::control::{Bounds, atom_canceller, bounds};
 use crate::status::{Failure, atom_status, to_c_string};
 
 /// Why a generation ended.
@@ -79,8 +78,8 @@ const MAX_TOKENS: u32 = 4096;
 /// Options of a generation, checked. Holds no pointer of the caller's.
 pub(crate) struct Settings {
     pub(crate) text: TextOptions,
-    pub(crate) control: Control,
     pub(crate) fresh: bool,
+    bounds: Bounds,
     text_events: bool,
 }
 
@@ -123,7 +122,7 @@ unsafe fn options_of(
     let settings = Settings {
         text,
         // SAFETY: NULL or an open canceller by the caller's contract.
-        control: unsafe { control(given.canceller, given.deadline_ms, given.priority) }?,
+        bounds: unsafe { bounds(given.canceller, given.deadline_ms, given.priority) }?,
         fresh: given.fresh != 0,
         text_events: given.text_events != 0,
     };
@@ -177,29 +176,34 @@ impl Sink {
 }
 
 impl Settings {
-    /// Runs `work` on a lane of a queue, its text going to the queue if that was asked for.
-    pub(crate) fn on_lane(
+    /// The asynchronous request for `operation`.
+    pub(crate) fn request(&self, operation: Operation) -> Request {
+        Request {
+            text_events: self.text_events,
+            ..self.bounds.request(operation)
+        }
+    }
+
+    /// Runs `operation` on this thread.
+    pub(crate) fn run(
         &self,
-        emitter: &Emitter<'_>,
-        work: impl FnOnce(&Self, OnText<'_>) -> Outcome<Statement>,
-    ) -> Outcome<Payload> {
-        self.control.check()?;
-        let text = work(self, &mut |piece| {
-            if self.text_events {
-                emitter.text(piece);
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(Payload::Generated(atom_generated::new(text)))
+        engine: &Engine,
+        operation: Operation,
+        sink: &Sink,
+    ) -> Outcome<atom_generated> {
+        let request = Request {
+            text_events: sink.0.is_some(),
+            ..self.bounds.request(operation)
+        };
+        let cancel = &self.bounds.cancel;
+        let response = engine.run(request, cancel, &mut |piece| sink.deliver(piece))?;
+        Ok(atom_generated::new(&Text::try_from(response)?))
     }
 }
 
-/// Where the runtime sends text.
-pub(crate) type OnText<'a> = &'a mut dyn FnMut(&str) -> ControlFlow<()>;
-
 impl atom_generated {
-    pub(crate) fn new(statement: Statement) -> Self {
-        let stop = match statement.stop_reason {
+    pub(crate) fn new(text: &Text) -> Self {
+        let stop = match text.stop_reason {
             StopReason::EndOfText => atom_stop::END_OF_TEXT,
             StopReason::MaxTokens => atom_stop::MAX_TOKENS,
             StopReason::StopString => atom_stop::STOP_STRING,
@@ -209,10 +213,10 @@ impl atom_generated {
             _ => atom_stop::OTHER,
         };
         Self {
-            text: to_c_string(&statement.text),
-            tokens: u32::try_from(statement.tokens).unwrap_or(u32::MAX),
+            text: to_c_string(&text.text),
+            tokens: u32::try_from(text.tokens).unwrap_or(u32::MAX),
             stop: stop as i32,
-            stored: statement.stored,
+            stored: text.stored,
         }
     }
 }

@@ -1,19 +1,21 @@
 //! Ingest: frames of one stream into a store.
 
 use std::ffi::c_char;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 
+use atom_core::control::CancelToken;
+use atom_core::engine::{Handles, IngestHandle, IngestInfo, OpenIngest, Operation, Request};
 use atom_core::index::Source;
 use atom_core::runtime::{IndexReport, Indexing};
 use atom_core::task::ingest::IngestOptions;
 
 use crate::boundary::{
-    MAX_PATH, Out, OutStruct, Outcome, borrow, guard, guard_anywhere, handle, optional_text,
-    read_struct, sized, take, text,
+    MAX_PATH, Out, OutStruct, borrow, guard, guard_anywhere, handle, optional_text, read_struct,
+    sized, take, text,
 };
 use crate::frame::{atom_frame, with_frame};
-use crate::runtime::atom_runtime;
-use crate::status::{Failure, atom_status};
+use crate::runtime::{atom_runtime, run};
+use crate::status::atom_status;
 use crate::store::atom_store;
 
 /// A packed 1920x1080 NV12 or I420 picture.
@@ -68,20 +70,17 @@ sized!(atom_ingest_report);
 
 /// A stream being indexed. Close it with atom_ingest_close().
 pub struct atom_ingest {
-    state: Mutex<State>,
+    handles: Arc<Handles>,
+    number: IngestHandle,
+    /// Held here too, so that a push looks nothing up.
+    ingest: Arc<Indexing>,
 }
 handle!(atom_ingest, b"inge");
 
-enum State {
-    Open(Box<Indexing>),
-    Finished(IndexReport),
-    /// Finishing failed, with this reason.
-    Failed(Failure),
-}
-
-impl atom_ingest {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for atom_ingest {
+    fn drop(&mut self) {
+        // Cannot fail: nobody else closes it.
+        let _ = self.handles.close_ingest(self.number);
     }
 }
 
@@ -100,10 +99,10 @@ pub unsafe extern "C" fn atom_ingest_open(
 ) -> atom_status {
     guard("atom_ingest_open", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, store, stream, given, out) = unsafe {
+        let (engine, store, stream, given, out) = unsafe {
             (
-                borrow(runtime)?.runtime.clone(),
-                borrow(store)?.store.clone(),
+                borrow(runtime)?.engine.clone(),
+                borrow(store)?.number(),
                 text(stream, "stream", MAX_PATH)?,
                 read_struct(options)?,
                 Out::new(out, "out")?,
@@ -134,20 +133,25 @@ pub unsafe extern "C" fn atom_ingest_open(
                 bytes: None,
             });
         }
-        let indexing = match captions {
-            true => runtime.ingest_captioned(&store, &options)?,
-            false => runtime.ingest(&store, &options)?,
-        };
+        let open = Operation::OpenIngest(OpenIngest {
+            store,
+            options,
+            captions,
+        });
+        let opened: IngestInfo = run(&engine, Request::new(open), &CancelToken::new())?;
         out.write_handle(atom_ingest {
-            state: Mutex::new(State::Open(Box::new(indexing))),
+            handles: engine.handles().clone(),
+            number: opened.ingest,
+            ingest: engine.handles().ingest(opened.ingest)?,
         });
         Ok(atom_status::OK)
     })
 }
 
 /// Offers a frame. Never waits and never allocates: the pixels are copied into the ring, or the answer is
-/// ATOM_STATUS_FULL and the frame is dropped and counted. ATOM_STATUS_BUSY when another thread is in a call on `ingest`
-/// (one thread captures). A failure of the indexing behind (a full disk, for example) is returned by the next push.
+/// ATOM_STATUS_FULL and the frame is dropped and counted. ATOM_STATUS_BUSY when another thread is pushing into `ingest`
+/// (one thread captures); no other call makes a push fail or wait. ATOM_STATUS_INVALID_ARGUMENT once atom_ingest_finish()
+/// was called. A failure of the indexing behind (a full disk, for example) is returned by the next push.
 ///
 /// # Safety
 /// See the rules at the top of the header.
@@ -158,22 +162,7 @@ pub unsafe extern "C" fn atom_ingest_push(
 ) -> atom_status {
     guard_anywhere("atom_ingest_push", || {
         // SAFETY: a handle of the caller's, or NULL.
-        let ingest = unsafe { borrow(ingest) }?;
-        let mut state = match ingest.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::new(
-                    atom_status::BUSY,
-                    "another thread is using this ingest (push from one thread)",
-                ));
-            }
-        };
-        let ingest = match &mut *state {
-            State::Open(ingest) => ingest,
-            State::Finished(_) => return Err(Failure::argument("the ingest is finished")),
-            State::Failed(failure) => return Err(failure.clone()),
-        };
+        let ingest = &unsafe { borrow(ingest) }?.ingest;
         // SAFETY: a frame as the header asks for, or NULL.
         let taken = unsafe { with_frame(frame, |frame| Ok(ingest.push(frame)?)) }?;
         Ok(if taken {
@@ -197,7 +186,7 @@ fn write_report(out: OutStruct<atom_ingest_report>, report: &IndexReport) {
     });
 }
 
-/// What was done so far. Set out->struct_size first.
+/// What was done so far. Never waits, also while other threads push or finish. Set out->struct_size first.
 ///
 /// # Safety
 /// See the rules at the top of the header.
@@ -209,19 +198,14 @@ pub unsafe extern "C" fn atom_ingest_stats(
     guard("atom_ingest_stats", || {
         // SAFETY: pointers as the header asks for, or NULL.
         let (ingest, out) = unsafe { (borrow(ingest)?, OutStruct::new(out, "out")?) };
-        let report = match &*ingest.lock() {
-            State::Open(ingest) => ingest.report(),
-            State::Finished(report) => *report,
-            State::Failed(failure) => return Err(failure.clone()),
-        };
-        write_report(out, &report);
+        write_report(out, &ingest.ingest.report());
         Ok(atom_status::OK)
     })
 }
 
-/// Ends the stream: waits until every frame taken is indexed, the last segment is stored and, if that was asked for,
-/// every segment is captioned, and marks the stream complete. `report` (may be NULL) gets what was done; set report->struct_size first. Again is fine and tells the same.
-/// The ingest must still be closed.
+/// Ends the stream: takes no more frames, waits until every frame taken is indexed, the last segment is stored and, if that
+/// was asked for, every segment is captioned, and marks the stream complete. `report` (may be NULL) gets what was done; set
+/// report->struct_size first. Calling it again, also from another thread, returns the same. The ingest must still be closed.
 ///
 /// # Safety
 /// See the rules at the top of the header.
@@ -239,30 +223,12 @@ pub unsafe extern "C" fn atom_ingest_finish(
             };
             (borrow(ingest)?, out)
         };
-        let report = finish(&mut ingest.lock())?;
+        let report = ingest.ingest.finish()?;
         if let Some(out) = out {
             write_report(out, &report);
         }
         Ok(atom_status::OK)
     })
-}
-
-fn finish(state: &mut State) -> Outcome<IndexReport> {
-    // Stands should finishing panic.
-    let unfinished = State::Failed(Failure::new(
-        atom_status::INTERNAL,
-        "finishing this ingest failed before",
-    ));
-    let result = match std::mem::replace(state, unfinished) {
-        State::Open(ingest) => ingest.finish().map_err(Failure::from),
-        State::Finished(report) => Ok(report),
-        State::Failed(failure) => Err(failure),
-    };
-    *state = match &result {
-        Ok(report) => State::Finished(*report),
-        Err(failure) => State::Failed(failure.clone()),
-    };
-    result
 }
 
 /// Closes an ingest. If it was not finished, indexing stops after the frame at hand, and what is not stored yet is

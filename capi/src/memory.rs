@@ -111,7 +111,7 @@ pub unsafe extern "C" fn atom_runtime_set_pressure(
 ) -> atom_status {
     guard("atom_runtime_set_pressure", || {
         // SAFETY: a handle of the caller's, or NULL.
-        let runtime = unsafe { borrow(runtime) }?.runtime.clone();
+        let runtime = unsafe { borrow(runtime) }?.runtime().clone();
         runtime.set_pressure(self::level(level)?);
         Ok(atom_status::OK)
     })
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn atom_runtime_trim(
         // SAFETY: pointers as the header asks for, or NULL.
         let (runtime, out) = unsafe {
             (
-                borrow(runtime)?.runtime.clone(),
+                borrow(runtime)?.runtime().clone(),
                 Out::optional(returned_bytes, "returned_bytes")?,
             )
         };
@@ -157,7 +157,7 @@ pub unsafe extern "C" fn atom_runtime_set_budget(
 ) -> atom_status {
     guard("atom_runtime_set_budget", || {
         // SAFETY: a handle of the caller's, or NULL.
-        let runtime = unsafe { borrow(runtime) }?.runtime.clone();
+        let runtime = unsafe { borrow(runtime) }?.runtime().clone();
         runtime.set_budget(match anon_bytes {
             0 => Budget::Unlimited,
             bytes => Budget::Bytes(bytes),
@@ -178,7 +178,7 @@ pub unsafe extern "C" fn atom_runtime_set_budget_share(
 ) -> atom_status {
     guard("atom_runtime_set_budget_share", || {
         // SAFETY: a handle of the caller's, or NULL.
-        let runtime = unsafe { borrow(runtime) }?.runtime.clone();
+        let runtime = unsafe { borrow(runtime) }?.runtime().clone();
         runtime.set_budget(Budget::Share(share))?;
         Ok(atom_status::OK)
     })
@@ -197,7 +197,7 @@ pub unsafe extern "C" fn atom_runtime_set_idle(
 ) -> atom_status {
     guard("atom_runtime_set_idle", || {
         // SAFETY: a handle of the caller's, or NULL.
-        let runtime = unsafe { borrow(runtime) }?.runtime.clone();
+        let runtime = unsafe { borrow(runtime) }?.runtime().clone();
         let after = |ms: u32| (ms > 0).then(|| Duration::from_millis(ms.into()));
         runtime.set_idle(Idle {
             park_after: after(park_ms),
@@ -222,7 +222,7 @@ pub unsafe extern "C" fn atom_runtime_set_keep(
         // SAFETY: pointers as the header asks for, or NULL.
         let (runtime, module) = unsafe {
             (
-                borrow(runtime)?.runtime.clone(),
+                borrow(runtime)?.runtime().clone(),
                 text(module, "module", MAX_PATH)?,
             )
         };
@@ -256,7 +256,7 @@ pub unsafe extern "C" fn atom_runtime_prefetch(
         // SAFETY: pointers as the header asks for, or NULL.
         let (runtime, module) = unsafe {
             (
-                borrow(runtime)?.runtime.clone(),
+                borrow(runtime)?.runtime().clone(),
                 text(module, "module", MAX_PATH)?,
             )
         };
@@ -277,7 +277,7 @@ pub unsafe extern "C" fn atom_runtime_memory_events(
 ) -> atom_status {
     guard("atom_runtime_memory_events", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, out) = unsafe { (borrow(runtime)?.runtime.clone(), Out::new(out, "out")?) };
+        let (runtime, out) = unsafe { (borrow(runtime)?.runtime().clone(), Out::new(out, "out")?) };
         let events = runtime.events().since(after).into_iter();
         let events = events.map(|event| {
             let strings = [event.what.subject(), event.what.to_string()];

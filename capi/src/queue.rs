@@ -1,20 +1,16 @@
-//! Asynchronous calls and the queue where their results arrive.
+//! Asynchronous calls and the queue where their events arrive; what the events hold is in `event`.
 
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::c_void;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use atom_core::control::CancelToken;
-use atom_core::runtime::Runtime;
+use atom_core::engine::{Engine, Event, Executor, ExecutorOptions, Lane, Request};
 
-use crate::assemble::atom_storyboard;
 use crate::boundary::{
-    Out, OutStruct, Outcome, borrow, give, guard, guard_anywhere, handle, read_struct, sized, take,
+    Out, Outcome, borrow, guard, guard_anywhere, handle, read_struct, sized, take,
 };
-use crate::generation::atom_generated;
-use crate::lanes::{Emitter, Event, Lane, Lanes, Payload};
 use crate::runtime::atom_runtime;
-use crate::search::atom_results;
-use crate::status::{Failure, atom_status, to_c_string};
+use crate::status::{Failure, atom_status};
 
 const DEFAULT_CAPACITY: u32 = 64;
 const MAX_CAPACITY: u32 = 4096;
@@ -26,78 +22,46 @@ const DEFAULT_CLOSE_MS: u32 = 10_000;
 pub struct atom_queue_options {
     /// sizeof(atom_queue_options).
     pub struct_size: usize,
-    /// Requests that may be under way or waiting to be taken, 1 to 4096; 0: 64.
+    /// Requests not yet collected: waiting, running, or finished with DONE unread. 1 to 4096; 0: 64.
     pub capacity: u32,
     /// Milliseconds atom_queue_close() waits for work under way to stop; 0: 10000.
     pub close_timeout_ms: u32,
 }
 sized!(atom_queue_options);
 
-/// What an event tells.
-#[repr(i32)]
-#[derive(Debug, Clone, Copy)]
-pub enum atom_event_kind {
-    /// More text of a caption or an answer; only if asked for with text_events.
-    TEXT = 1,
-    /// The request has ended; its last event.
-    DONE = 2,
-}
-
-/// One event, copied out of the queue. What it points to belongs to the caller: free it with atom_event_clear(), or
-/// take a pointer over by setting the field to NULL.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct atom_event {
-    /// sizeof(atom_event), set by the caller.
-    pub struct_size: usize,
-    /// The number the asynchronous call gave out.
-    pub request: u64,
-    /// The pointer given to the asynchronous call.
-    pub user: *mut c_void,
-    /// An atom_event_kind number.
-    pub kind: i32,
-    /// With DONE: an atom_status number.
-    pub status: i32,
-    /// With TEXT: the text since the last event. With DONE and a failure: what atom_last_error() would say. Else NULL.
-    pub text: *mut c_char,
-    /// With DONE of a search that went well: the results. Else NULL.
-    pub results: *mut atom_results,
-    /// With DONE of a caption or an answer that went well: the text. Else NULL.
-    pub generated: *mut atom_generated,
-    /// With DONE of an assembly that went well: the storyboard. Else NULL.
-    pub storyboard: *mut atom_storyboard,
-}
-sized!(atom_event, up to storyboard: *mut atom_storyboard);
-
 /// Where the results of asynchronous calls arrive. One per main loop.
 pub struct atom_queue {
-    runtime: Runtime,
-    lanes: Lanes,
+    engine: Engine,
+    executor: Executor,
     close_timeout: Duration,
 }
 handle!(atom_queue, b"queu");
 
-/// Queues `work` for a lane and answers the asynchronous call.
+impl atom_queue {
+    /// Takes the oldest event.
+    pub(crate) fn next(&self) -> Option<Event> {
+        self.executor.next()
+    }
+}
+
+/// Queues `request` and answers the asynchronous call.
 ///
 /// # Safety
 /// `queue` is an open queue or NULL.
 pub(crate) unsafe fn submit(
     queue: *const atom_queue,
-    lane: Lane,
+    request: Request,
     user: *mut c_void,
-    cancel: CancelToken,
-    request: Option<Out<u64>>,
-    work: impl FnOnce(&Runtime, &Emitter<'_>) -> Outcome<Payload> + Send + 'static,
+    number: Option<Out<u64>>,
 ) -> Outcome {
     // SAFETY: passed on.
     let queue = unsafe { borrow(queue) }?;
-    let runtime = queue.runtime.clone();
-    let work = Box::new(move |emitter: &Emitter<'_>| work(&runtime, emitter));
-    match queue.lanes.submit(lane, user as usize, cancel, work) {
+    let user = user as usize as u64;
+    match queue.executor.submit(&queue.engine, request, user)? {
         None => Ok(atom_status::FULL),
-        Some(number) => {
-            if let Some(request) = request {
-                request.write(number);
+        Some(given) => {
+            if let Some(number) = number {
+                number.write(given);
             }
             Ok(atom_status::OK)
         }
@@ -105,7 +69,9 @@ pub(crate) unsafe fn submit(
 }
 
 /// Makes a completion queue for asynchronous calls on `runtime`: two threads (one runs encoders, one generates text)
-/// and one descriptor. `options` may be NULL. Close it with atom_queue_close().
+/// and one descriptor. Each thread runs the waiting request of the highest priority, of these the oldest. A request that
+/// was overtaken eight times counts as one priority higher, so that none waits for ever. `options` may be NULL. Close it
+/// with atom_queue_close().
 ///
 /// # Safety
 /// See the rules at the top of the header.
@@ -138,8 +104,11 @@ pub unsafe extern "C" fn atom_queue_create(
             ms => ms,
         };
         out.write_handle(atom_queue {
-            runtime: runtime.runtime.clone(),
-            lanes: Lanes::start(capacity as usize)?,
+            engine: runtime.engine.clone(),
+            executor: Executor::start(&ExecutorOptions {
+                capacity: capacity as usize,
+                lanes: vec![Lane::Encode, Lane::Generate],
+            })?,
             close_timeout: Duration::from_millis(close_ms.into()),
         });
         Ok(atom_status::OK)
@@ -156,117 +125,15 @@ pub unsafe extern "C" fn atom_queue_fd(queue: *const atom_queue, out: *mut i32) 
     guard("atom_queue_fd", || {
         // SAFETY: pointers as the header asks for, or NULL.
         let (queue, out) = unsafe { (borrow(queue)?, Out::new(out, "out")?) };
-        out.write(queue.lanes.descriptor());
+        out.write(queue.executor.as_fd().as_raw_fd());
         Ok(atom_status::OK)
     })
 }
 
-/// Takes the oldest event out of the queue. Never waits: ATOM_STATUS_EMPTY when there is none. Set event->struct_size
-/// first. Events of one request come in order. Any thread; each event is given out once.
-///
-/// # Safety
-/// See the rules at the top of the header.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn atom_queue_next(
-    queue: *const atom_queue,
-    event: *mut atom_event,
-) -> atom_status {
-    guard("atom_queue_next", || {
-        // SAFETY: pointers as the header asks for, or NULL.
-        let (queue, out) = unsafe { (borrow(queue)?, OutStruct::new(event, "event")?) };
-        let Some(event) = queue.lanes.next() else {
-            return Ok(atom_status::EMPTY);
-        };
-        out.write(&event.into_c());
-        Ok(atom_status::OK)
-    })
-}
-
-impl Event {
-    fn into_c(self) -> atom_event {
-        let mut event = atom_event {
-            struct_size: size_of::<atom_event>(),
-            request: 0,
-            user: std::ptr::null_mut(),
-            kind: atom_event_kind::DONE as i32,
-            status: atom_status::OK as i32,
-            text: std::ptr::null_mut(),
-            results: std::ptr::null_mut(),
-            generated: std::ptr::null_mut(),
-            storyboard: std::ptr::null_mut(),
-        };
-        match self {
-            Self::Text {
-                request,
-                user,
-                text,
-            } => {
-                event.kind = atom_event_kind::TEXT as i32;
-                event.request = request;
-                event.user = user as *mut c_void;
-                event.text = to_c_string(&text).into_raw();
-            }
-            Self::Done {
-                request,
-                user,
-                result,
-            } => {
-                event.request = request;
-                event.user = user as *mut c_void;
-                match result {
-                    Ok(Payload::Results(results)) => {
-                        event.results = give(results);
-                    }
-                    Ok(Payload::Generated(text)) => {
-                        event.generated = give(text);
-                    }
-                    Ok(Payload::Storyboard(storyboard)) => {
-                        event.storyboard = give(storyboard);
-                    }
-                    Err(failure) => {
-                        event.status = failure.status as i32;
-                        event.text = to_c_string(&failure.message).into_raw();
-                    }
-                }
-            }
-        }
-        event
-    }
-}
-
-/// Frees what an event points to and sets those fields to NULL. NULL is fine.
-///
-/// # Safety
-/// See the rules at the top of the header.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn atom_event_clear(event: *mut atom_event) -> atom_status {
-    guard("atom_event_clear", || {
-        // SAFETY: NULL or an event of the caller's.
-        let Some(given) = (unsafe { read_struct(event.cast_const()) })? else {
-            return Ok(atom_status::OK);
-        };
-        // SAFETY: handles that atom_queue_next() gave to the caller, or NULL.
-        unsafe {
-            drop(take(given.results)?);
-            drop(take(given.generated)?);
-            drop(take(given.storyboard)?);
-            if !given.text.is_null() {
-                drop(CString::from_raw(given.text));
-            }
-            (*event).results = std::ptr::null_mut();
-            (*event).generated = std::ptr::null_mut();
-            (*event).storyboard = std::ptr::null_mut();
-            (*event).text = std::ptr::null_mut();
-        }
-        Ok(atom_status::OK)
-    })
-}
-
-/// Asks an asynchronous request to stop at its next step. Never blocks; any thread; more than once does no harm. The
-/// request still ends with its DONE event: searches and assemblies with
-/// ATOM_STATUS_CANCELLED, captions and answers with the text so
-/// far and ATOM_STOP_CANCELLED, or ATOM_STATUS_CANCELLED if they had not begun. ATOM_STATUS_NOT_FOUND when no request of
-/// that number is under way (it has ended, or never was).
+/// Cancels an asynchronous request. One that still waits ends at once, one that runs ends at its next step. Never blocks;
+/// any thread; more than once does no harm. The request still ends with its DONE event: searches and assemblies with
+/// ATOM_STATUS_CANCELLED, captions and answers with the text so far and ATOM_STOP_CANCELLED, or with ATOM_STATUS_CANCELLED
+/// before the first token. ATOM_STATUS_NOT_FOUND when no request of that number is under way (it has ended, or never was).
 ///
 /// # Safety
 /// See the rules at the top of the header.
@@ -274,7 +141,7 @@ pub unsafe extern "C" fn atom_event_clear(event: *mut atom_event) -> atom_status
 pub unsafe extern "C" fn atom_cancel(queue: *const atom_queue, request: u64) -> atom_status {
     guard_anywhere("atom_cancel", || {
         // SAFETY: an open queue, or NULL.
-        if unsafe { borrow(queue) }?.lanes.cancel(request) {
+        if unsafe { borrow(queue) }?.executor.cancel(request) {
             return Ok(atom_status::OK);
         }
         Err(Failure::new(
@@ -297,7 +164,7 @@ pub unsafe extern "C" fn atom_queue_close(queue: *mut atom_queue) -> atom_status
         let Some(queue) = (unsafe { take(queue) })? else {
             return Ok(atom_status::OK);
         };
-        if queue.lanes.stop(queue.close_timeout) {
+        if queue.executor.close(queue.close_timeout) {
             Ok(atom_status::OK)
         } else {
             Err(Failure::new(

@@ -1,16 +1,20 @@
 //! The runtime: a pack opened for work, its modules and its memory.
 
 use std::ffi::{CString, c_char};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use atom_core::Error;
 use atom_core::caption::CaptionerKind;
+use atom_core::control::CancelToken;
+use atom_core::engine::{Engine, Handles, Request, Response};
 use atom_core::module::ModuleStatus;
 use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions, Task};
 
 use crate::boundary::{
-    MAX_PATH, Out, OutStruct, borrow, guard, handle, optional_text, read, read_struct, sized, take,
-    text,
+    MAX_PATH, Out, OutStruct, Outcome, borrow, guard, handle, optional_text, read, read_struct,
+    sized, take, text,
 };
 use crate::status::{Failure, atom_status, to_c_string};
 
@@ -87,15 +91,33 @@ sized!(atom_module);
 
 /// A pack opened for work. Close it with atom_runtime_close().
 pub struct atom_runtime {
-    pub(crate) runtime: Runtime,
+    pub(crate) engine: Engine,
 }
 handle!(atom_runtime, b"runt");
+
+/// What the program has open: a store opened with one runtime may be used with another of the same pack.
+static HANDLES: LazyLock<Arc<Handles>> = LazyLock::new(Arc::default);
+
+impl atom_runtime {
+    pub(crate) fn runtime(&self) -> &Runtime {
+        self.engine.runtime()
+    }
+}
 
 /// The modules of a pack as they were at one moment. Close it with atom_modules_close().
 pub struct atom_modules {
     modules: Vec<(ModuleStatus, [CString; 6])>,
 }
 handle!(atom_modules, b"mods");
+
+/// Runs a request that gives no text on this thread.
+pub(crate) fn run<T>(engine: &Engine, request: Request, cancel: &CancelToken) -> Outcome<T>
+where
+    T: TryFrom<Response, Error = Error>,
+{
+    let response = engine.run(request, cancel, &mut |_| ControlFlow::Continue(()))?;
+    Ok(response.try_into()?)
+}
 
 /// Opens the pack in folder `pack`, and ONNX Runtime if this is the process's first. Loads no module: the first task
 /// that needs one does. `options` may be NULL. ATOM_STATUS_BAD_PACK for a wrong pack, ATOM_STATUS_NATIVE_LIBRARY when
@@ -147,7 +169,7 @@ pub unsafe extern "C" fn atom_runtime_open(
             options.threads = (given.threads > 0).then_some(given.threads as usize);
         }
         out.write_handle(atom_runtime {
-            runtime: Runtime::open(&options)?,
+            engine: Engine::new(Runtime::open(&options)?, HANDLES.clone()),
         });
         Ok(atom_status::OK)
     })
@@ -187,7 +209,7 @@ pub unsafe extern "C" fn atom_runtime_serves(
 ) -> atom_status {
     guard("atom_runtime_serves", || {
         // SAFETY: a handle of the caller's, or NULL.
-        let runtime = unsafe { borrow(runtime) }?.runtime.clone();
+        let runtime = unsafe { borrow(runtime) }?.runtime().clone();
         let task = match task {
             1 => Task::Index,
             2 => Task::Search,
@@ -225,7 +247,7 @@ pub unsafe extern "C" fn atom_runtime_modules(
 ) -> atom_status {
     guard("atom_runtime_modules", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, out) = unsafe { (borrow(runtime)?.runtime.clone(), Out::new(out, "out")?) };
+        let (runtime, out) = unsafe { (borrow(runtime)?.runtime().clone(), Out::new(out, "out")?) };
         let modules = runtime
             .modules()
             .into_iter()
@@ -322,7 +344,7 @@ pub unsafe extern "C" fn atom_runtime_status_json(
 ) -> atom_status {
     guard("atom_runtime_status_json", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, out) = unsafe { (borrow(runtime)?.runtime.clone(), Out::new(out, "out")?) };
+        let (runtime, out) = unsafe { (borrow(runtime)?.runtime().clone(), Out::new(out, "out")?) };
         let json = serde_json::to_string(&runtime.status()?)
             .map_err(|e| Failure::new(atom_status::INTERNAL, format!("status: {e}")))?;
         out.write(to_c_string(&json).into_raw());

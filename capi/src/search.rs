@@ -2,18 +2,17 @@
 
 use std::ffi::{CString, c_char, c_void};
 
+use atom_core::engine::{Operation, Search, StoreHandle};
 use atom_core::index::Hit;
-use atom_core::runtime::Runtime;
 use atom_core::task::search::SearchQuery;
 
 use crate::boundary::{
     MAX_PATH, MAX_TEXT, Out, OutStruct, Outcome, borrow, guard, handle, optional_text, read,
     read_struct, sized, take, text,
 };
-use crate::control::{atom_canceller, control};
-use crate::lanes::{Emitter, Lane, Payload};
+use crate::control::{atom_canceller, bounds};
 use crate::queue::{atom_queue, submit};
-use crate::runtime::atom_runtime;
+use crate::runtime::{atom_runtime, run};
 use crate::status::{Failure, atom_status, to_c_string};
 use crate::store::atom_store;
 
@@ -70,7 +69,7 @@ pub struct atom_results {
 handle!(atom_results, b"hits");
 
 impl atom_results {
-    fn new(hits: Vec<Hit>) -> Self {
+    pub(crate) fn new(hits: Vec<Hit>) -> Self {
         let hits = hits
             .into_iter()
             .map(|hit| {
@@ -84,10 +83,11 @@ impl atom_results {
 
 /// # Safety
 /// Pointers as the header asks for, or NULL.
-unsafe fn query(
+unsafe fn operation(
+    store: StoreHandle,
     words: *const c_char,
     options: *const atom_search_options,
-) -> Outcome<(SearchQuery, atom_search_options)> {
+) -> Outcome<(Operation, atom_search_options)> {
     // SAFETY: passed on.
     let (words, options) = unsafe { (text(words, "query", MAX_TEXT)?, read_struct(options)?) };
     let options = options.unwrap_or(atom_search_options {
@@ -116,7 +116,7 @@ unsafe fn query(
     query.min_score = (options.min_score != 0.0).then_some(options.min_score);
     // SAFETY: passed on.
     query.stream = unsafe { optional_text(options.stream, "stream", MAX_PATH) }?.map(str::to_owned);
-    Ok((query, options))
+    Ok((Operation::Search(Search { store, query }), options))
 }
 
 /// Finds the segments of `store` that fit `query` (words, at most 64 kB), best first. No match is success with zero
@@ -134,18 +134,16 @@ pub unsafe extern "C" fn atom_search(
 ) -> atom_status {
     guard("atom_search", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, store, (query, options), out) = unsafe {
+        let (engine, (operation, options), out) = unsafe {
             (
-                borrow(runtime)?.runtime.clone(),
-                borrow(store)?.store.clone(),
-                self::query(query, options)?,
+                borrow(runtime)?.engine.clone(),
+                operation(borrow(store)?.number(), query, options)?,
                 Out::new(out, "out")?,
             )
         };
         // SAFETY: NULL or an open canceller.
-        let control = unsafe { control(options.canceller, options.deadline_ms, options.priority) }?;
-        control.check()?;
-        let hits = runtime.search(&store, &query, &control)?;
+        let bounds = unsafe { bounds(options.canceller, options.deadline_ms, options.priority) }?;
+        let hits = run(&engine, bounds.request(operation), &bounds.cancel)?;
         out.write_handle(atom_results::new(hits));
         Ok(atom_status::OK)
     })
@@ -168,10 +166,9 @@ pub unsafe extern "C" fn atom_search_async(
 ) -> atom_status {
     guard("atom_search_async", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (store, (query, options), out) = unsafe {
+        let ((operation, options), out) = unsafe {
             (
-                borrow(store)?.store.clone(),
-                self::query(query, options)?,
+                operation(borrow(store)?.number(), query, options)?,
                 Out::optional(request, "request")?,
             )
         };
@@ -181,15 +178,9 @@ pub unsafe extern "C" fn atom_search_async(
             ));
         }
         // SAFETY: no canceller.
-        let control = unsafe { control(std::ptr::null(), options.deadline_ms, options.priority) }?;
-        let cancel = control.cancel.clone();
-        let work = move |runtime: &Runtime, _: &Emitter<'_>| {
-            control.check()?;
-            let hits = runtime.search(&store, &query, &control)?;
-            Ok(Payload::Results(atom_results::new(hits)))
-        };
+        let bounds = unsafe { bounds(std::ptr::null(), options.deadline_ms, options.priority) }?;
         // SAFETY: an open queue, or NULL.
-        unsafe { submit(queue, Lane::Encode, user, cancel, out, work) }
+        unsafe { submit(queue, bounds.request(operation), user, out) }
     })
 }
 

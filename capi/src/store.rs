@@ -1,14 +1,18 @@
 //! Stores: what was indexed, on disk.
 
 use std::ffi::c_char;
-use std::path::Path;
+use std::sync::Arc;
 
-use atom_core::index::{Access, Segment, SegmentId, Store};
+use atom_core::control::CancelToken;
+use atom_core::engine::{
+    Handles, OpenStore, Operation, Pictures, Request, Response, StoreHandle, StoreInfo, StoreRead,
+};
+use atom_core::index::{Access, Segment, SegmentId, StoreStats};
 
 use crate::boundary::{
-    MAX_PATH, Out, OutStruct, borrow, guard, handle, read_struct, sized, take, text,
+    MAX_PATH, Out, OutStruct, Outcome, borrow, guard, handle, read_struct, sized, take, text,
 };
-use crate::runtime::atom_runtime;
+use crate::runtime::{atom_runtime, run};
 use crate::status::{Failure, atom_status};
 
 /// Whether a store is opened to be changed (atom_store_options.access).
@@ -51,9 +55,37 @@ sized!(atom_segment);
 
 /// An open store. Close it with atom_store_close().
 pub struct atom_store {
-    pub(crate) store: Store,
+    handles: Arc<Handles>,
+    number: StoreHandle,
 }
 handle!(atom_store, b"stor");
+
+impl atom_store {
+    /// Its number in requests.
+    pub(crate) fn number(&self) -> StoreHandle {
+        self.number
+    }
+
+    /// One of its segments.
+    pub(crate) fn segment(&self, segment: u64) -> Pictures {
+        Pictures::Segments {
+            store: self.number,
+            segments: vec![SegmentId(segment)],
+        }
+    }
+
+    /// Reads from it; needs no runtime.
+    fn read(&self, read: &StoreRead) -> Outcome<Response> {
+        Ok(read.read(&self.handles.store(self.number)?)?)
+    }
+}
+
+impl Drop for atom_store {
+    fn drop(&mut self) {
+        // Cannot fail: nobody else closes it.
+        let _ = self.handles.close_store(self.number);
+    }
+}
 
 /// Opens the store in folder `path` for vectors of `runtime`'s pack. `options` may be NULL.
 /// ATOM_STATUS_STORE_FOREIGN when another pack made it, ATOM_STATUS_STORE_LOCKED when another process writes to it.
@@ -69,9 +101,9 @@ pub unsafe extern "C" fn atom_store_open(
 ) -> atom_status {
     guard("atom_store_open", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (runtime, path, options, out) = unsafe {
+        let (engine, path, options, out) = unsafe {
             (
-                borrow(runtime)?.runtime.clone(),
+                borrow(runtime)?.engine.clone(),
                 text(path, "path", MAX_PATH)?,
                 read_struct(options)?,
                 Out::new(out, "out")?,
@@ -89,8 +121,14 @@ pub unsafe extern "C" fn atom_store_open(
         if path.is_empty() {
             return Err(Failure::argument("path is empty"));
         }
+        let open = Operation::OpenStore(OpenStore {
+            path: path.to_owned(),
+            access,
+        });
+        let opened: StoreInfo = run(&engine, Request::new(open), &CancelToken::new())?;
         out.write_handle(atom_store {
-            store: runtime.open_store(Path::new(path), access)?,
+            handles: engine.handles().clone(),
+            number: opened.store,
         });
         Ok(atom_status::OK)
     })
@@ -120,23 +158,15 @@ pub unsafe extern "C" fn atom_store_segment_at(
 ) -> atom_status {
     guard("atom_store_segment_at", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (store, name, out) = unsafe {
+        let (store, stream, out) = unsafe {
             (
-                borrow(store)?.store.clone(),
-                text(stream, "stream", MAX_PATH)?,
+                borrow(store)?,
+                text(stream, "stream", MAX_PATH)?.to_owned(),
                 OutStruct::new(out, "out")?,
             )
         };
-        let stream = store.stream(name)?;
-        let segment = store.segment_at(stream.id, at_ns)?.ok_or_else(|| {
-            Failure::new(
-                atom_status::NOT_FOUND,
-                format!(
-                    "stream {name:?} has nothing at {at_ns} ns (choose a time inside one of its segments)"
-                ),
-            )
-        })?;
-        write_segment(out, &segment);
+        let segment = store.read(&StoreRead::SegmentAt { stream, at_ns })?;
+        write_segment(out, &segment.try_into()?);
         Ok(atom_status::OK)
     })
 }
@@ -152,8 +182,9 @@ pub unsafe extern "C" fn atom_store_segment_count(
 ) -> atom_status {
     guard("atom_store_segment_count", || {
         // SAFETY: pointers as the header asks for, or NULL.
-        let (store, out) = unsafe { (borrow(store)?.store.clone(), Out::new(out, "out")?) };
-        out.write(store.stats()?.segments);
+        let (store, out) = unsafe { (borrow(store)?, Out::new(out, "out")?) };
+        let stats: StoreStats = store.read(&StoreRead::Stats)?.try_into()?;
+        out.write(stats.segments);
         Ok(atom_status::OK)
     })
 }
@@ -174,12 +205,14 @@ pub unsafe extern "C" fn atom_store_thumbnail(
         // SAFETY: pointers as the header asks for, or NULL.
         let (store, data, size) = unsafe {
             (
-                borrow(store)?.store.clone(),
+                borrow(store)?,
                 Out::new(data, "data")?,
                 Out::new(size, "size")?,
             )
         };
-        let bytes = store.thumbnail(SegmentId(segment))?.into_boxed_slice();
+        let segment = SegmentId(segment);
+        let bytes: Vec<u8> = store.read(&StoreRead::Thumbnail { segment })?.try_into()?;
+        let bytes = bytes.into_boxed_slice();
         size.write(bytes.len());
         data.write(Box::into_raw(bytes).cast());
         Ok(atom_status::OK)

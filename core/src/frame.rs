@@ -1,9 +1,12 @@
 //! Frames: pixels as cameras and decoders deliver them.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// How pixels lie in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PixelFormat {
     /// 8-bit Y plane, then one plane of interleaved U and V at half size in both directions.
     Nv12,
@@ -42,7 +45,8 @@ impl PixelFormat {
 }
 
 /// YUV to RGB matrix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ColourMatrix {
     /// ITU-R BT.601 (standard definition).
     #[default]
@@ -52,7 +56,8 @@ pub enum ColourMatrix {
 }
 
 /// Range of YUV sample values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ColourRange {
     /// Y 16..=235, chroma 16..=240.
     #[default]
@@ -62,7 +67,8 @@ pub enum ColourRange {
 }
 
 /// Clockwise turn that puts the picture upright.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rotation {
     /// Already upright.
     #[default]
@@ -76,7 +82,8 @@ pub enum Rotation {
 }
 
 /// Everything about a frame but its bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FrameFormat {
     /// How pixels lie in memory.
     pub pixels: PixelFormat,
@@ -85,10 +92,13 @@ pub struct FrameFormat {
     /// Height in pixels before rotation, 1..=[`MAX_SIDE`].
     pub height: u32,
     /// YUV matrix; ignored for RGB and grey.
+    #[serde(default)]
     pub matrix: ColourMatrix,
     /// YUV range; ignored for RGB; honoured for grey.
+    #[serde(default)]
     pub range: ColourRange,
     /// Turn to apply.
+    #[serde(default)]
     pub rotation: Rotation,
 }
 
@@ -264,11 +274,37 @@ impl<'a> Frame<'a> {
 }
 
 /// An owned picture, tightly packed. Its allocation is reused by [`FrameBuf::copy_from`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedFrame")]
 pub struct FrameBuf {
     format: FrameFormat,
     data: Vec<u8>,
     timestamp_ns: i64,
+}
+
+/// A [`FrameBuf`] as it was received: its bytes may not fit its format.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UncheckedFrame {
+    format: FrameFormat,
+    data: Vec<u8>,
+    timestamp_ns: i64,
+}
+
+impl TryFrom<UncheckedFrame> for FrameBuf {
+    type Error = Error;
+
+    fn try_from(frame: UncheckedFrame) -> Result<Self> {
+        Self::from_vec(frame.format, frame.data, frame.timestamp_ns)
+    }
+}
+
+impl From<&Frame<'_>> for FrameBuf {
+    fn from(frame: &Frame<'_>) -> Self {
+        let mut copy = Self::with_capacity(frame.format.packed_bytes());
+        copy.copy_from(frame);
+        copy
+    }
 }
 
 impl FrameBuf {

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod caption;
 pub mod control;
 mod decoder;
+pub mod engine;
 mod error;
 pub mod features;
 pub mod flow;

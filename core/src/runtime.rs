@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::budget::pressure::Level;
 use crate::budget::{Events, Governor, Idle, Ledger};
 use crate::cache;
-use crate::caption::{Captioner, CaptionerKind};
+use crate::caption::{self, Captioner, CaptionerKind};
 use crate::control::Control;
 use crate::error::Result;
 use crate::features::Features;
@@ -32,7 +32,7 @@ use crate::task::search::{SearchQuery, Searcher};
 use crate::vision::VisualEncoder;
 
 pub use crate::pack::Task;
-pub use indexing::{Captioning, IndexReport, Indexing};
+pub use indexing::{IndexReport, Indexing};
 use memory::Keeper;
 pub use memory::{Budget, MemoryOptions, Pressure};
 pub use status::Status;
@@ -135,7 +135,7 @@ impl Runtime {
             environment,
             program_anon_bytes,
             keeper: Keeper::start(&governor, &options.memory)?,
-            captioner: captions::captioner(&registry, &language, &options.captioners)?,
+            captioner: caption::build(&registry, &language, &options.captioners)?,
             language,
             queries: match pack.manifest().tasks.search {
                 Some(_) => Some(QueryEncoder::new(&registry)?),

@@ -211,6 +211,23 @@ fn calls_keep_their_promises_under_address_sanitizer() {
     }
 }
 
+/// 83 seconds, almost all of them asleep, beside the other tests of this file.
+#[test]
+fn a_push_waits_for_nobody_and_allocates_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile("ingest", &[], folder.path());
+    let done = succeed(
+        run(program)
+            .arg(foreign_pack())
+            .arg(folder.path().join("store"))
+            .arg("10000")
+            .env("ATOM_ORT_LIBRARY", ort_library())
+            .env("ATOM_CACHE", folder.path().join("cache")),
+    );
+    print!("{}", text(&done.stdout));
+    assert_eq!(text(&done.stderr), "");
+}
+
 /// A program that links the archive instead: what atom.pc says under Libs.private is all it needs.
 #[test]
 fn archive_links_with_the_libraries_the_package_names() {

@@ -243,9 +243,8 @@ fn captioning_that_is_broken_off_goes_on_later() {
         scene(index, |frame| indexing.push_wait(frame).unwrap());
     }
     // Every segment is there, however many of them have captions.
-    let ingested = indexing.finish_ingest().unwrap();
-    let before = ingested.report();
-    drop(ingested);
+    let before = indexing.finish_ingest().unwrap();
+    drop(indexing);
     assert_eq!(before.segments, segments(&store, "a").len() as u64);
     let id = store.stream("a").unwrap().id;
     let rest = runtime.caption_stream(&store, id).unwrap();

@@ -13,19 +13,6 @@ const RIGHT: &[(&[&str], &str)] = &[(
 /// Circles that are still to be broken. Nothing may be added here; what is broken is taken off.
 const TO_BREAK: &[&[&str]] = &[
     &[
-        "capi/src/assemble.rs",
-        "capi/src/generation.rs",
-        "capi/src/lanes.rs",
-        "capi/src/queue.rs",
-        "capi/src/search.rs",
-    ],
-    &[
-        "core/src/ground/change.rs",
-        "core/src/ground/keyframe.rs",
-        "core/src/ground/observation.rs",
-    ],
-    &["core/src/ground/rules.rs", "core/src/ground/taxonomy.rs"],
-    &[
         "core/src/index/catalogue.rs",
         "core/src/index/catalogue_copy.rs",
         "core/src/index/folder.rs",

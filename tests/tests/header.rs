@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use atom_tests::root;
 
 /// In the order of the header.
-const SOURCES: [&str; 16] = [
+const SOURCES: [&str; 17] = [
     "version",
     "status",
     "log",
@@ -24,6 +24,7 @@ const SOURCES: [&str; 16] = [
     "caption",
     "ask",
     "queue",
+    "event",
     "trace",
 ];
 

@@ -15,10 +15,11 @@ const LAYERS: &[&[&str]] = &[
     &["pack"],
     &["decoder"],
     &["module"],
-    &["vision", "language", "index", "ground"],
-    &["storyboard"],
+    &["vision", "language", "index"],
+    &["storyboard", "caption"],
     &["task"],
     &["runtime"],
+    &["engine"],
 ];
 
 /// What a room may not import although the layers would let it, and why.
@@ -49,9 +50,9 @@ const ALSO_NOT: &[(&str, &[&str], &str)] = &[
         "the index knows vectors, not models",
     ),
     (
-        "ground",
-        &["ort", "budget", "flow", "pack", "module", "frame", "index"],
-        "grounding is arithmetic on features",
+        "caption",
+        &["flow", "frame", "vision", "index"],
+        "a captioner reads features, and knows no picture and no store",
     ),
     (
         "storyboard",
@@ -192,11 +193,20 @@ fn core_never_imports_capi_media_or_cli() {
     let mut broken = Vec::new();
     for (file, source) in sources() {
         let above: &[&str] = match file.as_str() {
-            name if name.starts_with("core/src/") => {
+            name if name.starts_with("core/src/") => &[
+                "atom_capi",
+                "atom_grounding",
+                "atom_media",
+                "atom_cli",
+                "atom",
+            ],
+            name if name.starts_with("capi/") => &["atom_media", "atom_cli"],
+            name if name.starts_with("core/media/") => {
+                &["atom_capi", "atom_grounding", "atom_cli", "atom"]
+            }
+            name if name.starts_with("core/grounding/src/") => {
                 &["atom_capi", "atom_media", "atom_cli", "atom"]
             }
-            name if name.starts_with("capi/") => &["atom_media", "atom_cli"],
-            name if name.starts_with("core/media/") => &["atom_capi", "atom_cli", "atom"],
             _ => continue,
         };
         broken.extend(
@@ -208,6 +218,33 @@ fn core_never_imports_capi_media_or_cli() {
         );
     }
     report(broken);
+}
+
+/// What a captioner outside core is made from, and no more: no store, no picture, no session.
+#[test]
+fn grounding_uses_what_a_captioner_needs() {
+    let rooms = [
+        "caption", "control", "error", "features", "identity", "language", "pack",
+    ];
+    let mut broken = Vec::new();
+    let mut seen = 0;
+    for (file, source) in sources() {
+        if !file.starts_with("core/grounding/src/") {
+            continue;
+        }
+        for path in source.paths.iter().filter(|path| path[0] == "atom_core") {
+            seen += 1;
+            let exported = ["Error", "ErrorKind", "Result"].contains(&path[1].as_str());
+            if !exported && !rooms.contains(&path[1].as_str()) {
+                broken.push(format!("{file} imports {}", path.join("::")));
+            }
+        }
+    }
+    report(broken);
+    assert!(
+        seen > 10,
+        "only {seen} imports found: this test no longer sees them"
+    );
 }
 
 #[test]
@@ -223,11 +260,17 @@ fn unsafe_lives_in_its_rooms() {
 
 /// The packages that libatom links, by name, build and dev dependencies left out.
 fn linked(package: &str) -> BTreeSet<String> {
+    linked_with(package, &[])
+}
+
+/// The same under further options of cargo.
+fn linked_with(package: &str, options: &[&str]) -> BTreeSet<String> {
     let done = atom_tests::output(
         cargo()
             .args(["tree", "--offline", "--locked"])
             .args(["--edges", "normal", "--prefix", "none"])
-            .args(["--format", "{p}", "--package", package]),
+            .args(["--format", "{p}", "--package", package])
+            .args(options),
     );
     assert!(
         done.status.success(),
@@ -259,6 +302,17 @@ fn libatom_links_neither_codecs_nor_the_command_line() {
         "env_logger",
     ] {
         assert!(!library.contains(not), "libatom links {not}");
+    }
+    // The captioner of kind grounded is linked by a feature, and core does not know it.
+    assert!(library.contains("atom-grounding"));
+    assert!(!linked("atom-core").contains("atom-grounding"));
+    for package in ["atom-capi", "atom-cli"] {
+        let without = linked_with(package, &["--no-default-features"]);
+        assert!(without.contains("atom-core"), "{without:?}");
+        assert!(
+            !without.contains("atom-grounding"),
+            "{package}: {without:?}"
+        );
     }
     let command = linked("atom-cli");
     for there in ["clap", "openh264"] {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use atom_core::ErrorKind;
 use atom_core::onnx::{Dimension, ElementType, Model};
 use atom_tests::source::files;
-use atom_tests::{pack, python_json, root, temporary};
+use atom_tests::{cached, output, pack, python_json, root, temporary};
 use serde_json::{Value, json};
 
 /// Both towers of a CLIP model with random weights, in one graph.
@@ -153,6 +154,41 @@ fn a_part_reads_external_weights_where_they_are() {
         summary.initializers.iter().map(|w| w.bytes).sum()
     };
     assert!(weights(&summary) < weights(&all), "{bytes}");
+}
+
+/// Set for the process that [`weights_in_a_model_are_in_memory_once`] measures.
+const MEASURED: &str = "ATOM_TEST_ONNX_MEASURED";
+
+#[test]
+fn weights_in_a_model_are_in_memory_once() {
+    let path = cached("packs/reference-embedded/language_decoder.onnx");
+    let size = std::fs::metadata(&path).unwrap().len() / 1024;
+    if std::env::var_os(MEASURED).is_some() {
+        let before = peak();
+        let model = read(&path);
+        model.inspect().unwrap();
+        let folder = temporary();
+        let write = |model: &Model| model.write(&folder.path().join("m.onnx")).unwrap();
+        write(&model);
+        let past = model.inspect().unwrap().inputs;
+        let inputs: Vec<&str> = past.iter().map(|port| &port.name[..]).collect();
+        write(&model.extract(&inputs, &["logits"]).unwrap());
+        println!("grown by {}", peak() - before);
+        return;
+    }
+    // A process of its own: nothing else adds to its peak.
+    let name = "weights_in_a_model_are_in_memory_once";
+    let done = output(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(MEASURED, "1"),
+    );
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    let grown = text.split("grown by ").nth(1);
+    let grown = grown.and_then(|rest| rest.split_whitespace().next());
+    let grown: u64 = grown.unwrap_or_else(|| panic!("{text}")).parse().unwrap();
+    println!("read, described, written, cut and written: {grown} kB for a file of {size} kB");
+    assert!((size..size + 32_768).contains(&grown));
 }
 
 /// Numbers that look random and are the same every time (xorshift).

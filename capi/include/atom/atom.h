@@ -383,7 +383,7 @@ enum atom_stop
    */
   ATOM_STOP_OTHER = 0,
   /**
-   * The model ended its text.
+   * The text is complete.
    */
   ATOM_STOP_END_OF_TEXT = 1,
   /**
@@ -1283,7 +1283,7 @@ typedef struct atom_queue_options {
    */
   size_t struct_size;
   /**
-   * Requests that may be under way or waiting to be taken, 1 to 4096; 0: 64.
+   * Requests not yet collected: waiting, running, or finished with DONE unread. 1 to 4096; 0: 64.
    */
   uint32_t capacity;
   /**
@@ -1576,21 +1576,22 @@ atom_status atom_ingest_open(const struct atom_runtime *runtime,
 
 /**
  * Offers a frame. Never waits and never allocates: the pixels are copied into the ring, or the answer is
- * ATOM_STATUS_FULL and the frame is dropped and counted. ATOM_STATUS_BUSY when another thread is in a call on `ingest`
- * (one thread captures). A failure of the indexing behind (a full disk, for example) is returned by the next push.
+ * ATOM_STATUS_FULL and the frame is dropped and counted. ATOM_STATUS_BUSY when another thread is pushing into `ingest`
+ * (one thread captures); no other call makes a push fail or wait. ATOM_STATUS_INVALID_ARGUMENT once atom_ingest_finish()
+ * was called. A failure of the indexing behind (a full disk, for example) is returned by the next push.
  */
 atom_status atom_ingest_push(const struct atom_ingest *ingest,
                              const struct atom_frame *frame);
 
 /**
- * What was done so far. Set out->struct_size first.
+ * What was done so far. Never waits, also while other threads push or finish. Set out->struct_size first.
  */
 atom_status atom_ingest_stats(const struct atom_ingest *ingest, struct atom_ingest_report *out);
 
 /**
- * Ends the stream: waits until every frame taken is indexed, the last segment is stored and, if that was asked for,
- * every segment is captioned, and marks the stream complete. `report` (may be NULL) gets what was done; set report->struct_size first. Again is fine and tells the same.
- * The ingest must still be closed.
+ * Ends the stream: takes no more frames, waits until every frame taken is indexed, the last segment is stored and, if that
+ * was asked for, every segment is captioned, and marks the stream complete. `report` (may be NULL) gets what was done; set
+ * report->struct_size first. Calling it again, also from another thread, returns the same. The ingest must still be closed.
  */
 atom_status atom_ingest_finish(const struct atom_ingest *ingest,
                                struct atom_ingest_report *report);
@@ -1797,7 +1798,9 @@ atom_status atom_ask_async(const struct atom_queue *queue,
 
 /**
  * Makes a completion queue for asynchronous calls on `runtime`: two threads (one runs encoders, one generates text)
- * and one descriptor. `options` may be NULL. Close it with atom_queue_close().
+ * and one descriptor. Each thread runs the waiting request of the highest priority, of these the oldest. A request that
+ * was overtaken eight times counts as one priority higher, so that none waits for ever. `options` may be NULL. Close it
+ * with atom_queue_close().
  */
 atom_status atom_queue_create(const struct atom_runtime *runtime,
                               const struct atom_queue_options *options,
@@ -1811,23 +1814,10 @@ atom_status atom_queue_fd(const struct atom_queue *queue,
                           int32_t *out);
 
 /**
- * Takes the oldest event out of the queue. Never waits: ATOM_STATUS_EMPTY when there is none. Set event->struct_size
- * first. Events of one request come in order. Any thread; each event is given out once.
- */
-atom_status atom_queue_next(const struct atom_queue *queue,
-                            struct atom_event *event);
-
-/**
- * Frees what an event points to and sets those fields to NULL. NULL is fine.
- */
-atom_status atom_event_clear(struct atom_event *event);
-
-/**
- * Asks an asynchronous request to stop at its next step. Never blocks; any thread; more than once does no harm. The
- * request still ends with its DONE event: searches and assemblies with
- * ATOM_STATUS_CANCELLED, captions and answers with the text so
- * far and ATOM_STOP_CANCELLED, or ATOM_STATUS_CANCELLED if they had not begun. ATOM_STATUS_NOT_FOUND when no request of
- * that number is under way (it has ended, or never was).
+ * Cancels an asynchronous request. One that still waits ends at once, one that runs ends at its next step. Never blocks;
+ * any thread; more than once does no harm. The request still ends with its DONE event: searches and assemblies with
+ * ATOM_STATUS_CANCELLED, captions and answers with the text so far and ATOM_STOP_CANCELLED, or with ATOM_STATUS_CANCELLED
+ * before the first token. ATOM_STATUS_NOT_FOUND when no request of that number is under way (it has ended, or never was).
  */
 atom_status atom_cancel(const struct atom_queue *queue,
                         uint64_t request);
@@ -1838,6 +1828,18 @@ atom_status atom_cancel(const struct atom_queue *queue,
  * same, and the hanging thread is left behind with what it uses.
  */
 atom_status atom_queue_close(struct atom_queue *queue);
+
+/**
+ * Takes the oldest event out of the queue. Never waits: ATOM_STATUS_EMPTY when there is none. Set event->struct_size
+ * first. Events of one request come in order. Any thread; each event is given out once.
+ */
+atom_status atom_queue_next(const struct atom_queue *queue,
+                            struct atom_event *event);
+
+/**
+ * Frees what an event points to and sets those fields to NULL. NULL is fine.
+ */
+atom_status atom_event_clear(struct atom_event *event);
 
 /**
  * Starts to record what runs when on which thread, of all runtimes of the process: model steps, waits for them,

@@ -42,9 +42,9 @@ impl Observation<'_> {
         match (certain.is_empty(), doubt) {
             (true, None) => vec!["Nothing I can name with confidence.".into()],
             (true, Some(doubt)) => vec![
+                format!("The picture possibly shows {doubt}."),
                 format!("Possibly {doubt}."),
                 format!("This is possibly {doubt}."),
-                format!("The picture possibly shows {doubt}."),
             ],
             (false, doubt) => {
                 let doubt = doubt.map_or(String::new(), |doubt| format!(", and possibly {doubt}"));
@@ -139,9 +139,9 @@ pub(super) fn capital(text: &str) -> String {
 
 fn statements(list: &str) -> [String; 3] {
     [
+        format!("The picture shows {list}."),
         format!("{}.", capital(list)),
         format!("A picture of {list}."),
-        format!("The picture shows {list}."),
     ]
 }
 
@@ -187,12 +187,15 @@ mod tests {
         let people = ("person", 0.9);
         let street = seen(NOTHING, &[people, people, ("car", 0.8), ("bicycle", 0.7)]);
         let said = sentences(&[street]);
-        assert_eq!(said[0], "Two people, a car and a bicycle.");
+        assert_eq!(
+            said[0],
+            "The picture shows two people, a car and a bicycle."
+        );
         assert!(said.contains(&"The picture shows a bicycle, a car and two people.".into()));
         assert_eq!(said.len(), 18);
         assert_eq!(
             sentences(&[seen(NOTHING, &[people; 7])])[0],
-            "Several people."
+            "The picture shows several people."
         );
     }
 
@@ -204,7 +207,10 @@ mod tests {
         }
         // Beside what is certain only what some keyframes were certain of.
         let car = ("car", 0.9);
-        assert_eq!(sentences(&[seen(maybe, &[car])])[0], "A car.");
+        assert_eq!(
+            sentences(&[seen(maybe, &[car])])[0],
+            "The picture shows a car."
+        );
         let beagle = seen([0.7, 0.0, 0.0, 0.0, 0.0, 0.0], &[car]);
         for said in sentences(&[beagle, seen(NOTHING, &[car])]) {
             assert!(said.contains(", and possibly a beagle."), "{said}");
@@ -232,18 +238,21 @@ mod tests {
         // One keyframe without a person is a miss of the detector, not a change.
         assert_eq!(
             said(&[both(), both(), both(), one(car)]),
-            "A person and a car."
+            "The picture shows a person and a car."
         );
-        assert_eq!(said(&[both(), one(car)]), "A car, and possibly a person.");
+        assert_eq!(
+            said(&[both(), one(car)]),
+            "The picture shows a car, and possibly a person."
+        );
         // Nor is it one as long as the person may still be there, or comes back.
         let faint = || seen([0.0; 6], &[car, ("person", 0.35)]);
         assert_eq!(
             said(&[both(), both(), faint(), faint()]),
-            "A car, and possibly a person."
+            "The picture shows a car, and possibly a person."
         );
         assert_eq!(
             said(&[both(), both(), one(car), one(car), both()]),
-            "A person and a car."
+            "The picture shows a person and a car."
         );
     }
 
@@ -260,9 +269,15 @@ mod tests {
         let people = |count| seen(NOTHING, &vec![("person", 0.9); count]);
         assert_eq!(
             sentences(&[people(2), people(3)])[0],
-            "At least two people."
+            "The picture shows at least two people."
         );
-        assert_eq!(sentences(&[people(1), people(3)])[0], "One or more people.");
-        assert_eq!(sentences(&[people(5), people(9)])[0], "Several people.");
+        assert_eq!(
+            sentences(&[people(1), people(3)])[0],
+            "The picture shows one or more people."
+        );
+        assert_eq!(
+            sentences(&[people(5), people(9)])[0],
+            "The picture shows several people."
+        );
     }
 }

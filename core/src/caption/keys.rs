@@ -18,7 +18,8 @@ pub(super) fn expect(
         ("options", !spec.options.is_empty()),
     ]
     .into_iter()
-    .filter_map(|(key, given)| given.then(|| key.to_owned()))
+    .filter(|(_, given)| *given)
+    .map(|(key, _)| key.to_owned())
     .collect();
     given.extend(spec.files.keys().map(|name| format!("files.{name}")));
     for key in needed.iter().filter(|key| **key != "prompt") {

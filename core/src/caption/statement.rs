@@ -1,10 +1,14 @@
 //! What a captioner returns.
 
+use std::ops::ControlFlow;
+
 use serde_json::Value;
 
-use super::OnText;
 use crate::error::{Error, ErrorKind, Result};
 use crate::language::{Generated, StopReason};
+
+/// Receives a text piece by piece as it is made, and may end it.
+pub type OnText<'a> = &'a mut dyn FnMut(&str) -> ControlFlow<()>;
 
 /// A caption or an answer.
 #[derive(Debug, Clone, PartialEq)]

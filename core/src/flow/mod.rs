@@ -4,3 +4,4 @@ pub mod channel;
 pub mod ring;
 mod ring_sync;
 pub mod stage;
+pub mod wait_list;

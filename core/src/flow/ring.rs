@@ -34,14 +34,20 @@ pub struct RingCounters {
     pub dropped: u64,
 }
 
+/// A push is under way.
+const PUSHING: u32 = 1;
+/// No push can begin any more.
+const CLOSED: u32 = 2;
+/// The empty frames were freed.
+const FREED: u32 = 4;
+
 struct Shared {
     /// Only ever touched through the endpoints split off in [`ring_of`].
     empty: UnsafeCell<Queue>,
     filled: UnsafeCell<Queue>,
     slot_bytes: usize,
-    /// A push is under way.
-    pushing: AtomicBool,
-    closed: AtomicBool,
+    /// [`PUSHING`], [`CLOSED`] and [`FREED`]. One word, so that a push and the end of the stream have an order.
+    state: AtomicU32,
     /// Changes with every push and at the end; what a waiting consumer sleeps on.
     events: AtomicU32,
     waiting: AtomicBool,
@@ -50,12 +56,17 @@ struct Shared {
 }
 
 // SAFETY: the queues are reached only through their endpoints, each of which is owned by one side: the producer's is used
-// under `pushing`, the consumer's through `&mut`. The queue itself synchronises the two sides. The rest is atomic.
+// by whoever has set PUSHING, the consumer's through `&mut`. The queue itself synchronises the two sides. The rest is atomic.
 unsafe impl Sync for Shared {}
 // SAFETY: frames and atomics may move between threads; the cells are not shared without the rule above.
 unsafe impl Send for Shared {}
 
 impl Shared {
+    /// Whether the stream is closed and no push is under way: what is not in the queue by now does not come.
+    fn no_more(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & (PUSHING | CLOSED) == CLOSED
+    }
+
     fn announce(&self) {
         self.events.fetch_add(1, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) {
@@ -69,13 +80,13 @@ struct Endpoints {
     to: spsc::Producer<'static, FrameBuf>,
 }
 
-/// The camera's side. Any thread may push, one at a time. Dropping it ends the stream.
+/// The camera's side. Any thread may push, one at a time. Dropping it closes the stream, as [`close`](Producer::close) does.
 pub struct Producer {
     endpoints: UnsafeCell<Endpoints>,
     shared: Arc<Shared>,
 }
 
-// SAFETY: `endpoints` is used only by whoever has set `pushing`, one thread at a time.
+// SAFETY: `endpoints` is used only by whoever has set PUSHING, one thread at a time.
 unsafe impl Sync for Producer {}
 
 /// The worker's side.
@@ -116,8 +127,7 @@ pub fn ring_of(depth: usize, slot_bytes: usize) -> Result<(Producer, Consumer)> 
         empty: UnsafeCell::new(empty),
         filled: UnsafeCell::new(Queue::new()),
         slot_bytes,
-        pushing: AtomicBool::new(false),
-        closed: AtomicBool::new(false),
+        state: AtomicU32::new(0),
         events: AtomicU32::new(0),
         waiting: AtomicBool::new(false),
         pushed: AtomicU64::new(0),
@@ -156,7 +166,7 @@ impl Producer {
     ///
     /// # Errors
     /// [`ErrorKind::Busy`] while another thread pushes; [`ErrorKind::BadFrame`] when the frame is larger than the ring's
-    /// slots.
+    /// slots; [`ErrorKind::InvalidArgument`] after [`close`](Self::close).
     pub fn push(&self, frame: &Frame<'_>) -> Result<bool> {
         let bytes = frame.format().packed_bytes();
         if bytes > self.shared.slot_bytes {
@@ -170,17 +180,21 @@ impl Producer {
             )
             .remedy("open the stream for the largest frame that will come"));
         }
-        let pushing = &self.shared.pushing;
-        let turn = pushing.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
-        if turn.is_err() {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                "another thread is pushing into this stream",
-            )
-            .remedy("push from one thread at a time"));
+        let state = &self.shared.state;
+        let turn = state.compare_exchange(0, PUSHING, Ordering::Acquire, Ordering::Relaxed);
+        if let Err(state) = turn {
+            return Err(match state & CLOSED {
+                0 => Error::new(
+                    ErrorKind::Busy,
+                    "another thread is pushing into this stream",
+                )
+                .remedy("push from one thread at a time"),
+                _ => Error::new(ErrorKind::InvalidArgument, "the stream is finished")
+                    .remedy("open it again to go on with it"),
+            });
         }
-        let _turn = Turn(pushing);
-        // SAFETY: `pushing` was clear and is now ours until `_turn` drops, so nobody else uses the endpoints.
+        let _turn = Turn(&self.shared);
+        // SAFETY: PUSHING was clear and is now ours until `_turn` drops, so nobody else uses the endpoints.
         let endpoints = unsafe { &mut *self.endpoints.get() };
         let mut slot = match endpoints.from.dequeue() {
             Some(slot) => slot,
@@ -197,6 +211,35 @@ impl Producer {
         Ok(true)
     }
 
+    /// Ends the stream: later pushes are refused, and the consumer ends once it has taken every frame. A push that is
+    /// under way on another thread is either refused, or its frame still reaches the consumer. Never waits.
+    pub fn close(&self) {
+        self.shared.state.fetch_or(CLOSED, Ordering::SeqCst);
+        self.shared.announce();
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.shared.state.load(Ordering::SeqCst) & CLOSED != 0
+    }
+
+    /// Frees the empty frames of a closed ring, which would otherwise live as long as the producer. Does nothing while
+    /// the ring is open or a push is under way.
+    pub fn free_frames(&self) {
+        let state = &self.shared.state;
+        let ours = CLOSED | FREED;
+        if state
+            .compare_exchange(CLOSED, ours, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            return;
+        }
+        // SAFETY: the ring was closed and without a push, so no push can begin; FREED was clear and is now ours, so
+        // nobody else is here.
+        let endpoints = unsafe { &mut *self.endpoints.get() };
+        while endpoints.from.dequeue().is_some() {}
+    }
+
     /// What went through so far.
     pub fn counters(&self) -> RingCounters {
         counters(&self.shared)
@@ -205,22 +248,25 @@ impl Producer {
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
-        self.shared.announce();
+        self.close();
     }
 }
 
 /// Gives the producer's turn back, also when a push panics.
-struct Turn<'a>(&'a AtomicBool);
+struct Turn<'a>(&'a Shared);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        let before = self.0.state.fetch_and(!PUSHING, Ordering::Release);
+        // The consumer may have seen the end while this push was under way, and sleep until it is over.
+        if before & CLOSED != 0 {
+            self.0.announce();
+        }
     }
 }
 
 impl Consumer {
-    /// The next frame; waits for it. `None` when the producer is gone and every frame was taken.
+    /// The next frame; waits for it. `None` when the stream is closed and every frame was taken.
     #[expect(clippy::should_implement_trait, reason = "the frame borrows the ring")]
     pub fn next(&mut self) -> Option<Taken<'_>> {
         self.wait(None)
@@ -231,9 +277,9 @@ impl Consumer {
         self.wait(Instant::now().checked_add(timeout))
     }
 
-    /// Whether the producer is gone and every frame was taken.
+    /// Whether the stream is closed and every frame was taken.
     pub fn has_ended(&self) -> bool {
-        self.shared.closed.load(Ordering::SeqCst) && !self.endpoints.from.ready()
+        self.shared.no_more() && !self.endpoints.from.ready()
     }
 
     /// What went through so far.
@@ -245,14 +291,14 @@ impl Consumer {
         loop {
             // Read before looking: a push after this changes it, and the sleep below ends at once.
             let seen = self.shared.events.load(Ordering::SeqCst);
-            let closed = self.shared.closed.load(Ordering::SeqCst);
+            let no_more = self.shared.no_more();
             if let Some(frame) = self.endpoints.from.dequeue() {
                 return Some(Taken {
                     frame: ManuallyDrop::new(frame),
                     give_back: &mut self.endpoints.to,
                 });
             }
-            if closed {
+            if no_more {
                 return None;
             }
             let left = match until {
@@ -360,11 +406,47 @@ mod tests {
         let (producer, _consumer) = ring(64).unwrap();
         let pixels = [0; 64];
         let frame = Frame::packed(grey(8, 8), &pixels, 0).unwrap();
-        producer.shared.pushing.store(true, Ordering::Release);
+        producer.shared.state.store(PUSHING, Ordering::Release);
         assert_eq!(producer.push(&frame).unwrap_err().kind(), ErrorKind::Busy);
-        producer.shared.pushing.store(false, Ordering::Release);
+        producer.shared.state.store(0, Ordering::Release);
         assert!(producer.push(&frame).unwrap());
         assert!(producer.push(&frame).unwrap(), "the turn is given back");
+    }
+
+    #[test]
+    fn a_closed_ring_refuses_frames_keeps_those_taken_and_frees_the_rest() {
+        let (producer, mut consumer) = ring_of(3, 64).unwrap();
+        let pixels = [0; 64];
+        let frame = |time| Frame::packed(grey(8, 8), &pixels, time).unwrap();
+        assert!(producer.push(&frame(1)).unwrap());
+        producer.free_frames();
+        assert!(
+            producer.push(&frame(2)).unwrap(),
+            "an open ring keeps its frames"
+        );
+        producer.close();
+        for state in [CLOSED, CLOSED | PUSHING] {
+            // Also while another thread's push is under way: the end comes first.
+            producer.shared.state.store(state, Ordering::SeqCst);
+            let refused = producer.push(&frame(3)).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
+        }
+        producer.free_frames();
+        // SAFETY: nobody pushes, here and below.
+        let ready = || unsafe { (*producer.endpoints.get()).from.ready() };
+        assert!(ready(), "a push is under way");
+        producer.shared.state.store(CLOSED, Ordering::SeqCst);
+        let times: Vec<_> =
+            std::iter::from_fn(|| consumer.next().map(|f| f.timestamp_ns())).collect();
+        assert_eq!(times, [1, 2]);
+        assert!(consumer.has_ended());
+        producer.free_frames();
+        assert!(!ready(), "every frame was freed");
+        assert!(consumer.has_ended());
+        assert_eq!(
+            producer.push(&frame(3)).unwrap_err().kind(),
+            ErrorKind::InvalidArgument
+        );
     }
 
     #[test]

@@ -59,9 +59,17 @@ impl Catalogue {
             if c.query_row(tables, [], |row| row.get::<_, i64>(0))? == 0 {
                 return Ok(HashMap::new());
             }
-            c.prepare_cached("SELECT * FROM origins")?
-                .query_map([], |row| Ok((row.get("id")?, sources(row)?)))?
-                .collect()
+            let mut query = c.prepare_cached("SELECT * FROM origins")?;
+            let mut rows = query.query([])?;
+            let mut origins = HashMap::new();
+            while let Some(row) = rows.next()? {
+                // A damaged row costs its own segments only: their origin is then unknown.
+                match sources(row) {
+                    Ok(sources) => drop(origins.insert(row.get("id")?, sources)),
+                    Err(e) => log::debug!("{}: an origin is damaged: {e}", self.path.display()),
+                }
+            }
+            Ok(origins)
         })
     }
 
@@ -147,11 +155,11 @@ impl Inner {
         let names = ["posteriors", "feature maps", "detections"];
         let parts = names.iter().zip(parts).filter(|(_, count)| *count > 0);
         let parts: Vec<_> = parts
-            .map(|(name, count)| format!("{name} of {count}"))
+            .map(|(name, count)| format!("{name} ({count} segments)"))
             .collect();
         log::warn!(
-            "store {}: {} segments were made with other modules than the pack has now; their vectors stay searchable, \
-             but these features are left out: {}. Index the videos into a new folder to make them again",
+            "store {}: {} segments were made with other modules than the pack has now; their vectors stay searchable, but \
+             they are read without {}. Index the videos into a new folder to have those made again",
             self.path.display(),
             any,
             parts.join(", ")

@@ -2,15 +2,17 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FeatureSources, Features, Variant};
 
 /// A stream (one camera or file) of one store. Never reused, also not after the stream was deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StreamId(pub u32);
 
 /// A segment of one store. Never reused, also not after the segment was deleted; below 2⁵³, so that JSON carries it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SegmentId(pub u64);
 
 impl fmt::Display for StreamId {
@@ -38,7 +40,8 @@ pub struct Identity {
 }
 
 /// Whether a store is opened to be changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Access {
     /// Creates the store when the folder is missing or empty. One at a time, over all processes.
     ReadWrite,
@@ -107,7 +110,8 @@ impl StoreOptions {
 }
 
 /// Where the frames of a stream came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Source {
     /// Path or URI, as the user gave it.
     pub uri: String,
@@ -128,7 +132,8 @@ impl Source {
 }
 
 /// A stream to be opened by [`Store::open_stream`](super::Store::open_stream).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct NewStream {
     /// Its name: unique in the store, 1..=1024 bytes.
     pub name: String,
@@ -141,7 +146,7 @@ pub struct NewStream {
 }
 
 /// A stream of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
     /// Its id.
     pub id: StreamId,
@@ -173,7 +178,7 @@ pub struct NewSegment<'a> {
 }
 
 /// A segment of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// Its id.
     pub id: SegmentId,
@@ -249,7 +254,7 @@ impl Filter {
 }
 
 /// A segment that a search found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hit {
     /// The segment.
     pub segment: SegmentId,
@@ -277,7 +282,7 @@ pub struct Retained {
 }
 
 /// The state of a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StoreStats {
     /// Streams.
     pub streams: u64,

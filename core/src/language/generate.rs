@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use serde::{Deserialize, Serialize};
+
 use super::constraint::{Constraint, Next};
 use super::generation::Generation;
 use super::sampling::{Sampler, Sampling};
@@ -34,7 +36,8 @@ impl Default for GenerateOptions {
 }
 
 /// Why a text ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StopReason {
     /// It is complete: the model ended it, or it was composed without one.

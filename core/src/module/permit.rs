@@ -4,12 +4,10 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::control::{Control, Priority};
+use crate::control::Control;
 use crate::error::Result;
+use crate::flow::wait_list::WaitList;
 use crate::trace;
-
-/// A waiter that was passed over this often by later ones moves up one priority.
-const PASSES_PER_LEVEL: u32 = 8;
 
 /// How often a waiter looks whether it was cancelled.
 const POLL: Duration = Duration::from_millis(10);
@@ -27,25 +25,8 @@ struct State {
     /// Ticket of the holder, or of the waiter it was handed to.
     holder: Option<u64>,
     next: u64,
-    waiting: Vec<Waiter>,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    ticket: u64,
-    priority: Priority,
-    passed: u32,
-}
-
-impl Waiter {
-    fn level(&self) -> u32 {
-        let priority = match self.priority {
-            Priority::Background => 0,
-            Priority::Normal => 1,
-            Priority::Interactive => 2,
-        };
-        priority + self.passed / PASSES_PER_LEVEL
-    }
+    /// Tickets.
+    waiting: WaitList<u64>,
 }
 
 /// The right to use the session; given on when dropped.
@@ -79,11 +60,7 @@ impl Gate {
         let _span = trace::span("module", "wait")
             .what(&self.module)
             .arg("waiting", state.waiting.len() as u64);
-        state.waiting.push(Waiter {
-            ticket,
-            priority: control.priority,
-            passed: 0,
-        });
+        state.waiting.push(ticket, control.priority);
         loop {
             if state.holder == Some(ticket) {
                 // From here the permit's drop gives it on, also when the operation was cancelled meanwhile.
@@ -93,7 +70,7 @@ impl Gate {
                 return Ok(permit);
             }
             if let Err(e) = control.check() {
-                state.waiting.retain(|waiter| waiter.ticket != ticket);
+                state.waiting.remove(|waiting| *waiting == ticket);
                 return Err(e);
             }
             let until_deadline = control
@@ -110,20 +87,7 @@ impl Gate {
 
     /// Gives the right to the waiter whose turn it is; nobody can slip in between.
     fn hand_on(&self, state: &mut State) {
-        let mut best: Option<usize> = None;
-        for (i, waiter) in state.waiting.iter().enumerate() {
-            // Waiters are in order of arrival, so the first of the highest level wins.
-            if best.is_none_or(|best| waiter.level() > state.waiting[best].level()) {
-                best = Some(i);
-            }
-        }
-        state.holder = best.map(|i| {
-            let chosen = state.waiting.remove(i);
-            for waiter in state.waiting.iter_mut().take(i) {
-                waiter.passed += 1;
-            }
-            chosen.ticket
-        });
+        state.holder = state.waiting.take();
         if state.holder.is_some() {
             self.changed.notify_all();
         }
@@ -145,7 +109,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::control::CancelToken;
+    use crate::control::{CancelToken, Priority};
     use crate::error::ErrorKind;
 
     fn control(priority: Priority) -> Control {

@@ -13,7 +13,6 @@ pub mod provider;
 mod run_options;
 mod session;
 mod tensor;
-mod watch;
 
 pub use arena::ArenaUse;
 pub use config::{GraphForm, SessionConfig, Threads};

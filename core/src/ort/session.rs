@@ -19,9 +19,10 @@ use super::options::SessionOptions;
 use super::provider::{self, Provider};
 use super::run_options::RunOptions;
 use super::tensor::{Port, Tensor};
-use super::{api, check, failure, watch};
+use super::{api, check, failure};
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::deadline_timer;
 use crate::trace;
 
 /// One run of a session.
@@ -303,7 +304,7 @@ impl Session {
         let stop = Arc::clone(&options);
         let deadline = args
             .deadline
-            .map(|at| watch::at(at, Arc::new(move || stop.terminate())));
+            .map(|at| deadline_timer::at(at, Arc::new(move || stop.terminate())));
         let span = trace::span("module", "run");
         let mut run = || {
             // SAFETY: all arrays have the lengths given; names and tensors live through `args` and `self` until the call

@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod cpu;
+pub(crate) mod deadline_timer;
 pub mod eventfd;
 pub mod file;
 pub mod leaf;

@@ -1,23 +1,27 @@
 //! One stream on its way into a store: the ingest, and the captions behind it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::frame::Frame;
 use crate::index::{Store, StreamId};
 use crate::module::Registry;
-use crate::task::caption::backlog::{Backlog, CaptionReport, Follower};
+use crate::task::caption::backlog::{Backlog, CaptionCounts, CaptionReport, Follower};
 use crate::task::ingest::{Ingest, IngestOptions, IngestReport, OnStored};
 
 /// A stream being indexed. Dropping it stops the work after the frame and the caption at hand;
-/// [`finish`](Indexing::finish) waits for all.
+/// [`finish`](Indexing::finish) waits for all. [`push`](Indexing::push) and [`report`](Indexing::report) wait for nobody.
 pub struct Indexing {
     ingest: Ingest,
-    captions: Option<Follower>,
+    /// `None` without captions, and once they were waited for.
+    follower: Mutex<Option<Follower>>,
+    captions: Option<Arc<CaptionCounts>>,
 }
 
 /// What indexing did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct IndexReport {
     /// Frames taken from the caller.
     pub frames: u64,
@@ -66,22 +70,23 @@ impl Indexing {
         })?;
         Ok(Self {
             ingest,
-            captions: follower,
+            captions: follower.as_ref().map(Follower::counts),
+            follower: Mutex::new(follower),
         })
     }
 
-    /// Offers a frame, as [`Ingest::push`].
+    /// Offers a frame; never blocks. `false` means the ring was full and the frame is dropped. One thread at a time.
     ///
     /// # Errors
-    /// As there.
+    /// What [`Ingest::push`] reports.
     pub fn push(&self, frame: &Frame<'_>) -> Result<bool> {
         self.ingest.push(frame)
     }
 
-    /// Waits for room and pushes a frame, as [`Ingest::push_wait`].
+    /// Waits for room and pushes a frame: for files, where no frame may be lost.
     ///
     /// # Errors
-    /// As there.
+    /// What [`Ingest::push`] reports.
     pub fn push_wait(&self, frame: &Frame<'_>) -> Result<()> {
         self.ingest.push_wait(frame)
     }
@@ -91,50 +96,34 @@ impl Indexing {
         self.ingest.stream()
     }
 
-    /// What was done so far.
+    /// What was done so far. Reads counters and never waits; also while another thread finishes.
     pub fn report(&self) -> IndexReport {
-        let captions = self.captions.as_ref().map(Follower::report);
+        let captions = self.captions.as_ref().map(|counts| counts.report());
         IndexReport::new(self.ingest.report(), captions.unwrap_or_default())
     }
 
-    /// Stores what is still under way, marks the stream complete, waits for the captions and says what was done.
+    /// Takes no more frames, waits until those taken are stored and captioned, marks the stream complete and says what
+    /// was done. A second call, also on another thread, returns the same.
     ///
     /// # Errors
     /// The first error of the ingest. Everything acknowledged before it is in the store. A caption that fails is counted,
     /// not returned.
-    pub fn finish(self) -> Result<IndexReport> {
-        Ok(self.finish_ingest()?.finish())
+    pub fn finish(&self) -> Result<IndexReport> {
+        self.finish_ingest()?;
+        let mut follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(follower) = follower.take() {
+            follower.finish();
+        }
+        Ok(self.report())
     }
 
-    /// As [`finish`](Self::finish), but does not wait for the captions: what is returned does, so that another stream
-    /// can be indexed meanwhile.
+    /// [`finish`](Self::finish) without the wait for captions: they go on while this lives, so that another stream can be
+    /// indexed meanwhile.
     ///
     /// # Errors
-    /// As [`finish`](Self::finish).
-    pub fn finish_ingest(self) -> Result<Captioning> {
-        Ok(Captioning {
-            ingest: self.ingest.finish()?,
-            captions: self.captions,
-        })
-    }
-}
-
-/// A stream that is indexed and may still be being captioned. Dropping it leaves the rest without captions.
-pub struct Captioning {
-    ingest: IngestReport,
-    captions: Option<Follower>,
-}
-
-impl Captioning {
-    /// What was done so far.
-    pub fn report(&self) -> IndexReport {
-        let captions = self.captions.as_ref().map(Follower::report);
-        IndexReport::new(self.ingest, captions.unwrap_or_default())
-    }
-
-    /// Waits for the captions.
-    pub fn finish(self) -> IndexReport {
-        let captions = self.captions.map(Follower::finish);
-        IndexReport::new(self.ingest, captions.unwrap_or_default())
+    /// What [`finish`](Self::finish) reports.
+    pub fn finish_ingest(&self) -> Result<IndexReport> {
+        self.ingest.finish()?;
+        Ok(self.report())
     }
 }

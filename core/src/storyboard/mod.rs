@@ -13,6 +13,8 @@ pub(crate) use moment::{Moment, moment};
 pub(crate) use place::place;
 pub use script::{MAX_LINES, MAX_SCRIPT_BYTES, parse_script};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{SegmentId, Stream};
 
@@ -22,7 +24,8 @@ pub const MAX_CLIPS: usize = 100;
 pub const MAX_MIN_LENGTH_NS: i64 = 600_000_000_000;
 
 /// How clips are chosen for the lines of a script.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct StoryboardOptions {
     /// The most clips for each line, 1 or more; lines times this at most [`MAX_CLIPS`].
     pub per_line: usize,
@@ -107,7 +110,8 @@ impl StoryboardOptions {
 }
 
 /// Who wrote a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WrittenBy {
     /// The caller.
     Script,
@@ -126,7 +130,8 @@ impl WrittenBy {
 }
 
 /// Why a line has no clip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unmatched {
     /// No segment is similar enough.
     NoMatch,
@@ -148,7 +153,7 @@ impl Unmatched {
 }
 
 /// A line of the script.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// Its words.
     pub text: String,
@@ -161,7 +166,7 @@ pub struct Line {
 }
 
 /// A stretch of a stream chosen for a line.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Clip {
     /// Index into [`Storyboard::lines`].
     pub line: usize,
@@ -180,7 +185,7 @@ pub struct Clip {
 }
 
 /// A stream that clips are of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClipStream {
     /// The stream.
     pub stream: Stream,
@@ -191,7 +196,7 @@ pub struct ClipStream {
 }
 
 /// A script with the clips chosen for it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Storyboard {
     /// What it is called, if it is.
     pub title: Option<String>,

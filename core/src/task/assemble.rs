@@ -1,5 +1,7 @@
 //! Assembling: a script to a storyboard of stored segments.
 
+use serde::{Deserialize, Serialize};
+
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Filter, Hit, Store};
@@ -11,7 +13,8 @@ use crate::storyboard::{
 use crate::trace;
 
 /// What to assemble.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct AssembleQuery {
     /// One line for each shot, as [`parse_script`] reads it.
     pub script: String,

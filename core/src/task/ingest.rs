@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::budget::{Charge, Owner};
 use crate::control::{CancelToken, Control, Priority};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,17 +34,24 @@ const WAITING: usize = 2;
 const THUMBNAIL_QUALITY: u8 = 80;
 
 /// How one stream is indexed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct IngestOptions {
     /// The stream to open or to go on with. With a source, indexing the same thing twice adds nothing.
     pub stream: NewStream,
     /// How the stream is cut into segments.
+    #[serde(default)]
     pub sampler: SamplerOptions,
     /// Bytes of the largest frame that will be pushed, tightly packed, at most
     /// [`MAX_FRAME_BYTES`]; the ring is allocated from it once.
     pub max_frame_bytes: usize,
     /// Longer side of a stored thumbnail in pixels, 16..=1024.
+    #[serde(default = "usual_thumbnail")]
     pub thumbnail_side: u32,
+}
+
+fn usual_thumbnail() -> u32 {
+    320
 }
 
 impl IngestOptions {
@@ -55,7 +64,7 @@ impl IngestOptions {
             },
             sampler: SamplerOptions::default(),
             max_frame_bytes,
-            thumbnail_side: 320,
+            thumbnail_side: usual_thumbnail(),
         }
     }
 }
@@ -97,16 +106,29 @@ impl Progress {
 }
 
 /// A stream being indexed. Dropping it stops the work after the frame at hand; [`finish`](Ingest::finish) waits for all.
+///
+/// A push shares the ring and its counters with others and nothing else; [`report`](Ingest::report) reads counters only.
+/// So neither waits for anyone, not even for a finish under way.
 pub struct Ingest {
-    producer: Option<ring::Producer>,
-    worker: Option<JoinHandle<()>>,
+    producer: ring::Producer,
     progress: Arc<Progress>,
     cancel: CancelToken,
     store: Store,
     stream: StreamId,
     /// Pushes of [`push_wait`](Ingest::push_wait) that found the ring full and came back later.
     retries: AtomicU64,
-    _ring_charge: Charge,
+    end: Mutex<End>,
+}
+
+/// How far the end of an ingest is.
+enum End {
+    /// The worker runs; the ring is charged to the budget.
+    Open {
+        worker: JoinHandle<()>,
+        _ring: Charge,
+    },
+    /// What [`Ingest::finish`] found.
+    Finished(Result<()>),
 }
 
 impl Ingest {
@@ -195,14 +217,16 @@ impl Ingest {
             .spawn(move || worker.run())
             .map_err(|error| Error::io("starting the storing thread", &error))?;
         Ok(Self {
-            producer: Some(producer),
-            worker: Some(worker),
+            producer,
             progress,
             cancel,
             store: store.clone(),
             stream,
             retries: AtomicU64::new(0),
-            _ring_charge: ring_charge,
+            end: Mutex::new(End::Open {
+                worker,
+                _ring: ring_charge,
+            }),
         })
     }
 
@@ -211,16 +235,20 @@ impl Ingest {
     ///
     /// # Errors
     /// [`ErrorKind::BadFrame`] for a frame larger than the options said, [`ErrorKind::Busy`] while another thread pushes,
-    /// and whatever ended the worker.
+    /// [`ErrorKind::InvalidArgument`] once [`finish`](Self::finish) was called, and whatever ended the worker.
     pub fn push(&self, frame: &Frame<'_>) -> Result<bool> {
         if self.progress.ended.load(Ordering::Acquire) {
-            let ended = || Error::new(ErrorKind::Internal, "the ingest worker has ended");
-            return Err(self.progress.failure().unwrap_or_else(ended));
+            if let Some(failure) = self.progress.failure() {
+                return Err(failure);
+            }
+            if !self.producer.is_closed() {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "the ingest worker has ended",
+                ));
+            }
         }
-        match &self.producer {
-            Some(producer) => producer.push(frame),
-            None => Err(Error::new(ErrorKind::Internal, "the ingest is closed")),
-        }
+        self.producer.push(frame)
     }
 
     /// As [`push`](Self::push), but waits for room: for files, where no frame may be lost.
@@ -241,10 +269,9 @@ impl Ingest {
         self.stream
     }
 
-    /// What was done so far.
+    /// What was done so far. Never waits.
     pub fn report(&self) -> IngestReport {
-        let ring = self.producer.as_ref().map(ring::Producer::counters);
-        let ring = ring.unwrap_or_default();
+        let ring = self.producer.counters();
         IngestReport {
             frames: ring.pushed,
             dropped: ring
@@ -256,42 +283,53 @@ impl Ingest {
         }
     }
 
-    /// Stores what is still under way, marks the stream complete and says what was done.
+    /// Takes no more frames, waits until those taken are stored, marks the stream complete and says what was done. A
+    /// second call, also on another thread, returns the same.
     ///
     /// # Errors
     /// The first error of the worker. Everything acknowledged before it is in the store.
-    pub fn finish(mut self) -> Result<IngestReport> {
-        let taken = self.report();
-        self.producer = None;
-        self.join()?;
-        self.store.set_complete(self.stream, true)?;
-        Ok(IngestReport {
-            frames: taken.frames,
-            dropped: taken.dropped,
-            ..self.report()
-        })
+    pub fn finish(&self) -> Result<IngestReport> {
+        // Before the lock: a push is refused from now on, whoever waits below.
+        self.producer.close();
+        self.end(|| self.store.set_complete(self.stream, true))?;
+        Ok(self.report())
     }
 
-    fn join(&mut self) -> Result<()> {
-        if let Some(worker) = self.worker.take()
-            && worker.join().is_err()
-        {
-            return Err(Error::new(
+    /// Waits for the worker, then runs `last` if all went well, once.
+    fn end(&self, last: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        // Stands should the rest panic.
+        let panicked = || Error::new(ErrorKind::Internal, "finishing the ingest panicked");
+        let (worker, ring) = match std::mem::replace(&mut *end, End::Finished(Err(panicked()))) {
+            End::Open { worker, _ring } => (worker, _ring),
+            End::Finished(result) => {
+                *end = End::Finished(result.clone());
+                return result;
+            }
+        };
+        let result = match worker.join() {
+            Ok(()) => self.progress.failure().map_or_else(last, Err),
+            Err(_) => Err(Error::new(
                 ErrorKind::Internal,
                 "the ingest worker panicked",
-            ));
-        }
-        self.progress.failure().map_or(Ok(()), Err)
+            )),
+        };
+        self.producer.free_frames();
+        drop(ring);
+        *end = End::Finished(result.clone());
+        result
     }
 }
 
 impl Drop for Ingest {
     fn drop(&mut self) {
+        let end = self.end.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if matches!(end, End::Finished(_)) {
+            return;
+        }
         self.cancel.cancel();
-        self.producer = None;
-        if self.worker.is_some()
-            && let Err(error) = self.join()
-        {
+        self.producer.close();
+        if let Err(error) = self.end(|| Ok(())) {
             log::warn!("ingest dropped with an error: {error}");
         }
     }

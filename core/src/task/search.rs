@@ -1,5 +1,7 @@
 //! Search: words to time ranges.
 
+use serde::{Deserialize, Serialize};
+
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Filter, Hit, Store};
@@ -7,11 +9,13 @@ use crate::language::QueryEncoder;
 use crate::trace;
 
 /// What to look for, and where.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SearchQuery {
     /// The words, at most 64 kB of UTF-8; not blank.
     pub text: String,
     /// The most hits wanted, 1..=10,000.
+    #[serde(default = "usual_hits")]
     pub k: usize,
     /// Only segments that end after this stream time, in nanoseconds.
     pub from_ns: Option<i64>,
@@ -23,12 +27,16 @@ pub struct SearchQuery {
     pub min_score: Option<f32>,
 }
 
+fn usual_hits() -> usize {
+    10
+}
+
 impl SearchQuery {
     /// The best ten segments for `text` anywhere in the store.
     pub fn new(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
-            k: 10,
+            k: usual_hits(),
             from_ns: None,
             to_ns: None,
             stream: None,

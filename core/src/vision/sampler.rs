@@ -7,11 +7,14 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{ColourRange, Frame, FrameBuf, FrameFormat, PixelFormat};
 
 /// How a stream is cut into segments.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SamplerOptions {
     /// A cut earlier than this after the last one is not taken, nanoseconds, not negative.
     pub min_segment_ns: i64,

@@ -136,10 +136,26 @@ fn a_segment_without_its_origin_is_an_error_and_the_rest_is_read() {
     )
     .unwrap();
     drop(conn);
+    let unreadable = |store: &Store, id| {
+        let error = store.features(id).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreCorrupt, "{error}");
+        // Vectors need no origin.
+        assert_eq!(store.embedding(id).unwrap().len(), DIM);
+    };
     let store = open(folder.path(), Access::ReadWrite, [1, 1, 1]);
-    let error = store.features(lost).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::StoreCorrupt, "{error}");
+    unreadable(&store, lost);
     assert_eq!(store.features(kept).unwrap(), sample(2).0);
+    drop(store);
+    // An origin that is no identity: the store opens, and new segments are as ever.
+    let conn = rusqlite::Connection::open(folder.path().join("atom.db")).unwrap();
+    conn.execute("UPDATE origins SET detections = x'77'", [])
+        .unwrap();
+    drop(conn);
+    let store = open(folder.path(), Access::ReadWrite, [1, 1, 1]);
+    unreadable(&store, kept);
+    store.stats().unwrap();
+    let new = append(&store, camera(&store, "a"), 3).unwrap();
+    assert_eq!(store.features(new).unwrap(), sample(3).0);
 }
 
 fn encoder(mean: f32, width: u32) -> Canonical {

@@ -59,15 +59,15 @@ pub fn index(
         while let Some(frame) = reader.next_frame()? {
             ingest.push_wait(&frame.as_frame()?)?;
         }
-        let stream = ingest.stream();
-        rests.push((stream, ingest.finish_ingest()?));
+        ingest.finish_ingest()?;
+        rests.push(ingest);
     }
-    for (stream, rest) in rests {
-        let report = rest.finish();
+    for ingest in rests {
+        let report = ingest.finish()?;
         segments += report.segments;
         captions += report.captions;
         if !overlapped {
-            captions += runtime.caption_stream(&store, stream)?.made;
+            captions += runtime.caption_stream(&store, ingest.stream())?.made;
         }
     }
     if captions != segments {

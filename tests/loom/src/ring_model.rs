@@ -15,6 +15,7 @@ pub const MODELS: &[Model] = &[
     ("one_pushes_at_a_time", one_pushes_at_a_time),
     ("one_is_refused_at_a_time", one_is_refused_at_a_time),
     ("refused_frames_cost_no_place", refused_frames_cost_no_place),
+    ("closing_beside_a_push_loses_no_frame", closing_beside_a_push_loses_no_frame),
 ];
 
 const BYTES: usize = 4;
@@ -44,7 +45,7 @@ fn drain(consumer: &mut Consumer) -> Vec<i64> {
 
 /// One pushes more than there is room for, and ends; the other sleeps in between and sees every frame that was taken.
 fn frames_come_whole_and_in_order() {
-    explore(4, || {
+    explore(3, || {
         let (producer, mut consumer) = ring_of(2, BYTES).expect("a ring");
         let camera = thread::spawn(move || {
             let times = 1..=3;
@@ -134,5 +135,35 @@ fn refused_frames_cost_no_place() {
         }
         drop(producer);
         assert_eq!(drain(&mut consumer), []);
+    });
+}
+
+/// One pushes, one closes, one takes: the push is refused, or its frame comes.
+fn closing_beside_a_push_loses_no_frame() {
+    explore(3, || {
+        let (producer, mut consumer) = ring_of(1, BYTES).expect("a ring");
+        let producer = loom::sync::Arc::new(producer);
+        let camera = {
+            let producer = producer.clone();
+            thread::spawn(move || push(&producer, 1))
+        };
+        let end = {
+            let producer = producer.clone();
+            thread::spawn(move || producer.close())
+        };
+        let seen = drain(&mut consumer);
+        end.join().unwrap();
+        let taken = match camera.join().unwrap() {
+            Ok(taken) => {
+                assert!(taken, "there is room");
+                vec![1]
+            }
+            Err(e) => {
+                assert_eq!(e, ErrorKind::InvalidArgument);
+                vec![]
+            }
+        };
+        assert_eq!(seen, taken, "what was taken is what comes");
+        assert_eq!(push(&producer, 2), Err(ErrorKind::InvalidArgument), "it is closed");
     });
 }

@@ -128,19 +128,25 @@ pub mod ring {
     }
     atomics!(AtomicBool: bool, AtomicU32: u32, AtomicU64: u64);
 
-    impl AtomicBool {
+    impl AtomicU32 {
         pub fn compare_exchange(
             &self,
-            old: bool,
-            new: bool,
+            old: u32,
+            new: u32,
             order: Ordering,
             failed: Ordering,
-        ) -> Result<bool, bool> {
+        ) -> Result<u32, u32> {
             ordered(order, || self.0.compare_exchange(old, new, order, failed))
         }
-    }
 
-    impl AtomicU32 {
+        pub fn fetch_or(&self, value: u32, order: Ordering) -> u32 {
+            ordered(order, || self.0.fetch_or(value, order))
+        }
+
+        pub fn fetch_and(&self, value: u32, order: Ordering) -> u32 {
+            ordered(order, || self.0.fetch_and(value, order))
+        }
+
         pub fn fetch_add(&self, value: u32, order: Ordering) -> u32 {
             ordered(order, || self.0.fetch_add(value, order))
         }

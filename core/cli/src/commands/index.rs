@@ -10,7 +10,7 @@ use atom_cli::output::{nanoseconds, print_json, print_line, progress};
 use atom_cli::session::{Session, stream_name};
 use atom_core::frame::{FrameFormat, PixelFormat};
 use atom_core::index::{Source, Store, StreamId};
-use atom_core::runtime::{Captioning, IndexReport};
+use atom_core::runtime::{IndexReport, Indexing};
 use atom_core::task::ingest::IngestOptions;
 use atom_core::vision::SamplerOptions;
 use atom_core::{Error, ErrorKind, Result};
@@ -54,7 +54,7 @@ struct Stream {
 /// Captions that are still being made.
 enum Rest {
     /// Of a stream just indexed.
-    New(Captioning),
+    New(Indexing),
     /// Of a stream that was complete.
     Old(StreamId, IndexReport),
 }
@@ -89,7 +89,7 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
             args.captions,
         )?;
         let report = match &rest {
-            Rest::New(captioning) => captioning.report(),
+            Rest::New(indexing) => indexing.report(),
             Rest::Old(_, report) => *report,
         };
         rests.push(rest);
@@ -172,9 +172,9 @@ fn index(
         ingest.push_wait(&frame.as_frame()?)?;
         bar.inc(1);
     }
-    let rest = ingest.finish_ingest()?;
+    ingest.finish_ingest()?;
     bar.finish_and_clear();
-    Ok(Rest::New(rest))
+    Ok(Rest::New(ingest))
 }
 
 /// Waits for the captions of all streams and notes their numbers.
@@ -188,8 +188,8 @@ fn caption(
     let (mut made, mut failed) = (0, 0);
     for (stream, rest) in streams.iter_mut().zip(rests) {
         let (new, lost) = match rest {
-            Rest::New(captioning) => {
-                let report = captioning.finish();
+            Rest::New(indexing) => {
+                let report = indexing.finish()?;
                 (report.captions, report.captions_failed)
             }
             Rest::Old(id, _) => {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Captioner, CaptionerContext, CaptionerKind, OnText, Statement};
+use super::captioner::{Captioner, CaptionerKind};
+use super::context::CaptionerContext;
+use super::statement::{OnText, Statement};
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Features;

@@ -4,6 +4,7 @@
 //! drops nothing, and survives the process; whoever stores a segment only rings a bell and never waits.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -19,6 +20,23 @@ pub struct CaptionReport {
     pub made: u64,
     /// Segments whose captioning failed: they stay without. The log says why.
     pub failed: u64,
+}
+
+/// Counts of one stream's captions. Reading them waits for nothing.
+#[derive(Debug, Default)]
+pub struct CaptionCounts {
+    made: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl CaptionCounts {
+    /// What was done so far.
+    pub fn report(&self) -> CaptionReport {
+        CaptionReport {
+            made: self.made.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// The thread that captions the segments of one store, at the lowest priority. Dropping it ends the thread at its next
@@ -54,13 +72,14 @@ struct Stream {
     open: bool,
     /// It is being looked at.
     busy: bool,
-    report: CaptionReport,
+    counts: Arc<CaptionCounts>,
 }
 
 /// One stream whose segments are captioned while this lives.
 pub struct Follower {
     backlog: Arc<Backlog>,
     number: u64,
+    counts: Arc<CaptionCounts>,
 }
 
 /// Tells the thread that a segment was stored. Never waits.
@@ -120,9 +139,11 @@ impl Shared {
                 stream.open |= tried.is_some();
                 match done {
                     None => {}
-                    Some(Ok(())) => stream.report.made += 1,
+                    Some(Ok(())) => {
+                        stream.counts.made.fetch_add(1, Ordering::Relaxed);
+                    }
                     Some(Err(error)) => {
-                        stream.report.failed += 1;
+                        stream.counts.failed.fetch_add(1, Ordering::Relaxed);
                         let what =
                             tried.map_or("segments".to_owned(), |id| format!("segment {id}"));
                         log::warn!(
@@ -202,6 +223,7 @@ impl Backlog {
 
     /// Captions the segments of `stream` that have no caption yet, and those that come while the follower lives.
     pub fn follow(self: &Arc<Self>, stream: StreamId) -> Follower {
+        let counts = Arc::new(CaptionCounts::default());
         let mut state = self.shared.lock();
         let number = state.next;
         state.next += 1;
@@ -211,13 +233,14 @@ impl Backlog {
             after: None,
             open: true,
             busy: false,
-            report: CaptionReport::default(),
+            counts: Arc::clone(&counts),
         });
         drop(state);
         self.shared.changed.notify_all();
         Follower {
             backlog: Arc::clone(self),
             number,
+            counts,
         }
     }
 }
@@ -255,11 +278,9 @@ impl Follower {
         }
     }
 
-    /// What was done so far.
-    pub fn report(&self) -> CaptionReport {
-        let state = self.backlog.shared.lock();
-        let own = state.streams.iter().find(|s| s.number == self.number);
-        own.map(|stream| stream.report).unwrap_or_default()
+    /// Counts of what was done, readable while this waits in [`finish`](Self::finish) and after it.
+    pub fn counts(&self) -> Arc<CaptionCounts> {
+        Arc::clone(&self.counts)
     }
 
     /// Waits until every segment stored so far was captioned or tried.
@@ -272,14 +293,14 @@ impl Follower {
             let ended = state.ended;
             let own = state.streams.iter_mut().find(|s| s.number == self.number);
             let Some(stream) = own else {
-                return CaptionReport::default();
+                return self.counts.report();
             };
             if std::mem::take(&mut last) {
                 stream.open = true;
                 shared.changed.notify_all();
             }
             if ended || (!stream.open && !stream.busy) {
-                return stream.report;
+                return stream.counts.report();
             }
             state = shared.wait(state);
         }

@@ -1,11 +1,11 @@
-//! Ends runs whose deadline passes: one sleeping thread for the whole process, started by the first deadline.
+//! Calls back when a deadline passes: one sleeping thread for the whole process, started by the first deadline.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// What is called when a deadline passes: quick, from the watching thread.
-type Action = Arc<dyn Fn() + Send + Sync>;
+/// What is called when a deadline passes: quick, on the timer's thread.
+pub(crate) type Action = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -17,12 +17,12 @@ struct State {
     wakes: Option<Instant>,
 }
 
-struct Watch {
+struct Timer {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-static WATCH: Watch = Watch {
+static TIMER: Timer = Timer {
     state: Mutex::new(State {
         next: 0,
         waiting: BTreeMap::new(),
@@ -32,35 +32,36 @@ static WATCH: Watch = Watch {
     changed: Condvar::new(),
 };
 
-/// Keeps an action waiting; dropping it takes the action away.
-pub(super) struct Deadline((Instant, u64));
+/// Keeps an action waiting. Dropping it takes the action away, unless it is just being called.
+#[derive(Debug)]
+pub(crate) struct Deadline((Instant, u64));
 
 impl Drop for Deadline {
     fn drop(&mut self) {
         // The thread is left asleep: the next deadline of the same operation finds it so.
-        WATCH.lock().waiting.remove(&self.0);
+        TIMER.lock().waiting.remove(&self.0);
     }
 }
 
-/// Calls `action` at `deadline`, unless what this returns is dropped first. If no thread can be started the action is
-/// never called: the run then ends by itself and its caller sees the deadline afterwards.
-pub(super) fn at(deadline: Instant, action: Action) -> Deadline {
-    let mut state = WATCH.lock();
+/// Calls `action` at `deadline`, unless what this returns is dropped first. No lock is held meanwhile. If no thread can be
+/// started the action is never called: the work then ends by itself and its caller sees the deadline afterwards.
+pub(crate) fn at(deadline: Instant, action: Action) -> Deadline {
+    let mut state = TIMER.lock();
     let key = (deadline, state.next);
     state.next += 1;
     state.waiting.insert(key, action);
     if !state.running {
         state.running = std::thread::Builder::new()
             .name("atom-deadline".into())
-            .spawn(|| WATCH.run())
+            .spawn(|| TIMER.run())
             .is_ok();
     } else if state.wakes.is_none_or(|wakes| wakes > deadline) {
-        WATCH.changed.notify_one();
+        TIMER.changed.notify_one();
     }
     Deadline(key)
 }
 
-impl Watch {
+impl Timer {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,11 +70,15 @@ impl Watch {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
-            while let Some(entry) = state.waiting.first_entry() {
-                if entry.key().0 > now {
-                    break;
-                }
-                entry.remove()();
+            if let Some(entry) = state.waiting.first_entry()
+                && entry.key().0 <= now
+            {
+                let action = entry.remove();
+                drop(state);
+                action();
+                drop(action);
+                state = self.lock();
+                continue;
             }
             state.wakes = state.waiting.first_key_value().map(|((at, _), _)| *at);
             state = match state.wakes {
