@@ -1,16 +1,13 @@
 //! What a manifest must satisfy beyond its grammar. Every message names the key.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Display;
 
 use super::file_ref::FileRef;
 use super::manifest::{CaptionerSpec, Manifest};
-use super::spec::{
-    DetectorSpec, GoldenSpec, ModuleKind, ModuleSpec, PortSpec, PreprocessSpec, Role,
-};
+use super::spec::{DetectorSpec, ModuleKind, ModuleSpec, PortSpec, PreprocessSpec, Role};
 use super::validate_values::{bad, file, golden, require, size, within};
 use super::{validate_decoder, validate_providers};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::ort::Dim;
 
 pub(super) fn manifest(manifest: &Manifest) -> Result<()> {
