@@ -59,7 +59,7 @@ impl NpuPack {
         for entry in std::fs::read_dir(&source).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if name.starts_with("visual_encoder") || name == "taxonomy.json" {
+            if name.starts_with("visual_encoder") {
                 std::fs::copy(&path, pack.join(&name)).unwrap();
             }
         }
@@ -75,7 +75,7 @@ impl NpuPack {
             .filter(|line| !line.starts_with("detector"));
         let head = head.collect::<Vec<_>>().join("\n");
         let (before, search) = head.split_once("[tasks.search]").unwrap();
-        let (_, after) = search.split_once("\n\n").unwrap();
+        let after = search.split_once("\n\n").map_or("", |(_, after)| after);
         let visual = modules.next().unwrap();
         assert!(visual.contains("visual-encoder"), "{visual}");
         let text = format!("{before}{after}\n[[module]]\n{visual}\n");
