@@ -26,16 +26,6 @@ const TO_BREAK: &[&[&str]] = &[
     ],
     &["core/src/ground/rules.rs", "core/src/ground/taxonomy.rs"],
     &[
-        "core/src/index/catalogue.rs",
-        "core/src/index/catalogue_copy.rs",
-        "core/src/index/folder.rs",
-    ],
-    &[
-        "core/src/index/store.rs",
-        "core/src/index/variant.rs",
-        "core/src/index/writer.rs",
-    ],
-    &[
         "core/src/language/generation.rs",
         "core/src/language/model.rs",
         "core/src/language/prefix.rs",
