@@ -1,6 +1,6 @@
 //! Sessions of providers other than the processor: compiled once, and believed only when they compute the right thing.
 
-use super::made::{Loaded, Made, Maker, Refusal};
+use super::built::{BuiltSession, Loaded, Refusal, SessionBuilder};
 use super::probe;
 use crate::error::{Error, ErrorKind, Result};
 use crate::onnx::Model;
@@ -8,11 +8,11 @@ use crate::ort::{GraphForm, Placement, Provider, Session, SessionConfig};
 use crate::pack::{ArtifactCache, GoldenSpec, ModuleSpec, Policy};
 
 /// The session of `spec`, which is the module's form for the provider of `source`.
-pub(super) fn make(
-    maker: &Maker<'_>,
+pub(super) fn build(
+    builder: &SessionBuilder<'_>,
     spec: &ModuleSpec,
     source: &SessionConfig,
-) -> Result<Made, Refusal> {
+) -> Result<BuiltSession, Refusal> {
     let target = &source.target;
     let Some(golden) = &spec.golden else {
         return Err(Refusal::Provider(
@@ -24,7 +24,7 @@ pub(super) fn make(
         ));
     };
     let order = Order {
-        maker,
+        builder,
         spec,
         source,
         golden,
@@ -33,13 +33,13 @@ pub(super) fn make(
         .provider
         .compiler(source.environment, &target.options)
         .map_err(Refusal::Provider)?;
-    if let Some(compiler) = compiler.filter(|_| maker.artifacts.dir().is_some())
+    if let Some(compiler) = compiler.filter(|_| builder.artifacts.dir().is_some())
         && let Some(made) = order.compiled(&compiler).map_err(Refusal::Provider)?
     {
         return Ok(made);
     }
     // None of its weights are mapped for long: providers keep their own.
-    maker
+    builder
         .measured
         .load(source, &[])
         .and_then(|loaded| order.accepted(loaded))
@@ -47,7 +47,7 @@ pub(super) fn make(
 }
 
 struct Order<'a> {
-    maker: &'a Maker<'a>,
+    builder: &'a SessionBuilder<'a>,
     spec: &'a ModuleSpec,
     source: &'a SessionConfig,
     golden: &'a GoldenSpec,
@@ -59,8 +59,8 @@ impl Order<'_> {
     }
 
     /// The session of the compiled form, made first if need be; `None` when it cannot be kept.
-    fn compiled(&self, compiler: &str) -> Result<Option<Made>> {
-        let (spec, source, artifacts) = (self.spec, self.source, self.maker.artifacts);
+    fn compiled(&self, compiler: &str) -> Result<Option<BuiltSession>> {
+        let (spec, source, artifacts) = (self.spec, self.source, self.builder.artifacts);
         let version = source.environment.version();
         let key = ArtifactCache::compiled_key(spec, version, self.provider(), compiler);
         if let Some(why) = artifacts.condemned_for(&key) {
@@ -76,10 +76,14 @@ impl Order<'_> {
                     form: GraphForm::Compiled,
                     ..source.clone()
                 };
-                let loaded = self.maker.measured.load(&config, &[]).map(|loaded| Loaded {
-                    placement,
-                    ..loaded
-                });
+                let loaded = self
+                    .builder
+                    .measured
+                    .load(&config, &[])
+                    .map(|loaded| Loaded {
+                        placement,
+                        ..loaded
+                    });
                 match loaded.and_then(|loaded| self.accepted(loaded)) {
                     Ok(made) => return Ok(Some(made)),
                     // Nothing that another form would change.
@@ -121,13 +125,13 @@ impl Order<'_> {
     }
 
     /// Whether the session may serve the module: where its nodes are, and what it computes.
-    fn accepted(&self, mut loaded: Loaded) -> Result<Made> {
+    fn accepted(&self, mut loaded: Loaded) -> Result<BuiltSession> {
         loaded.placement = self.weighed(loaded.placement);
         let remark = self.placed(&loaded.placement)?;
-        let (pack, session) = (self.maker.pack, &mut loaded.session);
+        let (pack, session) = (self.builder.pack, &mut loaded.session);
         // The first run takes memory for good, too.
         let check = || probe::held_to_golden(pack, self.spec, self.golden, session);
-        let ((cosine, ms), grown) = self.maker.measured.charge.measure(check)?;
+        let ((cosine, ms), grown) = self.builder.measured.charge.measure(check)?;
         loaded.anon += grown.bytes;
         loaded.measured = loaded
             .measured
@@ -138,7 +142,7 @@ impl Order<'_> {
             self.spec.id,
             loaded.placement
         );
-        Ok(Made {
+        Ok(BuiltSession {
             loaded,
             golden: Some((cosine, ms)),
             remark,

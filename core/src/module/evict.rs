@@ -14,29 +14,29 @@ const SHRUNK_MS_PER_MB: f64 = 0.25;
 impl Reclaim for Inner {
     fn offers(&self) -> Vec<Offer> {
         let mut offers = Vec::new();
-        for place in &self.places {
-            let Some(held) = place.slot.peek() else {
+        for entry in &self.entries {
+            let Some(held) = entry.slot.peek() else {
                 continue;
             };
-            if place.usage.keep() == Keep::Pinned {
+            if entry.usage.keep() == Keep::Pinned {
                 continue;
             }
             let resident = &held.value;
             let (anon, _) = resident.account.charge.bytes();
             let offer = Offer {
-                owner: place.owner.clone(),
+                owner: entry.owner.clone(),
                 action: Action::Release,
                 anon_bytes: anon,
                 // The session's files stay cached by the kernel; parking gives those up.
                 mapped_bytes: 0,
                 cost_ms: resident.load_ms,
-                uses: place.usage.uses(),
-                credit: place.usage.credit(),
-                last_used: place.usage.last_used(),
-                weight: place.usage.weight(),
+                uses: entry.usage.uses(),
+                credit: entry.usage.credit(),
+                last_used: entry.usage.last_used(),
+                weight: entry.usage.weight(),
                 held: held.leased() > 0,
             };
-            let slack = resident.slack(&place.cost);
+            let slack = resident.slack(&entry.cost);
             if slack >= NOTABLE {
                 offers.push(Offer {
                     action: Action::Shrink,
@@ -66,15 +66,15 @@ impl Reclaim for Inner {
         let Owner::Module(id) = &offer.owner else {
             return None;
         };
-        let place = &self.places[*self.by_id.get(id)?];
+        let entry = &self.entries[*self.by_id.get(id)?];
         let mut given = Given::default();
         match offer.action {
             Action::Shrink => {
-                given.anon_bytes = place.slot.peek()?.value.shrink(&place.cost)?;
+                given.anon_bytes = entry.slot.peek()?.value.shrink(&entry.cost)?;
                 memory::trim();
             }
             Action::Park => {
-                let held = place.slot.peek()?;
+                let held = entry.slot.peek()?;
                 match held.value.park() {
                     Ok(bytes) => given.mapped_bytes = bytes,
                     Err(e) => {
@@ -83,26 +83,26 @@ impl Reclaim for Inner {
                     }
                 }
             }
-            Action::Release => given.anon_bytes = place.release_idle(self.governor.ledger())?,
+            Action::Release => given.anon_bytes = entry.release_idle(self.governor.ledger())?,
         }
         Some(given)
     }
 
     fn loading(&self) -> u64 {
-        self.places.iter().map(|place| place.loading()).sum()
+        self.entries.iter().map(|entry| entry.loading()).sum()
     }
 
     fn drain(&self, owner: &Owner) {
         if let Owner::Module(id) = owner
             && let Some(&index) = self.by_id.get(id)
         {
-            self.places[index].slot.drain();
+            self.entries[index].slot.drain();
         }
     }
 
     fn relent(&self) {
-        for place in &self.places {
-            place.slot.relent();
+        for entry in &self.entries {
+            entry.slot.relent();
         }
     }
 }

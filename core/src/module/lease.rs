@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use super::entry::ModuleEntry;
 use super::permit::Permit;
-use super::place::Place;
 use super::resident::Resident;
 use super::slot::Held;
 use crate::budget::{AtWork, Ledger, WaitPolicy};
@@ -27,7 +27,7 @@ struct Inner {
     pack: Arc<Pack>,
     /// Index of the module in the manifest.
     index: usize,
-    place: Arc<Place>,
+    entry: Arc<ModuleEntry>,
     held: Arc<Held<Resident>>,
     /// Told when the lease ends: somebody may wait for the module to become idle.
     ledger: Ledger,
@@ -37,7 +37,7 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.place.usage.touched();
+        self.entry.usage.touched();
         if self.held.release() {
             self.ledger.wake_waiters();
         }
@@ -55,16 +55,16 @@ impl Lease {
     pub(super) fn new(
         pack: Arc<Pack>,
         index: usize,
-        place: Arc<Place>,
+        entry: Arc<ModuleEntry>,
         held: Arc<Held<Resident>>,
         ledger: Ledger,
     ) -> Self {
-        let span = trace::span("module", "lease").what(&place.id);
+        let span = trace::span("module", "lease").what(&entry.id);
         Self(Arc::new(Inner {
             _span: span,
             pack,
             index,
-            place,
+            entry,
             held,
             ledger,
         }))
@@ -78,11 +78,11 @@ impl Lease {
     /// [`ErrorKind::DeadlineExceeded`](crate::ErrorKind::DeadlineExceeded); [`ErrorKind::OutOfBudget`](crate::ErrorKind::OutOfBudget)
     /// when the memory that a run is known to need cannot be had.
     pub fn step(&self, control: &Control) -> Result<Step<'_>> {
-        let (place, resident) = (&*self.0.place, self.resident());
+        let (entry, resident) = (&*self.0.entry, self.resident());
         let permit = resident.gate.enter(control)?;
         let check = || control.check();
-        resident.reserve(&place.cost, &WaitPolicy::until(&check, Some(&place.owner)))?;
-        let span = trace::span("module", "step").what(&place.id);
+        resident.reserve(&entry.cost, &WaitPolicy::until(&check, Some(&entry.owner)))?;
+        let span = trace::span("module", "step").what(&entry.id);
         // Never contended: the permit is exclusive. A panic in an earlier step leaves the session as usable as before.
         let session = resident
             .session
@@ -90,7 +90,7 @@ impl Lease {
             .unwrap_or_else(PoisonError::into_inner);
         let runs_before = session.runs();
         Ok(Step {
-            place,
+            entry,
             resident,
             runs_before,
             _at_work: self.0.ledger.at_work(),
@@ -137,7 +137,7 @@ impl Lease {
 
 /// The exclusive use of a session for one step.
 pub struct Step<'a> {
-    place: &'a Place,
+    entry: &'a ModuleEntry,
     resident: &'a Resident,
     runs_before: u64,
     _at_work: AtWork,
@@ -165,10 +165,10 @@ impl Drop for Step<'_> {
     fn drop(&mut self) {
         let runs = self.session.runs() - self.runs_before;
         if runs > 0 {
-            self.place.runs.fetch_add(runs, Ordering::Relaxed);
+            self.entry.runs.fetch_add(runs, Ordering::Relaxed);
         }
         // Also what was reserved for a run that failed.
-        self.resident.charge_arena(&self.session, &self.place.cost);
+        self.resident.charge_arena(&self.session, &self.entry.cost);
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::built::{Measured, Refusal, SessionBuilder, estimate};
 use super::cost::Load;
-use super::made::{Maker, Measured, Refusal, estimate};
+use super::entry::ModuleEntry;
 use super::memory_account::MemoryAccount;
-use super::place::Place;
 use super::provider_residue::{ProviderResidue, ResidueGuard};
 use super::resident::Resident;
 use super::serving::Serving;
@@ -27,14 +27,14 @@ pub(super) struct Loader<'a> {
     pub(super) events: &'a Events,
     pub(super) artifacts: &'a ArtifactCache,
     pub(super) residue: &'a Arc<ProviderResidue>,
-    pub(super) place: &'a Place,
+    pub(super) entry: &'a ModuleEntry,
 }
 
 impl Loader<'_> {
     /// Loads the session by the fastest way there is and charges what it was measured to take. What it will take is asked
     /// for first, as `wait` says.
     pub(super) fn load(&self, wait: &WaitPolicy<'_>) -> Result<Resident> {
-        let (pack, spec, place) = (self.pack, self.spec, self.place);
+        let (pack, spec, entry) = (self.pack, self.spec, self.entry);
         let named = |e: Error| e.context(format_args!("module {:?}", spec.id));
         let providers = candidates(spec);
         let owner = Owner::Module(spec.id.clone());
@@ -48,20 +48,20 @@ impl Loader<'_> {
                     self.events.add(What::Refused { owner, bytes });
                 }
             })?;
-        let _under_way = place.load_under_way(need);
+        let _under_way = entry.load_under_way(need);
         let lock = self.ledger.load_lock();
-        let span = trace::span("module", "load").what(&place.id);
+        let span = trace::span("module", "load").what(&entry.id);
         let started = Instant::now();
-        let maker = Maker {
+        let builder = SessionBuilder {
             pack,
             environment: self.environment,
             artifacts: self.artifacts,
             measured: Measured {
                 charge: &charge,
-                cost: Some(&place.cost),
+                cost: Some(&entry.cost),
             },
         };
-        let settled = place.variant.get().copied();
+        let settled = entry.variant.get().copied();
         // Not what the first provider would run: a store, or another provider before, has settled it.
         let held = settled.filter(|variant| *variant != spec.variant_for(providers[0]));
         let named = |e: Error| match held {
@@ -75,10 +75,10 @@ impl Loader<'_> {
         for (at, &provider) in providers.iter().enumerate() {
             let variant = settled.unwrap_or_else(|| spec.variant_for(provider));
             self.residue.note_baseline(provider);
-            match maker.make(spec, variant, provider) {
+            match builder.build(spec, variant, provider) {
                 Ok(made) => {
                     // Nobody else settles it meanwhile: that waits for the turn.
-                    place.variant.get_or_init(|| variant);
+                    entry.variant.get_or_init(|| variant);
                     found = Some((at, variant, made));
                     break;
                 }
@@ -116,7 +116,7 @@ impl Loader<'_> {
         }
         let (loaded, decoder) = (made.loaded, made.decoder);
         let ms = started.elapsed().as_secs_f64() * 1e3;
-        place.loads.fetch_add(1, Ordering::Relaxed);
+        entry.loads.fetch_add(1, Ordering::Relaxed);
         let arena = loaded.session.arena();
         let meanwhile = arena.most_in_use.saturating_sub(arena.in_use);
         let load = Load {
@@ -126,14 +126,14 @@ impl Loader<'_> {
             peak: loaded.meanwhile,
             ms,
         };
-        place.cost.loaded(&load);
+        entry.cost.loaded(&load);
         log::debug!("module {}: {}", spec.id, loaded.placement);
         self.events.add(What::Loaded {
             owner,
             ms,
             anon_bytes: loaded.anon,
             mapped_bytes: loaded.weights.bytes(),
-            evicted_before: place.usage.take_evicted(),
+            evicted_before: entry.usage.take_evicted(),
         });
         let name = spec.variant(variant);
         let session = (loaded.session, decoder);
@@ -161,7 +161,7 @@ impl Loader<'_> {
             let _lock = ledger.load_lock();
             // The step that failed waits for this.
             let _at_rest = ledger.at_rest();
-            let maker = Maker {
+            let builder = SessionBuilder {
                 pack: &pack,
                 environment,
                 artifacts: &artifacts,
@@ -171,7 +171,7 @@ impl Loader<'_> {
                 },
             };
             while let Some(provider) = left.pop_front() {
-                match maker.make(&spec, variant, provider) {
+                match builder.build(&spec, variant, provider) {
                     Ok(made) => {
                         log::warn!("module {}: {provider} serves it again", spec.id);
                         serving.by(provider, &made);
@@ -190,7 +190,7 @@ impl Loader<'_> {
     /// Anonymous bytes to ask for: what it took before, or an estimate before it was ever loaded, with what loads and runs need
     /// beyond.
     fn need(&self, provider: Provider) -> u64 {
-        let (spec, cost) = (self.spec, &self.place.cost);
+        let (spec, cost) = (self.spec, &self.entry.cost);
         // Beyond that, while it loads: a graph with its weights inside is read as a whole, and weights are packed anew node by
         // node, in a heap that cannot use all of what is free. 11 to 38 MB were seen for the reference pack's 111 MB decoder.
         let meanwhile = spec.model.bytes.max(spec.bytes() / 4);

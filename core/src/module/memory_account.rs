@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::made::Loaded;
+use super::built::Loaded;
 use super::provider_residue::ResidueGuard;
 use super::weights::Weights;
 use crate::budget::Charge;

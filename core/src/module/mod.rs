@@ -1,15 +1,15 @@
 //! Modules: loaded once, leased by whoever needs them, run one step at a time.
 
 mod accelerate;
+mod build;
+mod built;
 mod cost;
+mod entry;
 mod evict;
 mod lease;
 mod load;
-mod made;
-mod make;
 mod memory_account;
 mod permit;
-mod place;
 mod ports;
 mod probe;
 mod provider_residue;

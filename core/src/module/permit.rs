@@ -168,9 +168,9 @@ mod tests {
         let mut arrivals = vec![("b", Priority::Background)];
         arrivals.extend([("i", Priority::Interactive); 40]);
         let got = order(&arrivals)?;
-        let place = got.iter().position(|name| *name == "b");
+        let entry = got.iter().position(|name| *name == "b");
         // Passed over 8 times for each of two levels; then it is level, and came first.
-        assert_eq!(place, Some(16));
+        assert_eq!(entry, Some(16));
         Ok(())
     }
 

@@ -52,10 +52,10 @@ impl ProviderResidue {
         }
         let charge = match charges.entry(provider) {
             Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(place) => {
+            Entry::Vacant(entry) => {
                 let owner = Owner::Provider(provider.name().to_owned());
                 match self.ledger.charge(owner, 0, 0) {
-                    Ok(charge) => place.insert(charge),
+                    Ok(charge) => entry.insert(charge),
                     Err(e) => {
                         log::debug!("what {provider} keeps is not charged: {e}");
                         return;

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use super::cost::Cost;
+use super::entry::ModuleEntry;
 use super::lease::Lease;
 use super::load::Loader;
-use super::place::Place;
 use super::probe;
 use super::provider_residue::ProviderResidue;
 use super::slot::View;
@@ -34,7 +34,7 @@ pub(super) struct Inner {
     artifacts: ArtifactCache,
     residue: Arc<ProviderResidue>,
     /// In the manifest's order.
-    pub(super) places: Vec<Arc<Place>>,
+    pub(super) entries: Vec<Arc<ModuleEntry>>,
     pub(super) by_id: HashMap<String, usize>,
     /// Loads ahead of need.
     prefetches: Mutex<Vec<JoinHandle<()>>>,
@@ -48,8 +48,8 @@ const AHEAD: WaitPolicy<'static> = WaitPolicy {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        for place in &self.places {
-            place.release_idle(self.governor.ledger());
+        for entry in &self.entries {
+            entry.release_idle(self.governor.ledger());
         }
     }
 }
@@ -146,11 +146,11 @@ impl Registry {
             .enumerate()
             .map(|(i, module)| (module.id.clone(), i));
         let by_id = by_id.collect();
-        let places = modules.iter().map(|module| {
+        let entries = modules.iter().map(|module| {
             let cost = Cost::new(artifacts.cost_file(module, environment.version()));
-            Arc::new(Place::new(&module.id, governor.age(), cost))
+            Arc::new(ModuleEntry::new(&module.id, governor.age(), cost))
         });
-        let places = places.collect();
+        let entries = entries.collect();
         if let Some(dir) = artifacts.checks_dir() {
             pack.checks().persist_in(&dir);
         }
@@ -160,7 +160,7 @@ impl Registry {
             governor: governor.clone(),
             residue: ProviderResidue::new(governor.ledger()),
             artifacts,
-            places,
+            entries,
             by_id,
             prefetches: Mutex::default(),
         });
@@ -199,7 +199,7 @@ impl Registry {
                 .map(|file| FileStamp::of(&inner.pack.path(file)).ok())
                 .collect()
         };
-        let place = &inner.places[index];
+        let entry = &inner.entries[index];
         let loader = Loader {
             pack: &inner.pack,
             spec,
@@ -208,15 +208,15 @@ impl Registry {
             ledger: inner.governor.ledger(),
             artifacts: &inner.artifacts,
             residue: &inner.residue,
-            place,
+            entry,
         };
         let load = || loader.load(wait);
-        let held = place.slot.lease(control, &stamps, &load)?;
-        place.usage.used();
+        let held = entry.slot.lease(control, &stamps, &load)?;
+        entry.usage.used();
         let lease = Lease::new(
             Arc::clone(&inner.pack),
             index,
-            Arc::clone(place),
+            Arc::clone(entry),
             Arc::clone(&held),
             inner.governor.ledger().clone(),
         );
@@ -231,10 +231,10 @@ impl Registry {
     /// # Errors
     /// [`ErrorKind::NotFound`] for an unknown id.
     pub fn prefetch(&self, id: &str) -> Result<()> {
-        let place = &self.0.places[self.index(id)?];
-        match place.slot.peek() {
+        let entry = &self.0.entries[self.index(id)?];
+        match entry.slot.peek() {
             Some(held) if held.value.parked() => self.load_ahead(id),
-            None if matches!(place.slot.view(), View::Cold) => self.load_ahead(id),
+            None if matches!(entry.slot.view(), View::Cold) => self.load_ahead(id),
             _ => {}
         }
         Ok(())
@@ -278,7 +278,7 @@ impl Registry {
     /// # Errors
     /// [`ErrorKind::NotFound`] for an unknown id.
     pub fn set_keep(&self, id: &str, keep: Keep) -> Result<()> {
-        self.0.places[self.index(id)?].usage.set_keep(keep);
+        self.0.entries[self.index(id)?].usage.set_keep(keep);
         Ok(())
     }
 
@@ -289,7 +289,7 @@ impl Registry {
     /// # Errors
     /// [`ErrorKind::NotFound`] for an unknown id, [`ErrorKind::BadPack`](crate::ErrorKind::BadPack)
     /// where no form has that hash.
-    pub fn hold_to(&self, id: &str, hash: &[u8; 32]) -> Result<Variant> {
+    pub fn pin_variant(&self, id: &str, hash: &[u8; 32]) -> Result<Variant> {
         let index = self.index(id)?;
         let spec = &self.0.pack.manifest().modules[index];
         let Some(wanted) = spec.variant_of(hash) else {
@@ -301,7 +301,7 @@ impl Registry {
         };
         // Loads settle it too, and take turns.
         let _lock = self.ledger().load_lock();
-        let variant = *self.0.places[index].variant.get_or_init(|| wanted);
+        let variant = *self.0.entries[index].variant.get_or_init(|| wanted);
         Ok(spec.variant(variant))
     }
 
@@ -311,8 +311,8 @@ impl Registry {
     /// # Errors
     /// [`ErrorKind::NotFound`] for an unknown id.
     pub fn release_idle(&self, id: &str) -> Result<bool> {
-        let place = &self.0.places[self.index(id)?];
-        Ok(place.release_idle(self.ledger()).is_some())
+        let entry = &self.0.entries[self.index(id)?];
+        Ok(entry.release_idle(self.ledger()).is_some())
     }
 
     /// Forgets a failed load, so that the next lease tries again.
@@ -320,7 +320,7 @@ impl Registry {
     /// # Errors
     /// [`ErrorKind::NotFound`] for an unknown id.
     pub fn reset(&self, id: &str) -> Result<()> {
-        self.0.places[self.index(id)?].slot.reset();
+        self.0.entries[self.index(id)?].slot.reset();
         Ok(())
     }
 
@@ -336,7 +336,7 @@ impl Registry {
                 let lease = self.lease(&spec.id)?;
                 let mut step = lease.step(&Control::default())?;
                 // In the form that was loaded, which may have golden outputs of its own.
-                let variant = self.0.places[self.index(&spec.id)?].variant.get();
+                let variant = self.0.entries[self.index(&spec.id)?].variant.get();
                 let spec = &spec.as_variant(variant.copied().flatten());
                 let golden = spec.golden.as_ref().unwrap_or(golden);
                 let cosine = probe::golden_cosine(&self.0.pack, spec, golden, &mut step)
@@ -379,18 +379,18 @@ impl Registry {
     pub fn status(&self) -> Vec<ModuleStatus> {
         let modules = self.0.pack.manifest().modules.iter();
         modules
-            .zip(&self.0.places)
-            .map(|(spec, place)| {
+            .zip(&self.0.entries)
+            .map(|(spec, entry)| {
                 let mut status = ModuleStatus {
                     id: spec.id.clone(),
                     kind: spec.kind,
                     state: ModuleState::Cold,
-                    loads: place.loads.load(Ordering::Relaxed),
-                    runs: place.runs.load(Ordering::Relaxed),
+                    loads: entry.loads.load(Ordering::Relaxed),
+                    runs: entry.runs.load(Ordering::Relaxed),
                     leases: 0,
                     anon_bytes: 0,
                     mapped_bytes: 0,
-                    keep: place.usage.keep(),
+                    keep: entry.usage.keep(),
                     provider: None,
                     variant: None,
                     placement: None,
@@ -401,7 +401,7 @@ impl Registry {
                     load_ms: None,
                     error: None,
                 };
-                match place.slot.view() {
+                match entry.slot.view() {
                     View::Cold => {}
                     View::Loading => status.state = ModuleState::Loading,
                     View::Failed(error) => {

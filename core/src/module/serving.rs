@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::made::Made;
+use super::built::BuiltSession;
 use crate::ort::{Placement, Provider};
 
 /// Changes while the module is in memory, when its provider fails. Thread-safe.
@@ -21,7 +21,7 @@ pub(super) struct Now {
 
 impl Serving {
     /// `refused` are the reasons of those before `provider`.
-    pub(super) fn new(provider: Provider, made: &Made, refused: Vec<String>) -> Self {
+    pub(super) fn new(provider: Provider, made: &BuiltSession, refused: Vec<String>) -> Self {
         let serving = Self(Mutex::new(Now {
             provider,
             placement: Placement::default(),
@@ -33,7 +33,7 @@ impl Serving {
     }
 
     /// From now on `provider` serves it.
-    pub(super) fn by(&self, provider: Provider, made: &Made) {
+    pub(super) fn by(&self, provider: Provider, made: &BuiltSession) {
         let mut now = self.lock();
         now.provider = provider;
         now.placement = made.loaded.placement.clone();

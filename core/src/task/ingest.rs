@@ -164,7 +164,7 @@ impl Ingest {
         let mut encoder = VisualEncoder::new(registry)?;
         if let Some(made_by) = store.variant()? {
             // Whichever provider is here today: vectors of two forms are never compared.
-            store.check_variant(&encoder.hold_to(&made_by)?)?;
+            store.check_variant(&encoder.pin_variant(&made_by)?)?;
         }
         let sampler = Sampler::new(options.sampler.clone())?;
         let ring_bytes = ring::DEPTH as u64 * options.max_frame_bytes as u64;

@@ -83,8 +83,8 @@ impl VisualEncoder {
     ///
     /// # Errors
     /// [`ErrorKind::BadPack`] where the encoder has no such form.
-    pub(crate) fn hold_to(&self, made_by: &Variant) -> Result<Variant> {
-        self.registry.hold_to(&self.encoder.id, &made_by.hash)
+    pub(crate) fn pin_variant(&self, made_by: &Variant) -> Result<Variant> {
+        self.registry.pin_variant(&self.encoder.id, &made_by.hash)
     }
 
     /// Encodes one frame: one step of the encoder over all its views, whose outputs are averaged, and one step of each

@@ -1,4 +1,4 @@
-//! A module's place: its slot, and what is known of it whether it is loaded or not.
+//! The entry of a module in the registry: its slot, and what is known of it whether it is loaded or not.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,7 +14,7 @@ use crate::os::stamp::FileStamp;
 /// Of a module's files: whether they are what they were.
 pub(super) type Stamps = Vec<Option<FileStamp>>;
 
-pub(super) struct Place {
+pub(super) struct ModuleEntry {
     pub(super) id: Arc<str>,
     /// As the ledger knows it.
     pub(super) owner: Owner,
@@ -30,7 +30,7 @@ pub(super) struct Place {
     loading: AtomicU64,
 }
 
-impl Place {
+impl ModuleEntry {
     pub(super) fn new(id: &str, age: &Age, cost: Cost) -> Self {
         Self {
             id: id.into(),
@@ -70,8 +70,8 @@ impl Place {
     }
 }
 
-/// Ends what [`Place::load_under_way`] said.
-pub(super) struct Underway<'a>(&'a Place);
+/// Ends what [`ModuleEntry::load_under_way`] said.
+pub(super) struct Underway<'a>(&'a ModuleEntry);
 
 impl Drop for Underway<'_> {
     fn drop(&mut self) {

@@ -24,7 +24,7 @@ pub(super) enum Refusal {
 }
 
 /// A session, and what its making showed.
-pub(super) struct Made {
+pub(super) struct BuiltSession {
     pub(super) loaded: Loaded,
     /// How near its golden outputs it came, where that was asked, and how long the asking took, in milliseconds.
     pub(super) golden: Option<(f64, f64)>,
@@ -35,7 +35,7 @@ pub(super) struct Made {
 }
 
 /// What sessions are made from.
-pub(super) struct Maker<'a> {
+pub(super) struct SessionBuilder<'a> {
     pub(super) pack: &'a Pack,
     pub(super) environment: &'static Environment,
     pub(super) artifacts: &'a ArtifactCache,

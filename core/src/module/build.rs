@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::accelerate;
-use super::made::{Loaded, Made, Maker, Measured, Refusal};
+use super::built::{BuiltSession, Loaded, Measured, Refusal, SessionBuilder};
 use super::ports;
 use super::probe::{self, Probe};
 use crate::error::{Error, Result};
@@ -16,14 +16,14 @@ use crate::trace;
 /// A larger file has weights in it.
 const LARGEST_GRAPH: u64 = 32 << 20;
 
-impl Maker<'_> {
+impl SessionBuilder<'_> {
     /// A session of `spec` in the form `variant`, run by `provider`, by the fastest way there is.
-    pub(super) fn make(
+    pub(super) fn build(
         &self,
         spec: &ModuleSpec,
         variant: Option<usize>,
         provider: Provider,
-    ) -> Result<Made, Refusal> {
+    ) -> Result<BuiltSession, Refusal> {
         let module = Refusal::Module;
         let spec = &spec.as_variant(variant);
         let span = trace::span("module", "check");
@@ -64,14 +64,14 @@ impl Maker<'_> {
                 ),
                 _ => None,
             };
-            Made {
+            BuiltSession {
                 loaded,
                 golden,
                 remark: None,
                 decoder: None,
             }
         } else {
-            accelerate::make(self, spec, &source)?
+            accelerate::build(self, spec, &source)?
         };
         made.decoder = ports::check(spec, &made.loaded.session).map_err(module)?;
         Ok(made)
