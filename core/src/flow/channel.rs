@@ -8,7 +8,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What sending into a full channel does.
+/// What sending into a full channel does. Stages of today wait; the other policies are for sources that cannot, as live ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Overflow {
     /// Wait until there is room.

@@ -52,11 +52,6 @@ impl Stage {
         })
     }
 
-    /// Whether the thread has ended.
-    pub fn is_finished(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
     /// Waits for the end.
     ///
     /// # Errors

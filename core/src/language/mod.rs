@@ -1,4 +1,7 @@
 //! Language: text to vectors, and a decoder that speaks.
+//!
+//! No task uses grammars, stop strings, conversations or sampling other than greedy yet. They are here for captioners of models
+//! that users bring.
 
 mod choose;
 mod constrained;
