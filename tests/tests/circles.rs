@@ -15,8 +15,10 @@ const RIGHT: &[(&[&str], &str)] = &[
             "core/src/language/generation.rs",
             "core/src/language/model.rs",
             "core/src/language/prefix.rs",
+            "core/src/language/step.rs",
         ],
-        "a model starts generations and keeps their prefixes; a generation holds its model, so that it outlives the caller's",
+        "a model starts generations and keeps their prefixes; a generation holds its model, so that it outlives the caller's; a \
+         step is a method of Generation, in a file of its own",
     ),
 ];
 
