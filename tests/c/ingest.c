@@ -16,8 +16,9 @@
 static atom_runtime *runtime;
 static atom_store *store;
 
-/* Allocations of a thread that counts them, libatom's included: these stand before the C library's own. */
-static _Thread_local int counting;
+/* Allocations of a thread that counts them, libatom's included: these stand before the C library's own. Volatile, since compilers
+ * know what malloc() does not read. */
+static _Thread_local volatile int counting;
 static _Thread_local unsigned long allocations;
 
 extern void *__libc_malloc(size_t);
@@ -26,19 +27,19 @@ extern void *__libc_realloc(void *, size_t);
 
 void *malloc(size_t size)
 {
-    allocations += counting;
+    allocations += (unsigned)counting;
     return __libc_malloc(size);
 }
 
 void *calloc(size_t count, size_t size)
 {
-    allocations += counting;
+    allocations += (unsigned)counting;
     return __libc_calloc(count, size);
 }
 
 void *realloc(void *old, size_t size)
 {
-    allocations += counting;
+    allocations += (unsigned)counting;
     return __libc_realloc(old, size);
 }
 
@@ -137,6 +138,7 @@ static void capture(long pushes)
     atom_ingest_report report = {.struct_size = sizeof report};
     uint64_t taken = 0, full = 0, busy = 0, wrong = 0;
     int64_t worst = 0, sum = 0, begin;
+    void *volatile block;
     start(&pollers[0], ingest, poll_statistics);
     start(&pollers[1], ingest, poll_statistics);
     start(&finisher, NULL, finish_others);
@@ -182,8 +184,9 @@ static void capture(long pushes)
     EXPECT(ATOM_STATUS_OK, atom_ingest_close(ingest));
     /* The counter counts. */
     counting = 1;
-    free(malloc(1));
+    block = malloc(1);
     counting = 0;
+    free(block);
     CHECK(allocations == 1);
 }
 
@@ -209,31 +212,45 @@ static atom_status push_large(const atom_ingest *ingest)
     return atom_ingest_push(ingest, &frame);
 }
 
-static void *push_until_stopped(void *data)
+/* Until it was the second, or the indexing has met frames whose times fell, as two cameras make them. */
+static void *push_until_refused(void *data)
 {
     struct worker *self = data;
-    while (!atomic_load(&self->stop))
-        count(self, push_large(self->ingest));
+    while (!atomic_load(&self->stop)) {
+        atom_status status = push_large(self->ingest);
+        count(self, status);
+        self->wrong += status < 0 && status != ATOM_STATUS_BUSY && status != ATOM_STATUS_BAD_FRAME;
+        if (status < 0)
+            break;
+    }
     return NULL;
 }
 
-/* Two threads push into one ingest: one of them is told that it is the second. */
+/* Two threads push into one ingest: one of them is told that it is the second, and no frame is counted twice. */
 static void two_cameras(void)
 {
-    struct worker other, self = {.calls = 0};
-    atom_ingest *ingest = open_ingest("two", LARGE_BYTES);
-    atom_ingest_report report = {.struct_size = sizeof report};
     int64_t until = now() + (int64_t)60 * 1000000000;
-    start(&other, ingest, push_until_stopped);
-    while (self.busy == 0 && now() < until)
-        count(&self, push_large(ingest));
-    atomic_store(&other.stop, 1);
-    join(&other);
-    CHECK(self.busy > 0);
-    CHECK(self.taken + self.full + self.busy == self.calls && other.taken + other.full + other.busy == other.calls);
-    EXPECT(ATOM_STATUS_OK, atom_ingest_finish(ingest, &report));
-    CHECK(report.frames == self.taken + other.taken && report.dropped == self.full + other.full);
-    EXPECT(ATOM_STATUS_OK, atom_ingest_close(ingest));
+    uint64_t busy = 0;
+    for (int round = 0; busy == 0 && now() < until; round++) {
+        struct worker cameras[2];
+        atom_ingest_report report = {.struct_size = sizeof report};
+        char name[32];
+        snprintf(name, sizeof name, "two %d", round);
+        atom_ingest *ingest = open_ingest(name, LARGE_BYTES);
+        start(&cameras[0], ingest, push_until_refused);
+        start(&cameras[1], ingest, push_until_refused);
+        sleep_until(now() + 500000000);
+        atomic_store(&cameras[0].stop, 1);
+        atomic_store(&cameras[1].stop, 1);
+        join(&cameras[0]);
+        join(&cameras[1]);
+        busy += cameras[0].busy + cameras[1].busy;
+        EXPECT(ATOM_STATUS_OK, atom_ingest_stats(ingest, &report));
+        CHECK(report.frames == cameras[0].taken + cameras[1].taken);
+        CHECK(report.dropped == cameras[0].full + cameras[1].full);
+        EXPECT(ATOM_STATUS_OK, atom_ingest_close(ingest));
+    }
+    CHECK(busy > 0);
 }
 
 static void *push_until_finished(void *data)

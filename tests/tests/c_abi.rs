@@ -220,7 +220,7 @@ fn a_push_waits_for_nobody_and_allocates_nothing() {
         run(program)
             .arg(foreign_pack())
             .arg(folder.path().join("store"))
-            .arg("10000")
+            .arg("500")
             .env("ATOM_ORT_LIBRARY", ort_library())
             .env("ATOM_CACHE", folder.path().join("cache")),
     );

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use atom_cli::output::{nanoseconds, print_json, print_text};
 use atom_cli::session::Session;
-use atom_core::control::{Control, Priority, TextOptions};
-use atom_core::features::Features;
+use atom_core::control::{Priority, TextOptions};
+use atom_core::engine::{Operation, Pictures, Request, Text};
 use atom_core::index::{SegmentId, Store};
 use atom_core::runtime::Task;
-use atom_core::task::Statement;
 use atom_core::{Error, ErrorKind, Result};
 use atom_media::VideoReader;
 use serde::Serialize;
@@ -51,41 +50,47 @@ impl Generate {
 }
 
 #[derive(Serialize)]
-struct Text<'a> {
+struct Generated<'a> {
     text: &'a str,
-    tokens: usize,
+    tokens: u64,
     stop_reason: &'a str,
     /// What the text rests on, as the pack's captioner says it.
-    grounds: &'a serde_json::Value,
+    grounds: serde_json::Value,
     /// It was kept with the segment and not generated now.
     stored: bool,
 }
 
-/// The features of the picture meant: stored ones for a stream, fresh ones for a file.
-pub fn features(
+/// The picture meant: a stored segment of a stream, or a frame of a file.
+pub fn picture(
     session: &mut Session,
     file: Option<&Path>,
     at: &At,
     task: Task,
-    control: &Control,
-) -> Result<Features> {
+) -> Result<Pictures> {
     let ns = nanoseconds("--at", at.at)?;
     match (file, &at.stream) {
         (None, Some(stream)) => {
-            let store = session.store(false)?;
-            store.features(segment(&store, stream, at.at, ns)?)
+            let (store, handle) = session.store(false)?;
+            Ok(Pictures::Segments {
+                segments: vec![segment(&store, stream, at.at, ns)?],
+                store: handle,
+            })
         }
         (Some(file), None) => {
             let mut reader = VideoReader::open(file)?;
-            let runtime = session.runtime()?;
-            // Loaded while the video is read and the encoders run.
-            runtime.prefetch(Task::Index);
-            runtime.prefetch(task);
-            let frame = reader.frame_at(ns)?;
-            runtime.observe(&frame.as_frame()?, control)
+            prefetch(session, task)?;
+            Ok(Pictures::Frames(vec![reader.frame_at(ns)?]))
         }
         _ => Err(which()),
     }
+}
+
+/// Loads what `task` needs while a video is read.
+pub fn prefetch(session: &mut Session, task: Task) -> Result<()> {
+    let runtime = session.runtime()?;
+    runtime.prefetch(Task::Index);
+    runtime.prefetch(task);
+    Ok(())
 }
 
 /// The segment of stream `stream` at `ns` nanoseconds, which the user wrote as `at` seconds.
@@ -110,36 +115,30 @@ pub fn which() -> Error {
     .remedy("add --stream NAME, or a FILE, not both")
 }
 
-/// Cancel, deadline and priority as the options say.
-pub fn control(options: &Generate) -> Result<Control> {
-    let deadline = match options.deadline {
-        None => None,
+/// When --deadline, counted from now, has passed.
+pub fn deadline(options: &Generate) -> Result<Option<Instant>> {
+    match options.deadline {
+        None => Ok(None),
         Some(s) if s.is_finite() && (0.0..=1e6).contains(&s) => {
-            Some(Instant::now() + Duration::from_secs_f64(s))
+            Ok(Some(Instant::now() + Duration::from_secs_f64(s)))
         }
-        Some(s) => {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("--deadline of {s} s: 0 to 1e6 is possible"),
-            ));
-        }
-    };
-    Ok(Control {
-        deadline,
-        priority: Priority::Interactive,
-        ..Control::default()
-    })
+        Some(s) => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("--deadline of {s} s: 0 to 1e6 is possible"),
+        )),
+    }
 }
 
-/// Runs `generate`, showing its text as it comes, then prints the outcome.
+/// Runs `operation`, showing its text as it comes, then prints the outcome.
 pub fn show(
-    session: &Session,
-    generate: impl FnOnce(&mut dyn FnMut(&str) -> ControlFlow<()>) -> Result<Statement>,
+    session: &mut Session,
+    operation: Operation,
+    deadline: Option<Instant>,
 ) -> Result<ExitCode> {
     let json = session.global.json;
     let mut broken = None;
     let mut print = |text: &str| {
-        if !json && let Err(error) = print_text(text) {
+        if let Err(error) = print_text(text) {
             broken = Some(error);
             return ControlFlow::Break(());
         }
@@ -148,20 +147,32 @@ pub fn show(
     if !json {
         print_text("  ")?;
     }
-    let generated = generate(&mut print);
+    let request = Request {
+        priority: Priority::Interactive,
+        // Rounded up, so that what is left is not nothing.
+        deadline_ms: deadline.map(|at| {
+            let left = at.saturating_duration_since(Instant::now());
+            left.as_micros().div_ceil(1000) as u64
+        }),
+        text_events: !json,
+        operation,
+    };
+    let response = session.run_request(request, &mut print);
     if !json {
         print_text("\n")?;
     }
-    let generated = generated?;
+    let generated: Text = response?.try_into()?;
     if let Some(error) = broken {
         return Err(error);
     }
     if json {
-        print_json(&Text {
+        let grounds = serde_json::from_str(&generated.evidence)
+            .map_err(|error| Error::new(ErrorKind::Internal, format!("evidence: {error}")))?;
+        print_json(&Generated {
             text: &generated.text,
             tokens: generated.tokens,
             stop_reason: generated.stop_reason.name(),
-            grounds: &generated.evidence,
+            grounds,
             stored: generated.stored,
         })?;
     }

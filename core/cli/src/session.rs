@@ -1,9 +1,12 @@
 //! What the commands of one process share: the runtime and the store, opened when first needed.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use atom_core::caption::CaptionerKind;
+use atom_core::caption::{CaptionerKind, OnText};
+use atom_core::control::{CancelToken, Priority};
+use atom_core::engine::{Engine, Handles, Operation, Request, Response, StoreHandle};
 use atom_core::index::{Access, Store};
 use atom_core::runtime::{MemoryOptions, Runtime, RuntimeOptions};
 use atom_core::{Error, ErrorKind, Result, cache};
@@ -16,8 +19,10 @@ pub struct Session {
     pub global: GlobalOptions,
     store_dir: Option<PathBuf>,
     runtime: Option<Runtime>,
+    /// What requests name by number.
+    handles: Arc<Handles>,
     /// The open store, and whether it can be written to.
-    store: Option<(Store, bool)>,
+    store: Option<(StoreHandle, bool)>,
 }
 
 impl Session {
@@ -27,6 +32,7 @@ impl Session {
             global,
             store_dir,
             runtime: None,
+            handles: Arc::default(),
             store: None,
         }
     }
@@ -69,28 +75,56 @@ impl Session {
         self.runtime.as_ref()
     }
 
-    /// The store. With `write` it is opened for writing, and created if it does not exist.
+    /// Runs `operation` on this thread, ahead of work in the background.
+    ///
+    /// # Errors
+    /// What opening the runtime gives, and what the operation reports.
+    pub fn run<T>(&mut self, operation: Operation) -> Result<T>
+    where
+        T: TryFrom<Response, Error = Error>,
+    {
+        let request = Request {
+            priority: Priority::Interactive,
+            ..Request::new(operation)
+        };
+        self.run_request(request, &mut |_| ControlFlow::Continue(()))?
+            .try_into()
+    }
+
+    /// Runs `request` on this thread.
+    ///
+    /// # Errors
+    /// What opening the runtime gives, and what the operation reports.
+    pub fn run_request(&mut self, request: Request, on_text: OnText<'_>) -> Result<Response> {
+        let engine = Engine::new(self.runtime()?, self.handles.clone());
+        engine.run(request, &CancelToken::new(), on_text)
+    }
+
+    /// The store, and its number in requests. With `write` it is opened for writing, and created if it does not exist.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] without a folder; what opening the runtime and the store gives.
-    pub fn store(&mut self, write: bool) -> Result<Store> {
+    pub fn store(&mut self, write: bool) -> Result<(Store, StoreHandle)> {
         let path = self.store_dir.clone().ok_or_else(|| {
             Error::new(ErrorKind::InvalidArgument, "no store is named").remedy("add --store DIR")
         })?;
-        if let Some((store, writable)) = &self.store
-            && (*writable || !write)
+        if let Some((handle, writable)) = self.store
+            && (writable || !write)
         {
-            return Ok(store.clone());
+            return Ok((self.handles.store(handle)?, handle));
         }
-        self.store = None;
+        if let Some((handle, _)) = self.store.take() {
+            self.handles.close_store(handle)?;
+        }
         let access = if write {
             Access::ReadWrite
         } else {
             Access::ReadOnly
         };
         let store = self.runtime()?.open_store(&path, access)?;
-        self.store = Some((store.clone(), write));
-        Ok(store)
+        let handle = self.handles.add_store(store.clone());
+        self.store = Some((handle, write));
+        Ok((store, handle))
     }
 }
 

@@ -219,13 +219,15 @@ mod tests {
 
     #[test]
     fn anonymous_memory_shows() -> Result<()> {
-        let before = process_memory()?;
-        let block = vec![1u8; 32 << 20];
-        let after = process_memory()?;
+        // More than the tests beside this one take: what they free meanwhile must not hide it.
+        const BLOCK: u64 = 512 << 20;
+        let block = vec![1u8; BLOCK as usize];
+        let memory = process_memory()?;
+        let anonymous = anonymous()?;
         assert!(block.iter().all(|&b| b == 1));
-        assert!(after.pss_anon >= before.pss_anon + (24 << 20));
-        assert!(anonymous()? >= before.pss_anon + (24 << 20));
-        assert!(after.rss >= after.pss);
+        assert!(memory.pss_anon >= BLOCK);
+        assert!(anonymous >= BLOCK);
+        assert!(memory.rss >= memory.pss);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::manifest::FileRef;
+use super::file_ref::FileRef;
 use crate::ort::DType;
 
 /// What stands for the layer's number in a [`LayerName`].
@@ -220,5 +220,28 @@ impl Constant {
             Self::One(scalar) => std::slice::from_ref(scalar),
             Self::Each(scalars) => scalars,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layers_name_gives_the_layer_and_is_recognised_by_it() {
+        let name = LayerName::new("past.%d.key");
+        assert_eq!(name.at(12), "past.12.key");
+        assert_eq!(name.digits("past.12.key"), Some("12"));
+        for other in [
+            "past..key",
+            "past.x.key",
+            "past.-1.key",
+            "past.1.value",
+            "past.1",
+        ] {
+            assert_eq!(name.digits(other), None);
+        }
+        // Both ends overlap in a name that is too short.
+        assert_eq!(LayerName::new("aa%daa").digits("aaa"), None);
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use atom_cli::session::Session;
+use atom_core::engine::{Ask, Operation};
 use atom_core::runtime::Task;
 use atom_core::{Error, ErrorKind, Result};
 
@@ -31,16 +32,11 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
             ));
         }
     };
-    let control = generate::control(&args.generate)?;
-    let features = generate::features(session, file, &args.at, Task::Ask, &control)?;
-    let runtime = session.runtime()?;
-    generate::show(session, |on_text| {
-        runtime.ask(
-            &[&features],
-            question,
-            &args.generate.text(),
-            &control,
-            on_text,
-        )
-    })
+    let deadline = generate::deadline(&args.generate)?;
+    let ask = Ask {
+        pictures: generate::picture(session, file, &args.at, Task::Ask)?,
+        question: question.clone(),
+        options: args.generate.text(),
+    };
+    generate::show(session, Operation::Ask(ask), deadline)
 }

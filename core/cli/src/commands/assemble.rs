@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use atom_cli::output::{nanoseconds, print_line, seconds, write_file};
 use atom_cli::session::Session;
-use atom_core::control::{Control, Priority};
+use atom_core::engine::{Assemble, Operation};
 use atom_core::storyboard::{MAX_SCRIPT_BYTES, Storyboard, StoryboardOptions};
 use atom_core::task::assemble::AssembleQuery;
 use atom_core::{Error, ErrorKind, Result};
@@ -76,12 +76,12 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
             to_ns: args.to.map(|s| nanoseconds("--to", s)).transpose()?,
         },
     };
-    let store = session.store(false)?;
-    let control = Control {
-        priority: Priority::Interactive,
-        ..Control::default()
+    let (store, handle) = session.store(false)?;
+    let assemble = Assemble {
+        store: handle,
+        query,
     };
-    let storyboard = session.runtime()?.assemble(&store, &query, &control)?;
+    let storyboard: Storyboard = session.run(Operation::Assemble(assemble))?;
     let json = session.global.json;
     if json {
         print_line(&storyboard.to_json())?;

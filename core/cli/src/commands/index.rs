@@ -71,7 +71,7 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
     if let Some(longest) = args.max_segment {
         sampler.max_segment_ns = nanoseconds("--max-segment", longest)?;
     }
-    let store = session.store(true)?;
+    let (store, _) = session.store(true)?;
     let mut streams = Vec::new();
     let mut rests = Vec::new();
     for file in &args.files {

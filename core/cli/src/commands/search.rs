@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use atom_cli::output::{nanoseconds, print_json, print_line, seconds, write_file};
 use atom_cli::session::Session;
 use atom_core::Result;
-use atom_core::control::{Control, Priority};
+use atom_core::engine::{Operation, Search};
+use atom_core::index::Hit;
 use atom_core::task::search::SearchQuery;
 use serde::Serialize;
 
@@ -59,12 +60,13 @@ pub fn run(session: &mut Session, args: Args) -> Result<ExitCode> {
         min_score: args.min_score,
         text: args.words,
     };
-    let store = session.store(false)?;
-    let control = Control {
-        priority: Priority::Interactive,
-        ..Control::default()
+    let (store, handle) = session.store(false)?;
+    let words = query.text.clone();
+    let search = Search {
+        store: handle,
+        query,
     };
-    let hits = session.runtime()?.search(&store, &query, &control)?;
+    let hits: Vec<Hit> = session.run(Operation::Search(search))?;
     let json = session.global.json;
     if json {
         let hits = hits
@@ -92,7 +94,7 @@ pub fn run(session: &mut Session, args: Args) -> Result<ExitCode> {
         }
     }
     if let Some(file) = &args.html {
-        write_file(file, &page::search(&store, &query.text, &hits)?, json)?;
+        write_file(file, &page::search(&store, &words, &hits)?, json)?;
     }
     Ok(ExitCode::SUCCESS)
 }
