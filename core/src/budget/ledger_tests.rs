@@ -9,6 +9,9 @@ use crate::budget::{Action, Charge, Given, Governor, Offer, Reclaim, WaitPolicy}
 
 const MB: u64 = 1 << 20;
 
+/// Longer than anything here takes: a thread that waits so long waits for the reader that waits for it.
+const HANG: Duration = Duration::from_secs(20);
+
 /// No more than `limit` in all, of which others use nothing.
 fn bound(limit: u64) -> Vec<Bound> {
     vec![Bound {
@@ -109,7 +112,7 @@ fn while_the_systems_figures_are_read_others_go_on() {
         // The first is that of `follow` itself.
         if !std::mem::take(&mut first) {
             begun.send(()).expect("waited for");
-            told.recv().expect("told");
+            told.recv_timeout(HANG).expect("who tells is held up");
         }
         bound(100 * MB)
     });
@@ -220,7 +223,7 @@ fn a_fixed_budget_is_not_replaced_by_a_reading_under_way() {
     ledger.follow(move || {
         if !std::mem::take(&mut first) {
             begun.send(()).expect("waited for");
-            told.recv().expect("told");
+            told.recv_timeout(HANG).expect("who tells is held up");
         }
         bound(100 * MB)
     });
