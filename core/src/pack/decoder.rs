@@ -227,29 +227,6 @@ impl Constant {
 mod tests {
     use super::*;
 
-    const OLD: &str = "layers = 2\nkv_heads = 3\nhead_dim = 64\nvocab = 100\ncontext = 50\nkv = \"concat\"\nkv_dtype = \"f32\"\neos = [2]\n";
-
-    #[test]
-    fn a_table_without_newer_keys_keeps_its_debug_text() {
-        let text = |keys: &str| {
-            let spec: DecoderSpec = toml::from_str(&format!("{OLD}{keys}")).expect("spec");
-            format!("{spec:?}")
-        };
-        let old = "DecoderSpec { layers: 2, kv_heads: 3, head_dim: 64, vocab: 100, context: 50, kv: Concat, kv_dtype: F32, \
-                   bos: None, eos: [2], chat_template: None }";
-        assert_eq!(text(""), old);
-        assert_eq!(text("first_position = 0\nports = {}\nconstants = {}"), old);
-        // What changes a decoder's output changes its text.
-        for keys in [
-            "cached_rows = 1",
-            "first_position = 1",
-            "ports = { logits = \"scores\" }",
-            "constants = { loudness = 1 }",
-        ] {
-            assert_ne!(text(keys), old);
-        }
-    }
-
     #[test]
     fn a_layers_name_gives_the_layer_and_is_recognised_by_it() {
         let name = LayerName::new("past.%d.key");
