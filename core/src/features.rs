@@ -36,6 +36,35 @@ pub struct Detection {
     pub bbox: [f32; 4],
 }
 
+impl Detection {
+    /// Area of its box, as a share of the frame.
+    pub fn area(&self) -> f32 {
+        area(self.bbox)
+    }
+
+    /// Area that its box shares with another's.
+    pub fn shared_area(&self, other: &Self) -> f32 {
+        let (a, b) = (self.bbox, other.bbox);
+        area([
+            a[0].max(b[0]),
+            a[1].max(b[1]),
+            a[2].min(b[2]),
+            a[3].min(b[3]),
+        ])
+    }
+
+    /// Intersection over union of its box and another's; zero if neither has an area.
+    pub fn iou(&self, other: &Self) -> f32 {
+        let shared = self.shared_area(other);
+        let all = self.area() + other.area() - shared;
+        if all > 0.0 { shared / all } else { 0.0 }
+    }
+}
+
+fn area([x0, y0, x1, y1]: [f32; 4]) -> f32 {
+    (x1 - x0).max(0.0) * (y1 - y0).max(0.0)
+}
+
 /// A sequence of feature vectors for a connector, row-major.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FeatureMap {

@@ -108,8 +108,10 @@ impl Runtime {
     /// Opens the pack and ONNX Runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::BadPack`] for a wrong manifest, [`ErrorKind::NativeLibrary`] when ONNX Runtime is missing or too old,
-    /// [`ErrorKind::InvalidArgument`] when this process opened it with another library or thread count before.
+    /// [`ErrorKind::BadPack`](crate::ErrorKind::BadPack) for a wrong manifest, or a captioner that cannot be made of it;
+    /// [`ErrorKind::NativeLibrary`](crate::ErrorKind::NativeLibrary) when ONNX Runtime is missing or too old;
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) when this process opened it with another library or thread
+    /// count before, or when two kinds of captioners have one name.
     pub fn open(options: &RuntimeOptions) -> Result<Self> {
         let pack = Arc::new(Pack::open(&options.pack)?);
         let environment = Environment::open(&EnvironmentOptions {
@@ -250,7 +252,7 @@ impl Runtime {
     /// Changes the budget. What is held beyond it is evicted as far as it is idle.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for a share out of range.
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a share out of range.
     pub fn set_budget(&self, budget: Budget) -> Result<()> {
         self.0.keeper.set_budget(budget)
     }
@@ -281,7 +283,7 @@ impl Runtime {
     /// never wait for it, and what it cannot caption stays indexed.
     ///
     /// # Errors
-    /// As [`ingest`](Self::ingest); [`ErrorKind::Unsupported`] when the pack cannot caption.
+    /// As [`ingest`](Self::ingest); [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack cannot caption.
     pub fn ingest_captioned(&self, store: &Store, options: &IngestOptions) -> Result<Indexing> {
         let backlog = self.backlog(store)?;
         let indexing = Indexing::start(&self.0.registry, store, options, Some(backlog))?;
@@ -293,7 +295,8 @@ impl Runtime {
     /// Captions the segments of `stream` that have no caption of this pack yet; waits until that is done.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when the pack cannot caption, [`ErrorKind::ReadOnly`] on a store opened read-only.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack cannot caption,
+    /// [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly) on a store opened read-only.
     pub fn caption_stream(&self, store: &Store, stream: StreamId) -> Result<CaptionReport> {
         Ok(self.backlog(store)?.follow(stream).finish())
     }
@@ -315,7 +318,7 @@ impl Runtime {
     /// The features of one picture, without storing anything.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when the pack has no index task, and what its modules report.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack has no index task, and what its modules report.
     pub fn observe(&self, frame: &Frame<'_>, control: &Control) -> Result<Features> {
         // Made for each picture: what it prepares pictures in would else be megabytes that nobody uses.
         VisualEncoder::new(&self.0.registry)?.encode(frame, control)
@@ -324,7 +327,7 @@ impl Runtime {
     /// The segments of `store` that fit the query, best first; empty when nothing does.
     ///
     /// # Errors
-    /// As [`Searcher::search`]; [`ErrorKind::Unsupported`] when the pack cannot search.
+    /// As [`Searcher::search`]; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack cannot search.
     pub fn search(
         &self,
         store: &Store,
@@ -337,7 +340,7 @@ impl Runtime {
     /// A storyboard of segments of `store` for the lines of a script.
     ///
     /// # Errors
-    /// As [`Assembler::assemble`]; [`ErrorKind::Unsupported`] when the pack cannot search.
+    /// As [`Assembler::assemble`]; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack cannot search.
     pub fn assemble(
         &self,
         store: &Store,

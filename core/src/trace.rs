@@ -11,8 +11,6 @@
 //! drop(trace::span("index", "encode").arg("rows", 2));
 //! let trace = recording.finish();
 //! assert_eq!(trace.spans[0].name, "encode");
-//! let mut json = Vec::new();
-//! trace.write_json(&mut json).unwrap();
 //! ```
 
 use std::cell::Cell;

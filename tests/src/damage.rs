@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::{atom, foreign_pack, ort_library, temporary, video};
+use crate::{atom, foreign_pack, hash_and_size, ort_library, temporary, video};
 
 /// A copy of the foreign pack to damage.
 pub struct Pack {
@@ -52,16 +51,9 @@ impl Pack {
     /// Changes a file's bytes and makes pack.toml agree, as a pack made from a damaged model would be.
     pub fn rewrite(&self, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let path = self.path().join(file);
-        let describe = |bytes: &[u8]| {
-            let hash: String = Sha256::digest(bytes)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            format!("sha256 = \"{hash}\", bytes = {}", bytes.len())
-        };
-        let old = describe(&std::fs::read(&path).unwrap());
+        let old = hash_and_size(&std::fs::read(&path).unwrap());
         self.damage(file, change);
-        self.edit(&old, &describe(&std::fs::read(&path).unwrap()));
+        self.edit(&old, &hash_and_size(&std::fs::read(&path).unwrap()));
     }
 
     /// `atom index` of a clip with this pack, which loads the visual encoder.

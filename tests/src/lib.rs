@@ -221,6 +221,32 @@ pub fn foreign_pack() -> &'static Path {
     PATH.get_or_init(|| folder.path().join("foreign"))
 }
 
+/// `atom --json WORDS…` with the foreign pack and this store. ONNX Runtime is the set-up's; all else is cached in `cache`.
+///
+/// # Panics
+/// When the pack cannot be built.
+pub fn foreign_atom(cache: &Path, store: &Path, words: &[&str]) -> Command {
+    let mut command = atom();
+    command
+        .env("ATOM_CACHE", cache)
+        .env("ATOM_ORT_LIBRARY", ort_library())
+        .arg("--json")
+        .args(words)
+        .arg("--pack")
+        .arg(foreign_pack())
+        .arg("--store")
+        .arg(store);
+    command
+}
+
+/// What pack.toml says of a file with these bytes.
+pub fn hash_and_size(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(bytes);
+    let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256 = \"{hash}\", bytes = {}", bytes.len())
+}
+
 /// The generator of the foreign pack, which is its reference too.
 pub fn foreign_script() -> PathBuf {
     root().join("tests/fixtures/foreign_pack.py")

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::{atom, cached, ort_library, output, temporary};
+use crate::{atom, cached, hash_and_size, ort_library, output, temporary};
 
 /// The QNN provider's library; `None`, said loudly, on a machine whose C library or processor it does not run on.
 ///
@@ -60,7 +59,7 @@ impl NpuPack {
         for entry in std::fs::read_dir(&source).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if name.starts_with("visual_encoder") || name == "taxonomy.json" {
+            if name.starts_with("visual_encoder") {
                 std::fs::copy(&path, pack.join(&name)).unwrap();
             }
         }
@@ -76,7 +75,7 @@ impl NpuPack {
             .filter(|line| !line.starts_with("detector"));
         let head = head.collect::<Vec<_>>().join("\n");
         let (before, search) = head.split_once("[tasks.search]").unwrap();
-        let (_, after) = search.split_once("\n\n").unwrap();
+        let after = search.split_once("\n\n").map_or("", |(_, after)| after);
         let visual = modules.next().unwrap();
         assert!(visual.contains("visual-encoder"), "{visual}");
         let text = format!("{before}{after}\n[[module]]\n{visual}\n");
@@ -147,14 +146,9 @@ impl NpuPack {
     pub fn rewrite(&self, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> &Self {
         let path = self.path().join(file);
         let old = std::fs::read(&path).unwrap();
-        let describe = |bytes: &[u8]| {
-            let digest = Sha256::digest(bytes);
-            let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("sha256 = \"{hash}\", bytes = {}", bytes.len())
-        };
-        let before = describe(&old);
+        let before = hash_and_size(&old);
         let new = change(old);
-        let after = describe(&new);
+        let after = hash_and_size(&new);
         std::fs::write(&path, new).unwrap();
         self.edit(&before, &after)
     }

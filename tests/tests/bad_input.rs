@@ -12,21 +12,10 @@ use atom_core::index::Access;
 use atom_core::runtime::{Runtime, RuntimeOptions};
 use atom_core::task::search::SearchQuery;
 use atom_tests::refusal::{refuses, survives};
-use atom_tests::{atom, foreign_pack, json, ort_library, pack, root, temporary, video};
+use atom_tests::{foreign_atom, json, ort_library, pack, root, temporary, video};
 
 fn command(cache: &Path, words: &[&str]) -> Command {
-    let mut command = atom();
-    command
-        .env("ATOM_CACHE", cache)
-        .env("ATOM_ORT_LIBRARY", ort_library());
-    command
-        .arg("--json")
-        .args(words)
-        .arg("--pack")
-        .arg(foreign_pack())
-        .arg("--store")
-        .arg(cache.join("store"));
-    command
+    foreign_atom(cache, &cache.join("store"), words)
 }
 
 fn index(cache: &Path, file: &Path) -> Command {

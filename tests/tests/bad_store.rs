@@ -5,31 +5,16 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use atom_tests::refusal::{refuses, survives};
-use atom_tests::{atom, cached, foreign_pack, json, ort_library, temporary, video};
-
-fn command(cache: &Path, store: &Path, words: &[&str]) -> Command {
-    let mut command = atom();
-    command
-        .env("ATOM_CACHE", cache)
-        .env("ATOM_ORT_LIBRARY", ort_library());
-    command
-        .arg("--json")
-        .args(words)
-        .arg("--pack")
-        .arg(foreign_pack())
-        .arg("--store")
-        .arg(store);
-    command
-}
+use atom_tests::{atom, cached, foreign_atom, foreign_pack, json, ort_library, temporary, video};
 
 fn index(cache: &Path, store: &Path) -> Command {
-    let mut command = command(cache, store, &["index", "--max-segment", "0.5"]);
+    let mut command = foreign_atom(cache, store, &["index", "--max-segment", "0.5"]);
     command.arg(video("carphone"));
     command
 }
 
 fn search(cache: &Path, store: &Path) -> Command {
-    command(cache, store, &["search", "a man"])
+    foreign_atom(cache, store, &["search", "a man"])
 }
 
 /// A store with something in it.

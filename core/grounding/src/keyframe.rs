@@ -72,7 +72,7 @@ fn detected(
     let seconded = |found: &Detection| {
         let same = |other: &&Detection| {
             let elsewhere = other.label == found.label || !weakly(other);
-            !elsewhere && overlap(&found.bbox, &other.bbox) >= SAME
+            !elsewhere && found.iou(other) >= SAME
         };
         rules.backed.is_some() && boxes.iter().any(same)
     };
@@ -121,7 +121,7 @@ fn counted(first: &Detection, others: &[&Detection], rules: &Rules) -> u32 {
     let least = rules.count.unwrap_or(rules.detection);
     let mut counted: Vec<&Detection> = vec![first];
     for found in others {
-        let apart = |other: &&Detection| nested(&found.bbox, &other.bbox) < NESTED;
+        let apart = |other: &&Detection| nested(found, other) < NESTED;
         if found.label == first.label && found.score >= least && counted.iter().all(apart) {
             counted.push(found);
         }
@@ -151,36 +151,14 @@ fn distinct(things: Vec<Thing>) -> Vec<Thing> {
     kept
 }
 
-/// Area of a box.
-fn area(b: &[f32; 4]) -> f32 {
-    (b[2] - b[0]).max(0.0) * (b[3] - b[1]).max(0.0)
-}
-
-/// Area that two boxes share.
-fn shared(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    area(&[
-        a[0].max(b[0]),
-        a[1].max(b[1]),
-        a[2].min(b[2]),
-        a[3].min(b[3]),
-    ])
-}
-
 /// Share of the smaller box that lies inside the other.
-fn nested(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    let smaller = area(a).min(area(b));
+fn nested(a: &Detection, b: &Detection) -> f32 {
+    let smaller = a.area().min(b.area());
     if smaller > 0.0 {
-        shared(a, b) / smaller
+        a.shared_area(b) / smaller
     } else {
         1.0
     }
-}
-
-/// Intersection over union.
-fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    let both = shared(a, b);
-    let all = area(a) + area(b) - both;
-    if all > 0.0 { both / all } else { 0.0 }
 }
 
 /// Adds what the classifier sees to what the detector found: one thing is named once, by the narrower noun. Beside what is

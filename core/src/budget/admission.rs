@@ -1,4 +1,4 @@
-//! Waiting for room: evict, wait for those who use memory now, give up when that cannot help.
+//! Waiting for memory: evict what is idle, wait for running work, refuse when neither can help.
 
 use std::sync::Weak;
 use std::time::{Duration, Instant};
@@ -9,20 +9,20 @@ use super::reclaim::{Need, Room};
 use super::wait_policy::WaitPolicy;
 use crate::error::Result;
 
-/// How often who waits for room looks again.
+/// How often a waiting request tries again.
 const POLL: Duration = Duration::from_millis(5);
 
-/// After waiting this long, what stands in the way gets no new holders.
+/// After this long, modules in the way of a waiting request are leased to nobody new.
 const DRAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// How often who waits has what the heap keeps counted again: that takes a millisecond or two.
+/// How often a waiting request has the heap trimmed and measured, which takes a millisecond or two.
 const RECOUNT: Duration = Duration::from_millis(50);
 
-/// A budget that follows the kernel's figures is given this long to grow: what others gave back may not be counted yet, and
-/// what they do unseen by the ledger comes to an end.
+/// How long a request waits for a budget that follows the system to grow: memory that was just freed may not be counted yet, and
+/// work that the ledger does not know of may end.
 const HOPE: Duration = Duration::from_secs(5);
 
-/// One who waits for room.
+/// A request that waits for memory.
 pub(super) struct Waiting<'a> {
     ledger: &'a Ledger,
     /// The entry that is to grow.
@@ -33,7 +33,7 @@ pub(super) struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    /// Has entry `id` of `ledger` wait.
+    /// A request to grow entry `id` of `ledger`.
     pub(super) fn new(ledger: &'a Ledger, id: u64) -> Self {
         Self {
             ledger,
@@ -99,7 +99,7 @@ impl<'a> Waiting<'a> {
         }
     }
 
-    /// Whether it may fit once all who use memory now have finished.
+    /// Whether the request may fit once all work that uses memory now has ended.
     fn worth_waiting(&self, anon: u64, room: &Room, wait: &WaitPolicy<'_>) -> bool {
         let book = self.ledger.book();
         if book.budget_read.is_some() && self.began.elapsed() < HOPE {

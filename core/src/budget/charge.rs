@@ -1,4 +1,4 @@
-//! What one holder of memory is charged with.
+//! A charge: the ledger's entry for one holder of memory.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ pub struct Charge {
 }
 
 impl Ledger {
-    /// Charges `owner` with `anon` anonymous and `mapped` clean mapped bytes, until the charge is dropped. Where the budget is
-    /// short, idle memory of others is evicted; it waits for nobody. Call it before allocating, and hold no lock that evicting
-    /// may need.
+    /// Charges `owner` with `anon` anonymous and `mapped` clean mapped bytes until the charge is dropped. If the budget is short,
+    /// idle memory of others is evicted; memory in use is not waited for. Call it before you allocate, and hold no lock that an
+    /// eviction may need.
     ///
     /// # Errors
     /// [`ErrorKind::OutOfBudget`](crate::ErrorKind::OutOfBudget) naming budget, need and holders; nothing is charged then.
@@ -43,8 +43,8 @@ impl Ledger {
         Ok(charge)
     }
 
-    /// As [`charge`](Self::charge), but only if so much is free now: nothing is evicted. For caches, which must not take
-    /// memory from others; may be called with locks held that evicting needs.
+    /// As [`charge`](Self::charge), but evicts nothing: fails unless that much is free now. For caches, which must not take
+    /// memory from others. May be called with locks held that an eviction needs.
     ///
     /// # Errors
     /// As there.
@@ -86,7 +86,7 @@ impl Charge {
         Waiting::new(&self.ledger, self.id).until_it_fits(anon, mapped, wait)
     }
 
-    /// Changes what is charged, if so much is free now: nothing is evicted.
+    /// Changes what is charged. Evicts nothing: fails unless that much is free now.
     ///
     /// # Errors
     /// As [`Ledger::charge_free`]; the charge then stays as it was.
@@ -97,16 +97,16 @@ impl Charge {
         Err(self.ledger.refusal(self.id, anon))
     }
 
-    /// Has `in_memory` say how many of the bytes are in memory by now, until [`set_pending`](Self::set_pending) or
-    /// [`set_measured`](Self::set_measured). It is called without the ledger's lock, from any thread, and must not wait for one that asks
-    /// for memory.
+    /// Lets the ledger call `in_memory` to learn how many of the charged bytes are in memory by now, until
+    /// [`set_pending`](Self::set_pending) or [`set_measured`](Self::set_measured) is called. `in_memory` runs on any thread,
+    /// without the ledger's lock, and must not wait for a thread that asks for memory.
     pub fn track_resident(&self, in_memory: impl Fn() -> u64 + Send + Sync + 'static) {
         let watch = Arc::new(in_memory);
         let before = self.ledger.book().in_memory.insert(self.id, watch);
         drop(before);
     }
 
-    /// Says that all of it but `pending` bytes is in memory by now.
+    /// Records that all but `pending` of the charged bytes are in memory.
     pub fn set_pending(&self, pending: u64) {
         let mut book = self.ledger.book();
         let watch = book.in_memory.remove(&self.id);
@@ -115,8 +115,8 @@ impl Charge {
         drop(watch);
     }
 
-    /// Says what was measured: it is so, whatever the budget says. Idle memory of others is evicted where that is too
-    /// much.
+    /// Sets the charge to what was measured, even beyond the budget: the memory is taken already. Idle memory of others is
+    /// evicted if the budget is then exceeded.
     pub fn set_measured(&self, anon: u64, mapped: u64) {
         let mut book = self.ledger.book();
         let watch = book.in_memory.remove(&self.id);

@@ -9,17 +9,17 @@ pub enum Owner {
     Module(String),
     /// The keys and values of one generation.
     Kv(u64),
-    /// Beginnings of prompts, kept for the next that begins so.
+    /// Cached prompt prefixes.
     Prefixes,
-    /// Vocabularies, taxonomies and the like, read once and kept.
+    /// Vocabularies, taxonomies and the like.
     Tables(String),
     /// Frames waiting in queues.
     Queue,
-    /// What frames are prepared in for a module.
+    /// Buffers in which frames are prepared for a module.
     Frames,
-    /// What an execution provider keeps after its last session.
+    /// What an execution provider keeps after its last session is gone.
     Provider(String),
-    /// Free blocks between those in use, which the heap cannot give back: what releases were measured not to return.
+    /// Free blocks that the heap cannot give back because blocks in use lie between them.
     Heap,
 }
 
@@ -45,9 +45,9 @@ pub struct Entry {
     pub owner: Owner,
     /// Anonymous bytes: the kernel cannot drop them.
     pub anon_bytes: u64,
-    /// Of these, what is only promised so far: it was asked for and is not in memory yet.
+    /// Of these, what was asked for but is not in memory yet.
     pub pending_bytes: u64,
-    /// Clean bytes mapped from files: the kernel can.
+    /// Clean bytes mapped from files: the kernel can drop them.
     pub mapped_bytes: u64,
 }
 

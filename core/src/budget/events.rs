@@ -11,10 +11,10 @@ use super::entry::{Owner, megabytes};
 use super::reclaim::Action;
 use crate::os::leaf::{LeafGuard, LeafMutex, assert_free};
 
-/// Events that are kept for who asks later.
+/// How many events are kept.
 const KEPT: usize = 256;
 
-/// After being evicted for so short a time a reload counts as thrash.
+/// A reload within this time after the eviction counts as thrash.
 pub const THRASH_WITHIN: Duration = Duration::from_secs(2);
 
 /// What happened.
@@ -228,7 +228,7 @@ impl Events {
         self.0.added.notify_all();
     }
 
-    /// Events after number `after`, oldest first; those longer ago than the last 256 are gone.
+    /// The events after number `after`, oldest first. Only the last 256 are kept.
     pub fn since(&self, after: u64) -> Vec<Event> {
         let log = self.lock();
         let kept = log.kept.iter();
@@ -240,8 +240,8 @@ impl Events {
         self.lock().counters
     }
 
-    /// As [`since`](Self::since), once there is one, or after `at_most`. Whoever wants to be told waits here on a thread of its
-    /// own, where it may use the runtime: events happen amid evictions and loads, which nobody may call back into.
+    /// Waits until there is an event after number `after`, for `at_most`, and returns as [`since`](Self::since) does. Call it on a
+    /// thread of your own, where you may use the runtime. There is no callback, because events happen during evictions and loads.
     pub fn wait_since(&self, after: u64, at_most: Duration) -> Vec<Event> {
         let log = self.lock();
         log.wait_timeout_while(&self.0.added, at_most, |log| log.last <= after);

@@ -1,4 +1,4 @@
-//! What is read once and kept as long as memory allows: vocabularies, a taxonomy.
+//! Values that are read once and kept as long as memory allows: vocabularies, a taxonomy.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,11 +13,11 @@ use super::reclaim::{Action, Given, Offer, Reclaim};
 use super::wait_policy::WaitPolicy;
 use crate::error::Result;
 
-/// How often who waits for another to make it looks whether it was cancelled.
+/// How often a thread that waits for another one's value checks for cancellation.
 const POLL: Duration = Duration::from_millis(10);
 
-/// A value that is made by the first who needs it, inner, and given up when memory is short and nobody uses it; the next
-/// who needs it makes it again. Clones share it; thread-safe. A failure to make it is not kept.
+/// A value that is made when it is first needed and shared from then on. When memory is short and nobody uses it, the governor
+/// drops it; the next [`get`](Self::get) makes it again. A failure to make it is not kept. Clones share it; thread-safe.
 pub struct EvictableCell<T>(Arc<EvictableValue<T>>);
 
 impl<T> Clone for EvictableCell<T> {
@@ -34,14 +34,14 @@ impl<T> std::fmt::Debug for EvictableCell<T> {
 
 struct EvictableValue<T> {
     owner: Owner,
-    /// What is asked for: an estimate, or what making it was measured to take at most.
+    /// Bytes to ask for: an estimate, or the most that making it was measured to take.
     expected: AtomicU64,
     governor: Governor,
-    /// Somebody makes it; whoever else needs it waits.
+    /// A thread is making it; others that need it wait.
     making: Mutex<bool>,
-    /// Told when that ends.
+    /// Notified when that ends.
     made: Condvar,
-    /// Never locked while the value is made or dropped: a governor looks in at any time.
+    /// Not locked while the value is made or dropped, because the governor may ask for offers at any time.
     contents: Mutex<Contents<T>>,
 }
 
@@ -58,7 +58,7 @@ struct Held<T> {
 }
 
 impl<T: Send + Sync + 'static> EvictableCell<T> {
-    /// Nothing yet. It will be `owner`'s on the ledger, and is expected to take `expected` bytes.
+    /// An empty cell. Its value will be charged to `owner` and is expected to take `expected` bytes.
     pub fn new(owner: Owner, expected: u64, governor: &Governor) -> Self {
         let inner = Arc::new(EvictableValue {
             owner,
@@ -77,12 +77,12 @@ impl<T: Send + Sync + 'static> EvictableCell<T> {
         Self(inner)
     }
 
-    /// The value, made with `make` if there is none. It stays as long as what is returned here lives: drop it when the work
-    /// is done.
+    /// The value; if there is none, `make` makes it. It cannot be evicted while the returned reference lives: drop it when the
+    /// work is done.
     ///
     /// # Errors
-    /// What `make` gives; [`ErrorKind::OutOfBudget`](crate::error::ErrorKind::OutOfBudget) and what `wait.check`
-    /// returns when there is no room for it.
+    /// What `make` returns; [`ErrorKind::OutOfBudget`](crate::error::ErrorKind::OutOfBudget), or the error of `wait.check`, when
+    /// there is no room for it.
     pub fn get(&self, wait: &WaitPolicy<'_>, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         let inner = &self.0;
         if let Some(value) = inner.use_held() {
@@ -139,7 +139,7 @@ impl<T> EvictableValue<T> {
         lock(&self.contents)
     }
 
-    /// Waits until nobody else makes it.
+    /// Waits until no other thread is making it.
     fn begin(&self, wait: &WaitPolicy<'_>) -> Result<Making<'_, T>> {
         let mut making = lock(&self.making);
         while *making {
@@ -175,7 +175,7 @@ impl<T> Drop for Making<'_, T> {
 }
 
 impl<T: Send + Sync> Reclaim for EvictableValue<T> {
-    /// Nothing while it is used: who uses it may be the one who asks for room.
+    /// Nothing while it is in use: its user may be the one that asks for room.
     fn offers(&self) -> Vec<Offer> {
         let contents = self.lock();
         let idle = contents.held.as_ref();

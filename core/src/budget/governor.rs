@@ -1,8 +1,8 @@
-//! The governor: decides what goes when memory is short.
+//! The governor: decides what is evicted when memory is short.
 //!
 //! It is asked in two ways. The ledger asks for anonymous bytes before somebody allocates them ([`MakeRoom`]); the kernel, or
-//! the application, says that the machine is short ([`Governor::relieve`]). Either way it collects offers from whoever holds
-//! memory, and takes the least worth first.
+//! the application, says that the machine is short ([`Governor::relieve`]). Either way it collects offers from those that hold
+//! memory, and takes the lowest retention score first.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,11 +34,11 @@ struct Evictor {
     events: Events,
     age: Age,
     holders: Mutex<Vec<Weak<dyn Reclaim>>>,
-    /// One eviction at a time: two that need room would each evict for both.
+    /// Held during an eviction: two requests at once would each evict for both.
     evicting: Mutex<()>,
 }
 
-/// Decides what goes when memory is short. Clones share it; thread-safe. Holds those it evicts from only weakly.
+/// Decides what is evicted when memory is short. Clones share it; thread-safe. Does not keep alive those it evicts from.
 #[derive(Clone)]
 pub struct Governor(Arc<Evictor>);
 
@@ -59,7 +59,7 @@ impl Default for Governor {
 }
 
 impl Governor {
-    /// A governor that `ledger` asks for room as long as it exists.
+    /// A governor that `ledger` asks for memory as long as it exists.
     pub fn new(ledger: &Ledger) -> Self {
         let evictor = Arc::new(Evictor {
             ledger: ledger.clone(),
@@ -83,7 +83,7 @@ impl Governor {
         &self.0.events
     }
 
-    /// How far eviction has come; holders note it at each use.
+    /// The score of the last eviction; holders note it at each use.
     pub fn age(&self) -> &Age {
         &self.0.age
     }
@@ -93,17 +93,16 @@ impl Governor {
         &self.0.ledger
     }
 
-    /// Gives memory back because the application says so. At [`Level::Low`] caches and arenas are shrunk and what has not
-    /// just been used is parked; at [`Level::Critical`] everything idle is released and what is in use is parked. The bytes
-    /// that came back.
+    /// Gives memory back because the application says so, and returns the bytes that came back. At [`Level::Low`] it shrinks caches
+    /// and arenas and parks what was not just used; at [`Level::Critical`] it releases everything idle and parks what is in use.
     pub fn relieve(&self, level: Level) -> u64 {
         self.give_back(level, Duration::ZERO, Duration::ZERO, u64::MAX)
     }
 
-    /// As [`relieve`](Self::relieve), because the kernel is short. What has just been used is not parked: it would be read
-    /// again at once, and the kernel drops what nobody reads unaided. Where pressure `goes_on`, it is not released either,
-    /// or it would be loaded for every use. Weights that would not fit beside what is held, once read again, stay as well:
-    /// they are in memory at somebody else's charge, or thrashing already.
+    /// As [`relieve`](Self::relieve), because the kernel is short of memory. What was just used is not parked: it would be read
+    /// again at once, and the kernel drops unused pages by itself. If the pressure `goes_on`, it is not released either, or it
+    /// would be loaded for every use. Weights larger than the free part of the budget are not parked: they are charged to another
+    /// group, or are thrashing already.
     pub fn relieve_kernel(&self, level: Level, goes_on: bool) -> u64 {
         let release = if goes_on { IN_USE } else { Duration::ZERO };
         let held = self.0.ledger.total().0;
@@ -111,7 +110,8 @@ impl Governor {
         self.give_back(level, IN_USE, release, room.unwrap_or(u64::MAX))
     }
 
-    /// Leaves what was used in the time before, by how it would be given up, and larger weights than `room`.
+    /// Keeps what was used within `park` from being parked and within `release` from being released, and weights larger than `room`
+    /// from being parked.
     fn give_back(&self, level: Level, park: Duration, release: Duration, room: u64) -> u64 {
         if level == Level::None {
             return 0;
@@ -143,7 +143,7 @@ impl Governor {
         given
     }
 
-    /// Gives up what has not been used for longer than `idle` says.
+    /// Parks and releases what has been unused for as long as `idle` says.
     pub fn tidy(&self, idle: &Idle) {
         let _evicting = lock(&self.0.evicting);
         let now = Instant::now();
@@ -176,7 +176,7 @@ impl Evictor {
         holders.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// The least worth first.
+    /// Lowest score first.
     fn rank(&self, offers: &mut [Offer], bytes: impl Fn(&Offer) -> u64) {
         offers
             .sort_by(|a, b| retention_score(a, bytes(a)).total_cmp(&retention_score(b, bytes(b))));
@@ -261,7 +261,7 @@ impl MakeRoom for Evictor {
     }
 }
 
-/// Bytes that `offers` come to: what an owner can release contains what it can shrink.
+/// The bytes of `offers` together. What an owner can shrink is part of what it can release, so only the larger counts.
 fn most_idle(offers: &[Offer]) -> u64 {
     let mut sums: BTreeMap<(&Owner, Action), u64> = BTreeMap::new();
     for offer in offers {

@@ -4,9 +4,9 @@
 //! first. Code that wants more asks before it allocates ([`Ledger::charge`]): the ledger makes room by evicting, or waits for
 //! others to finish, or answers with an error that names budget, need and holders.
 //!
-//! The book behind the ledger is under a [leaf lock](crate::os::leaf): no file is read and nobody is called while it is locked.
+//! The book behind the ledger is under a [leaf lock](crate::os::leaf): while it is locked, no file is read and no callback runs.
 //! A budget that follows the system is a number in the book, with the time at which the figures behind it were read.
-//! Whoever needs a newer one reads the figures first, without the lock, and then writes the number down.
+//! A thread that needs a newer number reads the figures without the lock and then writes the number down.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,14 +20,14 @@ use super::reclaim::{MakeRoom, Need, Room};
 use crate::error::{Error, ErrorKind};
 use crate::os::leaf::{LeafGuard, LeafMutex, assert_free};
 
-/// Growth below this is admitted by the budget as it was last known, however long ago that was.
+/// Growth below this is admitted by the last known budget, however old it is.
 const NOTABLE: u64 = 256 << 10;
 
-/// Notable growth is admitted by figures that were read at most this long ago. Others may take memory at any time after they
-/// were read, and what Atom itself takes is in the book, so that newer ones would tell little more.
+/// Notable growth is admitted only by figures that are at most this old. Newer ones would tell little more: other programs may
+/// take memory right after any reading, and Atom's own memory is in the book.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// Growth is refused only by figures that were read at most this long ago.
+/// Growth is refused only by figures that are at most this old.
 const FRESH_TO_REFUSE: Duration = Duration::from_millis(5);
 
 /// How often the figures are read again when memory came or went meanwhile.
@@ -38,11 +38,12 @@ type BoundsReader = Box<dyn FnMut() -> Vec<Bound> + Send>;
 
 pub(super) struct LedgerShared {
     book: LeafMutex<Book>,
-    /// Told when something is given back.
+    /// Notified when memory is given back.
     freed: Condvar,
-    /// Of a budget that follows the system. Locked while its files are read: taken before the book, never after.
+    /// The reader of a budget that follows the system. This lock is held while files are read, and is taken before the book's,
+    /// never after.
     bounds: Mutex<Option<BoundsReader>>,
-    /// Who makes something large.
+    /// Held while something large is loaded or built.
     pub(super) load_lock: Mutex<()>,
 }
 
@@ -108,7 +109,7 @@ impl Ledger {
         self.book().budget
     }
 
-    /// Who makes room when the budget is short.
+    /// Sets who evicts when the budget is short.
     pub fn set_make_room(&self, room: Weak<dyn MakeRoom>) {
         let before = self.book().room.replace(room);
         drop(before);
@@ -126,13 +127,13 @@ impl Ledger {
         (book.anon, mapped)
     }
 
-    /// Wakes waiters when memory may have been freed by something other than a charge: a holder has let go.
+    /// Wakes waiters when memory may have been freed by something other than a charge, for example by the end of a lease.
     pub fn wake_waiters(&self) {
         self.0.freed.notify_all();
     }
 
-    /// Makes entry `id` amount to `anon` and `mapped` bytes if the budget lets it now; says whether it did. Reads the
-    /// system's figures before where those that are known are too old.
+    /// Sets entry `id` to `anon` and `mapped` bytes if the budget allows it now, and returns whether it did. Reads the system's
+    /// figures first if the known ones are too old.
     pub(super) fn try_resize(&self, id: u64, anon: u64, mapped: u64) -> bool {
         let asked = Instant::now();
         match self.resize_by(id, anon, mapped, asked) {
@@ -174,8 +175,8 @@ impl Ledger {
         Verdict::Done
     }
 
-    /// Reads the bounds that the system sets and writes down the budget that they leave, unless figures newer than
-    /// `newer_than` are there. Threads that ask at the same time share a reading.
+    /// Reads the system's bounds and writes down the budget that they leave, unless figures newer than `newer_than` are known.
+    /// Threads that ask at the same time share one reading.
     pub(super) fn read_bounds(&self, newer_than: Instant) {
         let mut bounds = self.bounds();
         let Some(read) = bounds.as_mut() else {
@@ -200,7 +201,7 @@ impl Ledger {
         }
     }
 
-    /// Asks those that know how much of their charge is in memory by now.
+    /// Calls every charge's `in_memory` and writes down what it returns.
     fn note_what_is_in_memory(&self) {
         let book = self.book();
         let watched = book.in_memory.iter();
@@ -229,7 +230,7 @@ impl Ledger {
         room.map_or_else(Room::default, |room| room.make_room(need))
     }
 
-    /// Evicts towards the budget, as far as what is idle reaches, and wakes waiters.
+    /// Evicts idle memory that is held beyond the budget, then wakes waiters.
     pub(super) fn reduce(&self) {
         let short = self.book().short(0);
         if short > 0 {
@@ -242,12 +243,12 @@ impl Ledger {
         self.0.freed.notify_all();
     }
 
-    /// Waits at most that long until somebody gives something back.
+    /// Waits until memory is given back, for `at_most`.
     pub(super) fn wait_for_room(&self, at_most: Duration) {
         self.book().wait_timeout(&self.0.freed, at_most);
     }
 
-    /// Why `anon` bytes cannot be had for entry `id`.
+    /// The error for entry `id`, which cannot have `anon` bytes.
     pub(super) fn refusal(&self, id: u64, anon: u64) -> Error {
         let book = self.book();
         let Some(owner) = book.entries.get(&id).map(|entry| entry.owner.clone()) else {
@@ -291,7 +292,7 @@ impl Ledger {
     }
 }
 
-/// What the book says to a wish.
+/// The book's answer to a request.
 enum Verdict {
     /// It is written down.
     Done,

@@ -1,4 +1,4 @@
-//! The ledger beside the kernel's count of the process: what is made or dropped is measured where that can be told.
+//! Measures what is made or dropped: the kernel's count of the process before and after, less what the ledger knows of.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{MutexGuard, PoisonError};
@@ -14,14 +14,14 @@ use crate::error::Result;
 use crate::os::{memory, smaps};
 use crate::trace;
 
-/// Less is not worth a look at the whole heap. So much of what nobody owns is taken for the heap's without having been measured:
-/// pieces that work left between blocks in use.
+/// A smaller difference is not worth trimming the heap. So many unowned bytes are attributed to the heap without a measurement: the
+/// pieces that work leaves free between blocks in use.
 const NOTABLE: i64 = 2 << 20;
 
-/// How often memory is looked at while something is made.
+/// How often the process's memory is read while something is made.
 const LOOK: Duration = Duration::from_micros(500);
 
-/// What [`Ledger::trim_after_work`] has seen last.
+/// The state of the ledger when [`Ledger::trim_after_work`] last trimmed.
 #[derive(Debug, Default)]
 pub struct HeapTrim {
     rest: i64,
@@ -29,8 +29,8 @@ pub struct HeapTrim {
 }
 
 impl Ledger {
-    /// Makes something that stays and is no session, such as a vocabulary, and charges `owner` with what it was measured to
-    /// take, which is returned too. `expected` bytes are asked for first.
+    /// Asks for `expected` bytes, makes something that stays and is no session, such as a vocabulary, and charges `owner` with
+    /// what it was measured to take. Returns the measurement too.
     ///
     /// # Errors
     /// As [`charge_with`](Self::charge_with), and what `make` returns.
@@ -48,15 +48,15 @@ impl Ledger {
         Ok((made, charge, grown))
     }
 
-    /// Waits until nobody else makes something large, until the guard is dropped: peaks do not add up, and what each takes
-    /// can be told. Ask for the bytes before.
+    /// Locks the loading of anything large until the guard is dropped, so that peaks do not add up and each load can be
+    /// measured. Ask for the bytes before you take it.
     pub fn load_lock(&self) -> MutexGuard<'_, ()> {
         let lock = self.0.load_lock.lock();
         lock.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says that work that takes memory, and says how much when it is done, is under way until the guard is dropped: what
-    /// others take cannot be measured meanwhile.
+    /// Marks, until the guard is dropped, that work is under way whose memory is charged only at its end. What others take cannot
+    /// be measured meanwhile.
     pub fn at_work(&self) -> AtWork {
         let mut book = self.book();
         book.changes += 1;
@@ -65,7 +65,8 @@ impl Ledger {
         AtWork(self.clone())
     }
 
-    /// Says that the caller, who [is at work](Self::at_work), does nothing but what is measured until the guard is dropped.
+    /// Lifts the caller's own [`at_work`](Self::at_work) mark until the guard is dropped: all it does meanwhile is what is being
+    /// measured.
     pub fn at_rest(&self) -> AtRest {
         let mut book = self.book();
         book.changes += 1;
@@ -74,14 +75,15 @@ impl Ledger {
         AtRest(self.clone())
     }
 
-    /// Says what the process has that is nobody's here.
+    /// Sets the anonymous bytes that the process had before anything was charged.
     pub fn set_program(&self, anon: u64) {
         self.book().program = Some(anon);
     }
 
-    /// Runs `free`, which drops something and says how many anonymous bytes it was charged with, if it did; by how much less
-    /// the kernel counts then, or those bytes where others took or gave back memory at the same time. What did not come back
-    /// is the heap's from then on, if [the program's share](Self::set_program) is known.
+    /// Runs `free`, which drops something and returns the anonymous bytes that it was charged with, or `None` if it dropped
+    /// nothing. Returns the bytes that the kernel counts less afterwards, or the charged bytes if other threads took or freed
+    /// memory at the same time. Bytes that did not come back are charged to the heap, if
+    /// [the program's share](Self::set_program) is known.
     pub fn measure_return(&self, free: impl FnOnce() -> Option<u64>) -> Option<u64> {
         let before = self.observe(0);
         let anon = free()?;
@@ -97,8 +99,8 @@ impl Ledger {
         Some(returned.min(anon))
     }
 
-    /// Gives back what is free, and looks again at what the heap keeps: blocks in use between its free ones may be gone by
-    /// now. It never has more than the kernel counts beside everything else.
+    /// Trims the heap and measures again what it keeps: blocks that held free ones back may be gone by now. The heap is never
+    /// charged with more than the kernel counts beyond all other charges.
     pub(super) fn recount_heap(&self) {
         trim_ends();
         if self.book().heap.is_none() {
@@ -108,9 +110,9 @@ impl Ledger {
         self.book().keep_in_heap(0, &seen);
     }
 
-    /// Gives back what work has left free in the heap: where something was done since this was last called, nobody is at work,
-    /// and the kernel counts notably more beside the ledger than then. Other memory of the program looks the same, so it is
-    /// not done oftener than that. What the heap keeps is counted again whenever nobody is at work.
+    /// Trims the heap if work was done since the last call, no work is under way, and unowned memory has grown notably since the
+    /// last trim. It does not trim more often because the program's own memory looks the same. Whenever no work is under way, what
+    /// the heap keeps is measured again.
     pub fn trim_after_work(&self, last: &mut HeapTrim) {
         let mut seen = self.observe(0);
         let worked = seen.changes != last.changes;
@@ -132,7 +134,7 @@ impl Ledger {
         }
     }
 
-    /// What the kernel counts, beside the ledger without `own` bytes.
+    /// The kernel's count, and what of it is beyond the ledger without `own` bytes.
     fn observe(&self, own: u64) -> Observed {
         let process = smaps::anonymous().unwrap_or_default();
         let book = self.book();
@@ -149,28 +151,28 @@ impl Ledger {
 /// By how much the process's anonymous memory grew while something was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grown {
-    /// Bytes, but for those that the ledger has for something else.
+    /// Bytes, without those that the ledger charged to others meanwhile.
     pub bytes: u64,
-    /// The most it had meanwhile beyond what stays, where [that was looked at](Charge::measure_peak).
+    /// The peak beyond what stays, if it was [sampled](Charge::measure_peak).
     pub meanwhile: Option<u64>,
-    /// Nobody else took or gave back memory at the same time, as far as the ledger knows.
+    /// As far as the ledger knows, no other thread took or freed memory at the same time.
     pub quiet: bool,
 }
 
 impl Grown {
-    /// The bytes, if they are what was made alone.
+    /// The bytes, if no other thread can have contributed to them.
     pub fn alone(self) -> Option<u64> {
         self.quiet.then_some(self.bytes)
     }
 
-    /// What was made had so much meanwhile beyond that, if it was looked at and nobody else took part.
+    /// The peak beyond what stays, if it was sampled and no other thread can have contributed to it.
     pub fn meanwhile_alone(self) -> Option<u64> {
         self.meanwhile.filter(|_| self.quiet)
     }
 }
 
 impl Charge {
-    /// Runs `make`, and says by how much the process's anonymous memory grew.
+    /// Runs `make` and measures by how much the process's anonymous memory grew.
     ///
     /// # Errors
     /// What `make` returns.
@@ -193,7 +195,7 @@ impl Charge {
         Ok((made, grown))
     }
 
-    /// As [`measure`](Self::measure), with what it takes while it is made: a thread looks at that every half millisecond.
+    /// As [`measure`](Self::measure), and samples the peak on a thread of its own, every half millisecond.
     ///
     /// # Errors
     /// As there.
@@ -218,7 +220,7 @@ impl Charge {
 }
 
 impl Book {
-    /// The heap has kept `more` bytes, but never more than what nobody else owns by what was `seen`.
+    /// Charges the heap with `more` bytes than before, but with no more than what is unowned by what was `seen`.
     fn keep_in_heap(&mut self, more: u64, seen: &Observed) {
         let Some(program) = self.program else {
             return;
@@ -251,14 +253,14 @@ struct Observed {
     process: u64,
     /// Anonymous bytes in memory that are not on the ledger for something else; below 0 where the ledger says too much.
     rest: i64,
-    /// They take memory that is not on the ledger.
+    /// Work is under way whose memory is not on the ledger yet.
     at_work: bool,
     /// Something on the ledger is not in memory yet, or only in part.
     coming: bool,
     changes: u64,
 }
 
-/// Ends what [`Ledger::at_work`] said.
+/// The mark that [`Ledger::at_work`] sets, until it is dropped.
 #[derive(Debug)]
 pub struct AtWork(Ledger);
 
@@ -270,7 +272,7 @@ impl Drop for AtWork {
     }
 }
 
-/// Ends what [`Ledger::at_rest`] said.
+/// Lifts the mark of [`Ledger::at_work`] until it is dropped.
 #[derive(Debug)]
 pub struct AtRest(Ledger);
 
@@ -282,7 +284,7 @@ impl Drop for AtRest {
     }
 }
 
-/// Runs `make`; the most anonymous bytes that the process had meanwhile, where a thread could look.
+/// Runs `make`; also returns the most anonymous bytes that the process had meanwhile, if a thread could be started to sample them.
 fn at_most<T>(make: impl FnOnce() -> T) -> (T, Option<u64>) {
     let (ended, most) = (AtomicBool::new(false), AtomicU64::new(0));
     let look = || {
@@ -308,7 +310,7 @@ fn at_most<T>(make: impl FnOnce() -> T) -> (T, Option<u64>) {
     (made, Some(most.into_inner()).filter(|&most| most > 0))
 }
 
-/// Says that it has ended, to a thread that may sleep.
+/// Tells a thread that may be asleep that the work has ended.
 struct Ending<'a>(&'a AtomicBool, Option<&'a Thread>);
 
 impl Drop for Ending<'_> {
@@ -320,7 +322,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Gives what is free back to the kernel, wherever it is.
+/// Gives free heap memory back to the kernel, of all heaps.
 fn trim_ends() {
     let _span = trace::span("memory", "trim");
     memory::trim_ends();

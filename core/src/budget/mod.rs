@@ -1,4 +1,4 @@
-//! The memory budget: who holds what, how short memory is, what goes then. Knows no module.
+//! The memory budget: who holds how much, how short memory is, and what is evicted. Knows no module.
 
 mod admission;
 mod book;

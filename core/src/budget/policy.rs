@@ -1,9 +1,9 @@
-//! In which order things are given up.
+//! The order of eviction.
 //!
 //! GreedyDual-Size-Frequency (Cherkasova, "Improving WWW Proxies Performance with Greedy-Dual-Size-Frequency Caching
-//! Policy", HPL-98-69, 1998): each thing is worth its age at the last use plus uses x cost / bytes; the least worth goes
-//! first, and its worth becomes the age. What is dear to load, small or often used stays; what was dear but is no longer
-//! used is overtaken in time.
+//! Policy", HPL-98-69, 1998): a thing's score is the age at its last use plus uses x cost / bytes. The lowest score is evicted
+//! first and becomes the age. So what is costly to load, small or often used stays, and what is no longer used is overtaken in
+//! time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::reclaim::Offer;
 
-/// How far eviction has come: the worth of what was last given up. Clones share it; lock-free.
+/// The score of the last eviction. Clones share it; lock-free.
 #[derive(Debug, Clone, Default)]
 pub struct Age(Arc<AtomicU64>);
 
@@ -21,7 +21,7 @@ impl Age {
         f64::from_bits(self.0.load(Ordering::Relaxed))
     }
 
-    /// Something worth `worth` was given up. Never goes back.
+    /// Something with this score was evicted. The age never falls.
     pub fn reach(&self, worth: f64) {
         // Positive floating-point numbers are ordered as their bits are.
         self.0
@@ -29,15 +29,15 @@ impl Age {
     }
 }
 
-/// What keeping `offer` is worth, in milliseconds per megabyte of `bytes` it would give back.
+/// The score of `offer`, in milliseconds per megabyte of the `bytes` that it would give back: the lowest is evicted first.
 pub fn retention_score(offer: &Offer, bytes: u64) -> f64 {
     let megabytes = (bytes as f64 / 1e6).max(1e-3);
     offer.credit + offer.weight * offer.uses * offer.cost_ms / megabytes
 }
 
-/// Which of `offers` is to go first when `short` bytes are wanted, each with the bytes it would give: the least worth, where
-/// bytes beyond those wanted count for nothing. Else a large thing goes where a small one would do: on the recorded uses of
-/// tests/fixtures/uses that took 4 % longer (`atom-bench evict`).
+/// The index of the offer to evict first when `short` bytes are needed: the one with the lowest score. Each comes with the bytes
+/// it would give; bytes beyond `short` do not count. If they did, a large thing would go where a small one would do: 4 % more time
+/// on the recorded uses of tests/fixtures/uses (`atom-bench evict`).
 pub fn select_victim<'a>(
     offers: impl IntoIterator<Item = (&'a Offer, u64)>,
     short: u64,
@@ -49,7 +49,7 @@ pub fn select_victim<'a>(
     least.map(|(place, _)| place)
 }
 
-/// How something was used: what its worth goes by.
+/// How something was used, for its score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Use {
     /// When it was last used.
@@ -84,7 +84,7 @@ impl Use {
     }
 }
 
-/// Uses that are counted: each one that is forgotten for every one that comes, from here on.
+/// The count of uses does not rise beyond this: from here on, each new use forgets an old one.
 const MOST_USES: f64 = 16.0;
 
 /// The count of uses after one more.

@@ -1,4 +1,4 @@
-//! What can be given back, and who gives it.
+//! Offers to give memory back, and the traits of those who make and take them.
 
 use std::time::Instant;
 
@@ -7,9 +7,9 @@ use super::entry::Owner;
 /// A way to give memory back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Free what a session or cache holds without needing it: an arena's free blocks, cached beginnings. It stays usable.
+    /// Free what a session or cache does not need, such as an arena's free blocks. It stays usable.
     Shrink,
-    /// Let the kernel have the clean mapped weights; the session stays, the next run reads them again.
+    /// Drop the clean mapped weights from memory. The session stays; the next run reads them again.
     Park,
     /// Drop the session; the next use loads it again.
     Release,
@@ -37,7 +37,7 @@ pub struct Offer {
     pub anon_bytes: u64,
     /// Mapped bytes it would give back.
     pub mapped_bytes: u64,
-    /// Milliseconds it takes to have it again, as measured.
+    /// The measured milliseconds to get it back.
     pub cost_ms: f64,
     /// How often it was used, older uses counting less.
     pub uses: f64,
@@ -45,9 +45,9 @@ pub struct Offer {
     pub credit: f64,
     /// When it was last used.
     pub last_used: Instant,
-    /// How much dearer than others the application holds it; 1 is usual.
+    /// The application's preference for keeping it; 1 is usual.
     pub weight: f64,
-    /// Somebody is using it: it cannot be had now.
+    /// It is in use, so it cannot be evicted now.
     pub held: bool,
 }
 
@@ -62,10 +62,10 @@ pub struct Given {
 
 /// A holder of memory that can give some back: the module registry, a cache.
 pub trait Reclaim: Send + Sync {
-    /// What could be given up; nothing pinned, nothing that is being loaded.
+    /// What could be given up. Nothing that is pinned or being loaded.
     fn offers(&self) -> Vec<Offer>;
 
-    /// Gives up what `offer` said, if it is still idle; `None` if it is not.
+    /// Gives up what `offer` names; `None` if it is no longer idle.
     fn give_up(&self, offer: &Offer) -> Option<Given>;
 
     /// Bytes of loads under way: they will be offered when they are done.
@@ -73,7 +73,7 @@ pub trait Reclaim: Send + Sync {
         0
     }
 
-    /// From now on `owner` gets no new users, so that it becomes idle; until [`relent`](Self::relent).
+    /// Gives `owner` no new users, so that it becomes idle, until [`relent`](Self::relent).
     fn drain(&self, owner: &Owner) {
         let _ = owner;
     }
@@ -85,11 +85,11 @@ pub trait Reclaim: Send + Sync {
 /// How many anonymous bytes are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
-    /// At least so many.
+    /// Bytes needed.
     pub anon_bytes: u64,
-    /// Fewer are of use too; else nothing is given up unless all that is idle comes to so many.
+    /// Whether fewer bytes help too. If not, nothing is evicted unless all idle memory together suffices.
     pub partly: bool,
-    /// Somebody has waited for long: what is in use and stands in the way gets no new users.
+    /// Whether modules in use that are in the way get no new users: a request has waited for long.
     pub drain: bool,
 }
 
@@ -98,9 +98,9 @@ pub struct Need {
 pub struct Room {
     /// Bytes given back.
     pub given: u64,
-    /// Bytes that are idle and were kept, since they do not suffice.
+    /// Idle bytes that were kept because they do not suffice.
     pub idle: u64,
-    /// What could be given back later: it is in use.
+    /// What is in use now and could be evicted later.
     pub held: Vec<(Owner, u64)>,
     /// Bytes of loads under way.
     pub loading: u64,
@@ -111,6 +111,6 @@ pub trait MakeRoom: Send + Sync {
     /// Evicts until `need` is met or nothing idle is left. Called without the ledger's lock.
     fn make_room(&self, need: &Need) -> Room;
 
-    /// Nobody waits any more.
+    /// No request waits any more: ends every [`drain`](Reclaim::drain).
     fn relent(&self);
 }

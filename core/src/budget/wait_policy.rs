@@ -5,16 +5,16 @@ use std::time::Duration;
 use super::entry::Owner;
 use crate::error::Result;
 
-/// How long, and for whom, to wait for room that evicting alone does not make.
+/// How a request for memory waits when evicting idle memory is not enough.
 #[derive(Clone, Copy)]
 pub struct WaitPolicy<'a> {
-    /// An error ends the waiting: cancelled, too late.
+    /// Called again and again; an error (cancelled, deadline passed) ends the wait and is returned.
     pub check: &'a (dyn Fn() -> Result<()> + Sync),
-    /// At most this long.
+    /// The longest wait.
     pub at_most: Duration,
-    /// Whether others may be evicted; else only what is free is had.
+    /// Whether idle memory of others may be evicted; if not, the request takes only what is free.
     pub evict: bool,
-    /// What the caller itself keeps from being evicted meanwhile: waiting for that to go would be in vain.
+    /// What the caller itself keeps in use, so that the wait does not count on it.
     pub holds: Option<&'a Owner>,
 }
 
@@ -22,7 +22,7 @@ pub struct WaitPolicy<'a> {
 const LONGEST: Duration = Duration::from_secs(30);
 
 impl<'a> WaitPolicy<'a> {
-    /// Evicts, and waits until `check` fails, for half a minute at most. `holds`: see [the field](Self::holds).
+    /// Evicts, and waits until `check` returns an error, for half a minute at most. For `holds` see [the field](Self::holds).
     pub fn until(check: &'a (dyn Fn() -> Result<()> + Sync), holds: Option<&'a Owner>) -> Self {
         Self {
             check,
@@ -34,7 +34,7 @@ impl<'a> WaitPolicy<'a> {
 }
 
 impl WaitPolicy<'_> {
-    /// Evicts, but waits for nobody.
+    /// Evicts, but does not wait.
     pub const NONE: WaitPolicy<'static> = WaitPolicy {
         check: &|| Ok(()),
         at_most: Duration::ZERO,

@@ -1,6 +1,6 @@
 //! Captioners: what makes a sentence of a segment's features, and an answer of a question about them.
 //!
-//! A pack names the kind of its captioner in the `[captioner]` table of `pack.toml`. Core has the kind [`vlm`]: visual features
+//! A pack names the kind of its captioner in the `[captioner]` table of `pack.toml`. Core has the kind `vlm` ([`Vlm`]): visual features
 //! in the prompt of a language decoder. A program that links other kinds hands them to the runtime it opens; core does not know
 //! them.
 

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::catalogue::unsigned;
+use super::sql::unsigned;
 use super::store::{Store, lock};
 use super::types::{Caption, SegmentId, StreamId};
 use crate::error::Result;

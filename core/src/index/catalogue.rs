@@ -2,19 +2,19 @@
 
 use std::collections::HashSet;
 use std::io::ErrorKind as IoKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use crate::error::{Error, ErrorKind, Result};
 
 use super::catalogue_copy::Copy;
-use super::schema::Found;
+use super::folder::CATALOGUE;
+use super::schema::{self, Found};
+use super::sql::{Database, sql, unsigned};
 use super::types::{Segment, SegmentId, Source, StoreOptions, Stream, StreamId};
 use super::{folder, lock};
-
-pub(super) const FILE: &str = "atom.db";
 
 /// A partition as the catalogue knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,7 @@ pub(super) struct SegmentRow {
 
 /// A connection to the catalogue.
 pub(super) struct Catalogue {
-    pub(super) conn: Connection,
-    pub(super) path: PathBuf,
+    pub(super) db: Database,
     /// Where the catalogue was copied to because its medium cannot be written; removed at the end.
     _copy: Option<Copy>,
 }
@@ -45,22 +44,21 @@ impl Catalogue {
     /// Opens it for writing; one that is not there yet, or not completely, is made with the identity of `options`. A store
     /// of the version before is carried over to this one if it is of that identity.
     pub(super) fn open_writer(store: &Path, options: &StoreOptions) -> Result<Self> {
-        let path = store.join(FILE);
+        let path = store.join(CATALOGUE);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let conn = Connection::open_with_flags(&path, flags).map_err(|e| sql(&path, &e))?;
         let mut catalogue = Self {
-            conn,
-            path,
+            db: Database { conn, path },
             _copy: None,
         };
         catalogue.set_up()?;
         // Before anything is changed: a newer store stays as it is.
-        let found = catalogue.check_version(true)?;
+        let found = schema::check_version(&catalogue.db, true)?;
         match found {
             Found::Nothing => folder::check_no_parts(store)?,
-            _ => catalogue.check_identity(store, options)?,
+            _ => schema::check_identity(&catalogue.db, store, options)?,
         }
         let mode: String = catalogue.run(|c| {
             // Full: the commit is what makes an append durable. Small checkpoints: the log is dead weight on a small disk.
@@ -72,14 +70,14 @@ impl Catalogue {
                 ErrorKind::Unsupported,
                 format!(
                     "the file system of {} carries no shared write-ahead log",
-                    catalogue.path.display()
+                    catalogue.db.path.display()
                 ),
             )
             .remedy("keep the store on a local file system"));
         }
         match found {
-            Found::Nothing => catalogue.make(options)?,
-            Found::Earlier => catalogue.carry_over(options)?,
+            Found::Nothing => schema::make(&mut catalogue.db, options)?,
+            Found::Earlier => schema::carry_over(&mut catalogue.db, options)?,
             Found::Current => {}
         }
         Ok(catalogue)
@@ -87,7 +85,7 @@ impl Catalogue {
 
     /// Opens it for reading, also beside a writer, also on a medium that cannot be written.
     pub(super) fn open_reader(store: &Path) -> Result<Self> {
-        let path = store.join(FILE);
+        let path = store.join(CATALOGUE);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let plain = Connection::open_with_flags(&path, flags).and_then(|conn| {
             conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
@@ -102,7 +100,7 @@ impl Catalogue {
                 let Some(why) = why.or(full.then_some(IoKind::StorageFull)) else {
                     return Err(sql(&path, &e));
                 };
-                let log = std::fs::metadata(store.join(format!("{FILE}-wal")));
+                let log = std::fs::metadata(store.join(format!("{CATALOGUE}-wal")));
                 if why == IoKind::ReadOnlyFilesystem && log.map_or(0, |m| m.len()) == 0 {
                     let uri = format!("file:{}?immutable=1", escape(&path));
                     let flags = flags | OpenFlags::SQLITE_OPEN_URI;
@@ -111,19 +109,18 @@ impl Catalogue {
                     (conn, None)
                 } else {
                     let copy = Copy::make(store)?;
-                    let conn =
-                        Connection::open(copy.folder().join(FILE)).map_err(|e| sql(&path, &e))?;
+                    let conn = Connection::open(copy.folder().join(CATALOGUE))
+                        .map_err(|e| sql(&path, &e))?;
                     (conn, Some(copy))
                 }
             }
         };
         let catalogue = Self {
-            conn,
-            path,
+            db: Database { conn, path },
             _copy: copy,
         };
         catalogue.set_up()?;
-        catalogue.check_version(false)?;
+        schema::check_version(&catalogue.db, false)?;
         Ok(catalogue)
     }
 
@@ -132,24 +129,26 @@ impl Catalogue {
         &self,
         body: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        body(&self.conn).map_err(|e| sql(&self.path, &e))
+        self.db.run(body)
     }
 
     /// Gives the log's space back, where no reader holds it.
     pub(super) fn shrink_log(&self) {
         let result = self
+            .db
             .conn
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(e) = result {
-            log::debug!("{}: checkpoint: {e}", self.path.display());
+            log::debug!("{}: checkpoint: {e}", self.db.path.display());
         }
     }
 
     fn set_up(&self) -> Result<()> {
-        self.conn
+        self.db
+            .conn
             .busy_timeout(Duration::from_secs(10))
-            .and_then(|()| self.conn.execute_batch("PRAGMA temp_store=MEMORY"))
-            .map_err(|e| sql(&self.path, &e))
+            .and_then(|()| self.db.conn.execute_batch("PRAGMA temp_store=MEMORY"))
+            .map_err(|e| sql(&self.db.path, &e))
     }
 
     /// Changes whenever another connection has committed.
@@ -291,11 +290,6 @@ fn no_segment(id: SegmentId) -> Error {
         .remedy("retention or a deletion may have removed it: search again")
 }
 
-pub(super) fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
-    let value: i64 = row.get(column)?;
-    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, value))
-}
-
 fn stream(row: &Row<'_>) -> rusqlite::Result<Stream> {
     let uri: Option<String> = row.get("source_uri")?;
     let bytes: Option<i64> = row.get("source_bytes")?;
@@ -331,30 +325,6 @@ fn segment(row: &Row<'_>) -> rusqlite::Result<SegmentRow> {
             Err(_) => None,
         },
     })
-}
-
-/// The error for what SQLite says about the catalogue at `path`.
-pub(super) fn sql(path: &Path, error: &rusqlite::Error) -> Error {
-    // Growing the log's index on a full disk has no code of its own.
-    const IOERR_SHMSIZE: i32 = 10 | 19 << 8;
-    let message = format!("{}: {error}", path.display());
-    let Some(cause) = error.sqlite_error() else {
-        return Error::new(ErrorKind::Internal, message);
-    };
-    match cause.code {
-        _ if cause.extended_code == IOERR_SHMSIZE => Error::new(ErrorKind::DiskFull, message),
-        ErrorCode::DiskFull => Error::new(ErrorKind::DiskFull, message),
-        ErrorCode::ReadOnly => Error::new(ErrorKind::ReadOnly, message)
-            .remedy("open it read-only, or make it writable"),
-        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
-            Error::new(ErrorKind::Busy, message).remedy("try again")
-        }
-        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
-            Error::new(ErrorKind::StoreCorrupt, message)
-                .remedy("delete the store and index the videos again")
-        }
-        _ => Error::new(ErrorKind::Io, message),
-    }
 }
 
 /// A path within an SQLite URI.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::catalogue::FILE;
+use super::folder::CATALOGUE;
 use crate::error::{Error, Result};
 
 /// A private copy of catalogue and log; the folder goes when this is dropped.
@@ -25,13 +25,13 @@ impl Copy {
             }
         };
         let copy = Self(folder);
-        for name in [FILE.to_owned(), format!("{FILE}-wal")] {
+        for name in [CATALOGUE.to_owned(), format!("{CATALOGUE}-wal")] {
             let (from, to) = (store.join(&name), copy.0.join(&name));
             // `copy` would bring the read-only mode along.
             let done = std::fs::read(&from).and_then(|bytes| std::fs::write(&to, bytes));
             match done {
                 Ok(()) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound && name != FILE => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && name != CATALOGUE => {}
                 Err(e) => return Err(Error::io(from.display(), &e)),
             }
         }

@@ -5,8 +5,11 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::{catalogue, lock};
+use super::lock;
 
+/// The file of the catalogue.
+pub(super) const CATALOGUE: &str = "atom.db";
+/// The folder of the partitions' files.
 pub(super) const PARTS: &str = "parts";
 
 /// What a path holds.
@@ -33,7 +36,7 @@ pub(super) fn inspect(path: &Path) -> Result<Folder> {
         }
         Ok(_) => {}
     }
-    if path.join(catalogue::FILE).exists() {
+    if path.join(CATALOGUE).exists() {
         return Ok(Folder::Store);
     }
     for entry in fs::read_dir(path).map_err(io)? {
@@ -41,13 +44,13 @@ pub(super) fn inspect(path: &Path) -> Result<Folder> {
         let name = name.to_string_lossy();
         if name == PARTS {
             check_no_parts(path)?;
-        } else if name != lock::FILE && name != "lost+found" && !name.starts_with(catalogue::FILE) {
+        } else if name != lock::FILE && name != "lost+found" && !name.starts_with(CATALOGUE) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 format!(
                     "{} is no store: it holds {name:?} and no {}",
                     path.display(),
-                    catalogue::FILE
+                    CATALOGUE
                 ),
             )
             .remedy("name a new or an empty folder"));
@@ -66,7 +69,7 @@ pub(super) fn check_no_parts(store: &Path) -> Result<()> {
             format!(
                 "store {} has partitions and no catalogue {}",
                 store.display(),
-                catalogue::FILE
+                CATALOGUE
             ),
         )
         .remedy("bring the catalogue back, or delete the folder and index again")),

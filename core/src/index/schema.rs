@@ -13,9 +13,9 @@ use std::path::Path;
 
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::catalogue::{Catalogue, sql};
 use super::origin;
 use super::segment::SLOT_BITS;
+use super::sql::{Database, sql};
 use super::types::{Earlier, Identity, Provenance, StoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::{Digest, differences};
@@ -80,135 +80,133 @@ pub(super) enum Found {
 /// What is said of the fields that differ, at most.
 const TOLD: usize = 3;
 
-impl Catalogue {
-    /// Which version is there; an error for any but the last two.
-    pub(super) fn check_version(&self, may_make: bool) -> Result<Found> {
-        // Of one moment: a writer may be making the store beside us.
-        let (version, application, tables): (i64, i64, i64) = self.run(|c| {
-            let moment = c.unchecked_transaction()?;
-            Ok((
-                moment.query_row("PRAGMA user_version", [], |r| r.get(0))?,
-                moment.query_row("PRAGMA application_id", [], |r| r.get(0))?,
-                moment.query_row("SELECT count(*) FROM sqlite_master", [], |r| r.get(0))?,
-            ))
-        })?;
-        if version == 0 && tables == 0 && application == 0 {
-            return if may_make {
-                Ok(Found::Nothing)
-            } else {
-                Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!("{}: the store was never completed", self.path.display()),
-                )
-                .remedy("index a video into it first"))
-            };
-        }
-        if application != APPLICATION {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("{} is some other program's database", self.path.display()),
+/// Which version is there; an error for any but the last two.
+pub(super) fn check_version(db: &Database, may_make: bool) -> Result<Found> {
+    // Of one moment: a writer may be making the store beside us.
+    let (version, application, tables): (i64, i64, i64) = db.run(|c| {
+        let moment = c.unchecked_transaction()?;
+        Ok((
+            moment.query_row("PRAGMA user_version", [], |r| r.get(0))?,
+            moment.query_row("PRAGMA application_id", [], |r| r.get(0))?,
+            moment.query_row("SELECT count(*) FROM sqlite_master", [], |r| r.get(0))?,
+        ))
+    })?;
+    if version == 0 && tables == 0 && application == 0 {
+        return if may_make {
+            Ok(Found::Nothing)
+        } else {
+            Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{}: the store was never completed", db.path.display()),
             )
-            .remedy("name a new or an empty folder"));
-        }
-        match version {
-            SCHEMA => Ok(Found::Current),
-            EARLIER => Ok(Found::Earlier),
-            _ => Err(Error::new(
-                ErrorKind::StoreVersion,
-                format!(
-                    "{} has version {version}, this Atom reads {EARLIER} and {SCHEMA}",
-                    self.path.display()
-                ),
-            )
-            .remedy("use the Atom that wrote it, or index into a new folder")),
-        }
-    }
-
-    /// Sees that the store's vectors are those of `options`.
-    pub(super) fn check_identity(&self, store: &Path, options: &StoreOptions) -> Result<()> {
-        let stored = self.stored(&options.provenance, &options.identity)?;
-        check(store, &stored, &options.identity, &options.provenance)
-    }
-
-    /// Carries the store over from the version before. Its identity has been checked.
-    pub(super) fn carry_over(&mut self, options: &StoreOptions) -> Result<()> {
-        let StoreOptions {
-            identity,
-            provenance,
-            ..
-        } = options;
-        let stored = self.stored(provenance, identity)?;
-        let path = self.path.clone();
-        let mut run = || -> rusqlite::Result<()> {
-            let behavior = TransactionBehavior::Immediate;
-            let tx = self.conn.transaction_with_behavior(behavior)?;
-            carry_over(&tx, &stored, identity, provenance)?;
-            tx.pragma_update(None, "user_version", SCHEMA)?;
-            tx.commit()
+            .remedy("index a video into it first"))
         };
-        run().map_err(|e| sql(&path, &e))?;
-        log::info!(
-            "{}: carried over from version {EARLIER} to {SCHEMA}; older versions of Atom no longer open it",
-            path.display()
-        );
-        Ok(())
     }
-
-    /// Makes the tables.
-    pub(super) fn make(&mut self, options: &StoreOptions) -> Result<()> {
-        let identity = &options.identity;
-        let path = self.path.clone();
-        let mut run = || -> rusqlite::Result<()> {
-            let tx = self.conn.transaction()?;
-            tx.execute_batch(TABLES)?;
-            tx.execute_batch(origin::ORIGINS)?;
-            origin::number(&tx, &options.provenance.features)?;
-            let set = "INSERT INTO meta(key, value) VALUES (?1, ?2)";
-            tx.execute(
-                "INSERT INTO meta(key, value) VALUES ('store', randomblob(16))",
-                [],
-            )?;
-            tx.execute(set, params!["identity", identity.hash])?;
-            tx.execute(set, params!["dim", identity.dim as i64])?;
-            tx.execute(set, params!["description", identity.description])?;
-            tx.execute(set, params!["encoding", options.provenance.encoding])?;
-            tx.pragma_update(None, "application_id", APPLICATION)?;
-            tx.pragma_update(None, "user_version", SCHEMA)?;
-            tx.commit()
-        };
-        run().map_err(|e| sql(&path, &e))
+    if application != APPLICATION {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{} is some other program's database", db.path.display()),
+        )
+        .remedy("name a new or an empty folder"));
     }
+    match version {
+        SCHEMA => Ok(Found::Current),
+        EARLIER => Ok(Found::Earlier),
+        _ => Err(Error::new(
+            ErrorKind::StoreVersion,
+            format!(
+                "{} has version {version}, this Atom reads {EARLIER} and {SCHEMA}",
+                db.path.display()
+            ),
+        )
+        .remedy("use the Atom that wrote it, or index into a new folder")),
+    }
+}
 
-    /// What the store says of itself. The identity of a store of the version before is given as `wanted` if it is the one
-    /// that `provenance` had then.
-    pub(super) fn stored(&self, provenance: &Provenance, wanted: &Identity) -> Result<Stored> {
-        let get = "SELECT value FROM meta WHERE key = ?1";
-        self.run(|c| {
-            let hash: [u8; 32] = c.query_row(get, ["identity"], |r| r.get(0))?;
-            let files = c.query_row(get, ["files"], |r| r.get(0)).optional()?;
-            let encoding = c.query_row(get, ["encoding"], |r| r.get(0)).optional()?;
-            let dim: i64 = c.query_row(get, ["dim"], |r| r.get(0))?;
-            let dim = usize::try_from(dim)
-                .map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, dim))?;
-            let ours = |earlier: &Earlier| earlier.identity == hash;
-            let carried = provenance.earlier.as_ref().is_some_and(ours);
-            Ok(Stored {
-                store: c.query_row(get, ["store"], |r| r.get(0))?,
-                identity: Identity {
-                    hash: if carried { wanted.hash } else { hash },
-                    dim,
-                    description: c.query_row(get, ["description"], |r| r.get(0))?,
-                },
-                files: files.unwrap_or(hash),
-                encoding: encoding.unwrap_or_default(),
-            })
+/// Sees that the store's vectors are those of `options`.
+pub(super) fn check_identity(db: &Database, store: &Path, options: &StoreOptions) -> Result<()> {
+    let stored = stored(db, &options.provenance, &options.identity)?;
+    check(store, &stored, &options.identity, &options.provenance)
+}
+
+/// Carries the store over from the version before. Its identity has been checked.
+pub(super) fn carry_over(db: &mut Database, options: &StoreOptions) -> Result<()> {
+    let StoreOptions {
+        identity,
+        provenance,
+        ..
+    } = options;
+    let stored = stored(db, provenance, identity)?;
+    let path = db.path.clone();
+    let mut run = || -> rusqlite::Result<()> {
+        let behavior = TransactionBehavior::Immediate;
+        let tx = db.conn.transaction_with_behavior(behavior)?;
+        fill_origins(&tx, &stored, identity, provenance)?;
+        tx.pragma_update(None, "user_version", SCHEMA)?;
+        tx.commit()
+    };
+    run().map_err(|e| sql(&path, &e))?;
+    log::info!(
+        "{}: carried over from version {EARLIER} to {SCHEMA}; older versions of Atom no longer open it",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Makes the tables.
+pub(super) fn make(db: &mut Database, options: &StoreOptions) -> Result<()> {
+    let identity = &options.identity;
+    let path = db.path.clone();
+    let mut run = || -> rusqlite::Result<()> {
+        let tx = db.conn.transaction()?;
+        tx.execute_batch(TABLES)?;
+        tx.execute_batch(origin::ORIGINS)?;
+        origin::number(&tx, &options.provenance.features)?;
+        let set = "INSERT INTO meta(key, value) VALUES (?1, ?2)";
+        tx.execute(
+            "INSERT INTO meta(key, value) VALUES ('store', randomblob(16))",
+            [],
+        )?;
+        tx.execute(set, params!["identity", identity.hash])?;
+        tx.execute(set, params!["dim", identity.dim as i64])?;
+        tx.execute(set, params!["description", identity.description])?;
+        tx.execute(set, params!["encoding", options.provenance.encoding])?;
+        tx.pragma_update(None, "application_id", APPLICATION)?;
+        tx.pragma_update(None, "user_version", SCHEMA)?;
+        tx.commit()
+    };
+    run().map_err(|e| sql(&path, &e))
+}
+
+/// What the store says of itself. The identity of a store of the version before is given as `wanted` if it is the one
+/// that `provenance` had then.
+pub(super) fn stored(db: &Database, provenance: &Provenance, wanted: &Identity) -> Result<Stored> {
+    let get = "SELECT value FROM meta WHERE key = ?1";
+    db.run(|c| {
+        let hash: [u8; 32] = c.query_row(get, ["identity"], |r| r.get(0))?;
+        let files = c.query_row(get, ["files"], |r| r.get(0)).optional()?;
+        let encoding = c.query_row(get, ["encoding"], |r| r.get(0)).optional()?;
+        let dim: i64 = c.query_row(get, ["dim"], |r| r.get(0))?;
+        let dim =
+            usize::try_from(dim).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(0, dim))?;
+        let ours = |earlier: &Earlier| earlier.identity == hash;
+        let carried = provenance.earlier.as_ref().is_some_and(ours);
+        Ok(Stored {
+            store: c.query_row(get, ["store"], |r| r.get(0))?,
+            identity: Identity {
+                hash: if carried { wanted.hash } else { hash },
+                dim,
+                description: c.query_row(get, ["description"], |r| r.get(0))?,
+            },
+            files: files.unwrap_or(hash),
+            encoding: encoding.unwrap_or_default(),
         })
-    }
+    })
 }
 
 /// A store of format 2 as one of format 3: everything in it gets the identities of the pack that opens it, which its old
 /// identity has shown to be the one that made it. One transaction: a crash leaves the store of format 2.
-fn carry_over(
+fn fill_origins(
     tx: &Transaction<'_>,
     stored: &Stored,
     wanted: &Identity,

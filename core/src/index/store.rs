@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{FeatureSources, Features};
+use crate::features::{FeatureSources, Features, Variant};
 use crate::os::file::sync_dir;
 
 use super::blob::Blobs;
-use super::catalogue::{self, Catalogue, SegmentRow};
+use super::catalogue::{Catalogue, SegmentRow};
 use super::folder::{self, Folder};
 use super::lock::WriterLock;
 use super::mapped::Mapped;
 use super::part::Part;
 use super::segment::{self, Layout, SLOT_BITS};
 use super::types::*;
-use super::variant;
 use super::writer::{self, Writer};
+use super::{schema, variant};
 
 /// A persistent index: streams, their segments with features and keyframe thumbnails, and a search over them.
 ///
@@ -130,9 +130,9 @@ impl Store {
             }
         };
         let reader = Catalogue::open_reader(path)?;
-        reader.check_identity(path, options)?;
-        variant::check_known(path, &reader, &options.provenance)?;
-        let stored = reader.stored(&options.provenance, wanted)?;
+        schema::check_identity(&reader.db, path, options)?;
+        variant::check_known(path, &reader.db, &options.provenance)?;
+        let stored = schema::stored(&reader.db, &options.provenance, wanted)?;
         let layout = Layout {
             folder: parts,
             dim: stored.identity.dim,
@@ -177,6 +177,22 @@ impl Store {
     /// What made the vectors.
     pub fn identity(&self) -> &Identity {
         &self.0.identity
+    }
+
+    /// What made the vectors; `None` in an empty store, and in one by a version of Atom that did not say.
+    ///
+    /// # Errors
+    /// `StoreCorrupt`, `Io`.
+    pub fn variant(&self) -> Result<Option<Variant>> {
+        variant::read(&lock(&self.0.reader).catalogue.db, &self.0.provenance)
+    }
+
+    /// Whether vectors of `variant` may be added: those of two forms of a module are never compared.
+    ///
+    /// # Errors
+    /// `StoreForeign`, naming both, when another made those that are there; `StoreCorrupt`, `Io`.
+    pub fn check_variant(&self, variant: &Variant) -> Result<()> {
+        variant::same(&self.0.path, self.variant()?.as_ref(), variant)
     }
 
     /// How the store was opened.
@@ -429,7 +445,7 @@ impl Inner {
         ["", "-wal", "-shm"]
             .iter()
             .filter_map(|suffix| {
-                let name = format!("{}{suffix}", catalogue::FILE);
+                let name = format!("{}{suffix}", folder::CATALOGUE);
                 fs::metadata(self.path.join(name)).ok()
             })
             .map(|meta| meta.len())

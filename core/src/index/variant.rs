@@ -8,33 +8,14 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::Variant;
 
-use super::catalogue::Catalogue;
-use super::store::{Store, lock};
+use super::sql::Database;
 use super::types::{NewSegment, Provenance};
 
 const HASH: &str = "variant";
 const NAME: &str = "variant_name";
 
-impl Store {
-    /// What made the vectors; `None` in an empty store, and in one by a version of Atom that did not say.
-    ///
-    /// # Errors
-    /// `StoreCorrupt`, `Io`.
-    pub fn variant(&self) -> Result<Option<Variant>> {
-        read(&lock(&self.0.reader).catalogue, &self.0.provenance)
-    }
-
-    /// Whether vectors of `variant` may be added: those of two forms of a module are never compared.
-    ///
-    /// # Errors
-    /// `StoreForeign`, naming both, when another made those that are there; `StoreCorrupt`, `Io`.
-    pub fn check_variant(&self, variant: &Variant) -> Result<()> {
-        same(&self.0.path, self.variant()?.as_ref(), variant)
-    }
-}
-
-/// What made the vectors of `catalogue`'s store; by its hash of today in a store of format 2.
-fn read(catalogue: &Catalogue, provenance: &Provenance) -> Result<Option<Variant>> {
+/// What made the vectors of a store; by its hash of today in a store of format 2.
+pub(super) fn read(db: &Database, provenance: &Provenance) -> Result<Option<Variant>> {
     let get = "SELECT value FROM meta WHERE key = ?1";
     let forms = provenance.earlier.iter().flat_map(|e| &e.forms);
     let today = |hash| {
@@ -42,7 +23,7 @@ fn read(catalogue: &Catalogue, provenance: &Provenance) -> Result<Option<Variant
         let renamed = forms.find(|(old, _)| *old == hash);
         renamed.map_or(hash, |(_, new)| *new)
     };
-    catalogue.run(|c| {
+    db.run(|c| {
         let mut get = c.prepare_cached(get)?;
         let hash = get.query_row([HASH], |r| r.get(0)).optional()?.map(today);
         let name = get.query_row([NAME], |r| r.get(0)).optional()?;
@@ -51,13 +32,9 @@ fn read(catalogue: &Catalogue, provenance: &Provenance) -> Result<Option<Variant
 }
 
 /// Sees that the form of the encoder that made the vectors is one that the pack has.
-pub(super) fn check_known(
-    path: &Path,
-    catalogue: &Catalogue,
-    provenance: &Provenance,
-) -> Result<()> {
+pub(super) fn check_known(path: &Path, db: &Database, provenance: &Provenance) -> Result<()> {
     let forms = &provenance.forms;
-    let Some(found) = read(catalogue, provenance)? else {
+    let Some(found) = read(db, provenance)? else {
         return Ok(());
     };
     if forms.is_empty() || forms.iter().any(|form| form.hash == found.hash) {
@@ -79,7 +56,7 @@ pub(super) fn check_known(
 /// What made `segments`, which must be one and the one that made what the store at `path` holds; `None` where nobody says.
 pub(super) fn of<'a>(
     path: &Path,
-    catalogue: &Catalogue,
+    db: &Database,
     provenance: &Provenance,
     segments: &[NewSegment<'a>],
 ) -> Result<Option<&'a Variant>> {
@@ -92,7 +69,7 @@ pub(super) fn of<'a>(
     for variant in made_by {
         same(path, Some(first), variant)?;
     }
-    same(path, read(catalogue, provenance)?.as_ref(), first)?;
+    same(path, read(db, provenance)?.as_ref(), first)?;
     Ok(Some(first))
 }
 
@@ -104,7 +81,8 @@ pub(super) fn note(tx: &Transaction<'_>, variant: &Variant) -> rusqlite::Result<
     Ok(())
 }
 
-fn same(path: &Path, found: Option<&Variant>, wanted: &Variant) -> Result<()> {
+/// Refuses `wanted` where `found` made what is there.
+pub(super) fn same(path: &Path, found: Option<&Variant>, wanted: &Variant) -> Result<()> {
     let Some(found) = found.filter(|found| found.hash != wanted.hash) else {
         return Ok(());
     };

@@ -11,10 +11,12 @@ use rusqlite::{OptionalExtension, params};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::blob::Blobs;
-use super::catalogue::{PartRow, sql};
+use super::catalogue::PartRow;
 use super::codec;
+use super::folder::CATALOGUE;
 use super::part_writer::Batch;
 use super::segment::{Layout, MAX_RECORDS, SLOT_BITS};
+use super::sql::sql;
 use super::store::{Store, lock};
 use super::types::*;
 use super::variant;
@@ -143,7 +145,7 @@ impl Store {
         let mut writer = self.writer()?;
         let variant = variant::of(
             &self.0.path,
-            &writer.catalogue,
+            &writer.catalogue.db,
             &self.0.provenance,
             segments,
         )?;
@@ -160,7 +162,7 @@ impl Store {
 
         let layout = &self.0.layout;
         let before = writer.current.as_ref().map(|part| part.partition);
-        let part = writer.partition(&self.0, count)?;
+        let part = writer.partition(layout, self.0.partition_bytes, count)?;
         let sealed = before.filter(|before| *before != part.partition);
         let (partition, created_ns) = (part.partition, part.created_ns);
         let mut batch = Batch::default();
@@ -200,7 +202,7 @@ impl Store {
                 part.rewind();
             }
             writer.catalogue.shrink_log();
-            return Err(sql(&self.0.path.join(super::catalogue::FILE), &error));
+            return Err(sql(&self.0.path.join(CATALOGUE), &error));
         }
         if let Some(part) = &mut writer.current {
             (part.records, part.blob_bytes) = (records, blob_bytes);

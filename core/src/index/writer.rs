@@ -11,12 +11,14 @@ use crate::features::{FeatureSources, Variant};
 use crate::os::clock::wall_ns;
 use crate::os::file::sync_dir;
 
-use super::catalogue::{self, Catalogue, PartRow, sql};
+use super::catalogue::{Catalogue, PartRow};
+use super::folder::CATALOGUE;
 use super::lock::WriterLock;
 use super::part_writer::PartWriter;
 use super::segment::{HEADER_BYTES, Layout, MAX_RECORDS, SLOT_BITS};
+use super::sql::sql;
 use super::types::{NewSegment, StreamId};
-use super::{folder, origin, store, variant};
+use super::{folder, origin, variant};
 
 /// A partition takes no more segments after this long, so that a slow camera's are not all in one.
 const PARTITION_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -72,13 +74,13 @@ impl Writer {
         body: impl Fn(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
         let mut run = || -> rusqlite::Result<T> {
-            let conn = &mut self.catalogue.conn;
+            let conn = &mut self.catalogue.db.conn;
             let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let value = body(&tx)?;
             tx.commit()?;
             Ok(value)
         };
-        let path = layout.store_folder().join(catalogue::FILE);
+        let path = layout.store_folder().join(CATALOGUE);
         match run().map_err(|e| sql(&path, &e)) {
             Err(e) if e.kind() == ErrorKind::DiskFull => {
                 release_reserve(layout.store_folder());
@@ -149,17 +151,22 @@ impl Writer {
     }
 
     /// The partition that takes `count` more segments.
-    pub(super) fn partition(&mut self, store: &store::Inner, count: u32) -> Result<&PartWriter> {
+    pub(super) fn partition(
+        &mut self,
+        layout: &Layout,
+        partition_bytes: u64,
+        count: u32,
+    ) -> Result<&PartWriter> {
         let now = i64::try_from(wall_ns()).unwrap_or(i64::MAX);
         let full = self.current.as_ref().is_none_or(|part| {
             let age = u64::try_from(now.saturating_sub(part.created_ns)).unwrap_or(0);
-            part.bytes() >= store.partition_bytes
+            part.bytes() >= partition_bytes
                 || part.records + count > MAX_RECORDS
                 || (part.records > 0 && Duration::from_nanos(age) > PARTITION_AGE)
         });
         if full {
             let number = self.next_partition;
-            let part = PartWriter::create(&store.layout, number, now)?;
+            let part = PartWriter::create(layout, number, now)?;
             self.next_partition += 1;
             self.current = Some(part);
         }
@@ -279,6 +286,7 @@ impl Writer {
         };
         let tx = self
             .catalogue
+            .db
             .conn
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(|e| (e, false))?;

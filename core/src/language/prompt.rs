@@ -1,4 +1,7 @@
 //! Chat prompts: a pack's Jinja chat template rendered the way Hugging Face renders it.
+//!
+//! The crate hf-chat-template sets up the same environment, but bounds neither the steps of a template nor the length of what it
+//! writes, and hides the environment that could: a bad pack could hang the process or take all memory.
 
 use std::fmt::Write as _;
 use std::io;

@@ -183,14 +183,7 @@ impl TextEncoder {
                 self.output
             )));
         }
-        let mut vector: Vec<f32> = match output.dtype() {
-            DType::F16 => output
-                .as_slice::<half::f16>()?
-                .iter()
-                .map(|value| value.to_f32())
-                .collect(),
-            _ => output.as_slice::<f32>()?.to_vec(),
-        };
+        let mut vector = output.to_f32s()?;
         let norm = vector
             .iter()
             .map(|value| f64::from(*value).powi(2))

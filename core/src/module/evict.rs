@@ -5,10 +5,10 @@ use super::usage::Keep;
 use crate::budget::{Action, Given, Offer, Owner, Reclaim};
 use crate::os::memory;
 
-/// Arenas with less to spare are not worth a look.
+/// Arenas with fewer free bytes are not offered.
 const NOTABLE: u64 = 1 << 20;
 
-/// Milliseconds to have a megabyte of an arena again: the kernel zeroes its pages.
+/// Milliseconds to get a megabyte of an arena back: the kernel zeroes its pages.
 const SHRUNK_MS_PER_MB: f64 = 0.25;
 
 impl Reclaim for Inner {

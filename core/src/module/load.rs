@@ -32,7 +32,7 @@ pub(super) struct Loader<'a> {
 
 impl Loader<'_> {
     /// Loads the session by the fastest way there is and charges what it was measured to take. What it will take is asked
-    /// for first: others are evicted for it, or waited for with `wait`.
+    /// for first, as `wait` says.
     pub(super) fn load(&self, wait: &WaitPolicy<'_>) -> Result<Resident> {
         let (pack, spec, place) = (self.pack, self.spec, self.place);
         let named = |e: Error| e.context(format_args!("module {:?}", spec.id));
@@ -74,7 +74,7 @@ impl Loader<'_> {
         let mut found = None;
         for (at, &provider) in providers.iter().enumerate() {
             let variant = settled.unwrap_or_else(|| spec.variant_for(provider));
-            self.residue.watch(provider);
+            self.residue.note_baseline(provider);
             match maker.make(spec, variant, provider) {
                 Ok(made) => {
                     // Nobody else settles it meanwhile: that waits for the turn.
@@ -101,11 +101,11 @@ impl Loader<'_> {
         };
         drop((span, lock));
         let serving = Arc::new(Serving::new(providers[at], &made, refused));
-        let after = ResidueGuard::new(self.residue, providers[at]);
+        let residue = ResidueGuard::new(self.residue, providers[at]);
         for &provider in &providers[..at] {
-            after.also(provider);
+            residue.also(provider);
         }
-        let account = Arc::new(MemoryAccount::new(charge, &made.loaded, after));
+        let account = Arc::new(MemoryAccount::new(charge, &made.loaded, residue));
         if at > 0 {
             // Those that were tried in vain may keep something.
             account.charge_residue();

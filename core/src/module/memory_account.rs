@@ -1,4 +1,4 @@
-//! What a module's session takes of memory: shared by who keeps the session and by the rescue that replaces it.
+//! The memory that a module's session takes. Shared by the holder of the session and by the rescue that replaces it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,14 +9,14 @@ use crate::budget::Charge;
 use crate::error::Result;
 use crate::ort::Provider;
 
-/// Thread-safe.
+/// The charge, weights and provider residue of one module's session. Thread-safe.
 pub(super) struct MemoryAccount {
     pub(super) charge: Charge,
     taken: Mutex<Taken>,
     /// The clean mappings of its weights.
     weights: Mutex<Weights>,
     // Dropped last, after the session and the charge.
-    after: ResidueGuard,
+    residue: ResidueGuard,
 }
 
 /// What the session in use took when it was loaded.
@@ -26,7 +26,7 @@ struct Taken {
     mapped: u64,
     /// What the arena had then.
     arena: u64,
-    /// Another session took this place and the charge does not say so yet.
+    /// Another session replaced it, and the charge does not say so yet.
     replaced: bool,
 }
 
@@ -42,19 +42,19 @@ impl Taken {
 }
 
 impl MemoryAccount {
-    /// Of a session that was just loaded: `charge` is set to what was measured.
-    pub(super) fn new(charge: Charge, loaded: &Loaded, after: ResidueGuard) -> Self {
+    /// The account of a session that was just loaded; sets `charge` to what was measured.
+    pub(super) fn new(charge: Charge, loaded: &Loaded, residue: ResidueGuard) -> Self {
         let taken = Taken::by(loaded);
         charge.set_measured(taken.anon, taken.mapped);
         Self {
             charge,
             weights: Mutex::new(loaded.weights.clone()),
             taken: Mutex::new(taken),
-            after,
+            residue,
         }
     }
 
-    /// `loaded`, of `provider`, takes the place of the session in use, which is in memory until the caller drops it.
+    /// Replaces the session in use by `loaded`, of `provider`. The old session stays in memory until the caller drops it.
     pub(super) fn replace(&self, loaded: &Loaded, provider: Provider) {
         let (anon, mapped) = self.charge.bytes();
         let taken = Taken {
@@ -64,21 +64,20 @@ impl MemoryAccount {
         *self.taken() = taken;
         // From now on nobody parks what the caller is about to unmap.
         *lock(&self.weights) = loaded.weights.clone();
-        self.after.also(provider);
+        self.residue.also(provider);
         // Both are in memory. Stated, not asked for: a run waits for it, and a moment later the first is gone.
         self.charge
             .set_measured(anon + taken.anon, mapped + taken.mapped);
     }
 
-    /// Whether the session was replaced since this was last asked: its predecessor is gone by now. To be called by who holds
-    /// the session.
+    /// Whether the session was replaced since the last call; its predecessor is gone by now. The caller holds the session.
     pub(super) fn was_replaced(&self) -> bool {
         std::mem::take(&mut self.taken().replaced)
     }
 
-    /// Has the ledger say what the providers of sessions that are gone keep. The charge must say what is there already.
+    /// Charges what providers keep of sessions that are gone. The session's own charge must be up to date.
     pub(super) fn charge_residue(&self) {
-        self.after.charge();
+        self.residue.charge();
     }
 
     /// Anonymous bytes when the arena has `arena`.

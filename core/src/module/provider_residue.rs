@@ -1,4 +1,4 @@
-//! What providers keep of memory after their sessions, on the ledger.
+//! Memory that a provider keeps after its last session, and its charge on the ledger.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use crate::os::{memory, smaps};
 pub(super) struct ProviderResidue {
     ledger: Ledger,
     charges: Mutex<BTreeMap<Provider, Charge>>,
-    /// Anonymous bytes that nobody owned before the first session of each provider.
+    /// Unowned anonymous bytes before the first session of each provider.
     before: Mutex<BTreeMap<Provider, u64>>,
 }
 
@@ -25,16 +25,17 @@ impl ProviderResidue {
         })
     }
 
-    /// To be called before a session of `provider` is made.
-    pub(super) fn watch(&self, provider: Provider) {
+    /// Call it before a session of `provider` is made: notes the unowned bytes before the first.
+    pub(super) fn note_baseline(&self, provider: Provider) {
         if provider != Provider::Cpu {
             let unowned = self.unowned();
             lock(&self.before).entry(provider).or_insert(unowned);
         }
     }
 
-    /// To be called after a session of `provider` is gone and its module is no longer charged with it. What the provider keeps
-    /// is what nobody owns and was not there before, but not more than its sessions took: the rest is the program's own.
+    /// Call it after a session of `provider` is gone and its module is no longer charged with it. Charges the provider with the
+    /// unowned bytes that were not there before its first session, but with no more than its sessions took: the rest is the
+    /// program's own.
     fn charge(&self, provider: Provider) {
         let Some(left) = provider.left_bytes() else {
             return;
@@ -68,7 +69,7 @@ impl ProviderResidue {
 }
 
 impl ProviderResidue {
-    /// Anonymous bytes of the process that are in no entry of the ledger.
+    /// Anonymous bytes of the process that no entry of the ledger owns.
     fn unowned(&self) -> u64 {
         memory::trim();
         let process = smaps::anonymous().unwrap_or(0);
@@ -83,7 +84,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The providers of a module's sessions: to be dropped after the last of these.
+/// Charges the residue of a module's providers when it is dropped, which must be after the module's last session.
 pub(super) struct ResidueGuard {
     residue: Arc<ProviderResidue>,
     providers: Mutex<BTreeSet<Provider>>,
@@ -97,12 +98,12 @@ impl ResidueGuard {
         }
     }
 
-    /// Another session is `provider`'s.
+    /// Adds `provider`: it has another session of the module.
     pub(super) fn also(&self, provider: Provider) {
         self.providers().insert(provider);
     }
 
-    /// Has the ledger say what the providers keep now: some of the sessions are gone.
+    /// Charges what the providers keep now that some of the sessions are gone.
     pub(super) fn charge(&self) {
         let providers = self.providers().clone();
         for provider in providers {

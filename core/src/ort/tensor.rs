@@ -4,6 +4,7 @@ use std::fmt;
 use std::ptr::NonNull;
 
 use ::ort::sys;
+use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 use sys::ONNXTensorElementDataType as T;
 
@@ -353,6 +354,17 @@ impl Tensor {
     /// Size of the elements in bytes.
     pub fn bytes(&self) -> usize {
         self.elements() * self.dtype.size()
+    }
+
+    /// The elements of an f32 or f16 tensor as f32, in row-major order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the elements are of another type.
+    pub fn to_f32s(&self) -> Result<Vec<f32>> {
+        match self.dtype() {
+            DType::F16 => Ok(self.as_slice::<half::f16>()?.to_f32_vec()),
+            _ => Ok(self.as_slice::<f32>()?.to_vec()),
+        }
     }
 
     /// The elements in row-major order.

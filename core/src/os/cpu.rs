@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-/// Text that is equal on machines whose processors run the same code paths: architecture, models and instruction sets.
-/// Weights repacked on one may not be read on another where it differs.
+/// Architecture, processor models and instruction sets as text. It is equal on machines that run the same code paths; weights
+/// that were repacked on one machine must not be read on another where it differs.
 pub fn isa() -> &'static str {
     static ISA: OnceLock<String> = OnceLock::new();
     ISA.get_or_init(|| {

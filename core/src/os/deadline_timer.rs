@@ -1,4 +1,7 @@
 //! Calls back when a deadline passes: one sleeping thread for the whole process, started by the first deadline.
+//!
+//! Not by the crate timer (0.2): it goes by the wall clock, which may be set, and a deadline that is dropped stays in its heap until
+//! it is due: one for each token, for as long as the deadline is away.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -96,9 +96,9 @@ pub(super) fn drop_cached(
     Ok(fadvise(file, offset, length, Advice::DontNeed)?)
 }
 
-/// Reads `bytes` of `file` into the kernel's cache, as far as the file goes, and returns when all is there. By reading: the kernel
-/// then takes large pieces and large pages. After advice (`POSIX_FADV_WILLNEED`) it reads small pages, and no more of them than
-/// the device reads ahead; `MADV_POPULATE_READ` took up to half as long again.
+/// Reads `bytes` of `file` into the kernel's cache, up to the file's end, and returns when they are there. It really reads,
+/// because the kernel then takes large pieces and large pages. After `POSIX_FADV_WILLNEED` it reads small pages, and no more of
+/// them than the device reads ahead; `MADV_POPULATE_READ` took up to half as long again.
 ///
 /// # Errors
 /// What reading gives.
@@ -120,11 +120,11 @@ pub(super) fn read_in(file: &File, bytes: Range<u64>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Places of a file that [`warm`] looks at.
+/// How many places of a file [`warm`] samples.
 const LOOKS: usize = 64;
 
-/// Reads the file at `path` into the kernel's cache, unless it seems to be there but for little, by a look at a few places: some
-/// tens of microseconds. Mapped and used without, it is fetched in the order of use, in small pieces and small pages.
+/// Reads the file at `path` into the kernel's cache, unless a sample of its pages, taken in some tens of microseconds, says that
+/// nearly all is there. A mapped file that is used without this is fetched in the order of use, in small pieces and small pages.
 ///
 /// # Errors
 /// What opening, mapping and reading the file gives.

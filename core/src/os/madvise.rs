@@ -1,6 +1,6 @@
-//! Giving back and fetching the pages of files that are mapped, with the mappings kept.
+//! Drops and fetches the pages of mapped files while the mappings stay.
 //!
-//! Three counts differ, and an eviction is only worth what the last one says:
+//! Three counts differ; an eviction is worth what the last one says:
 //! * what this process has in its page tables (RSS, PSS): [`FileMappings::mapped`];
 //! * what of the file is in the page cache: [`FileMappings::resident_bytes`];
 //! * what is charged to the memory cgroup: [`MemoryCgroup::charge`](super::cgroup::MemoryCgroup::charge). Page cache is
@@ -22,13 +22,13 @@ use super::smaps::{Mapping, file_mappings, file_ranges};
 use super::{file, leaf};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes read between two looks at whether to go on: some milliseconds of most disks.
+/// Bytes read between two checks for cancellation: a few milliseconds on most disks.
 const PIECE: u64 = 4 << 20;
 
 /// Private mappings of one file in this process that hold nothing but the file's own pages.
 ///
-/// **The ranges are addresses, not a hold.** Whoever keeps them must keep what made the mappings (a session, a map) for
-/// as long, and let it go only when no call is under way: afterwards the addresses may be somebody else's. All but
+/// **The ranges are addresses; they do not keep the mappings alive.** The owner must keep what made the mappings (a session, a
+/// map) for as long, and drop it only while no call runs: afterwards the addresses may belong to something else. All calls but
 /// [`Self::drop_pages`] are then slow or fail, and change no content.
 ///
 /// Thread-safe; calls may overlap with reads of the mapped memory, which see the same bytes, some of them later.
@@ -74,8 +74,8 @@ pub struct Mapped {
 }
 
 impl FileMappings {
-    /// The mappings there are now of the file at `path`. Left out are shared ones and those with pages that are not the
-    /// file's any more ([`Self::excluded_bytes`]). May be none.
+    /// The current mappings of the file at `path`, without shared ones and those with pages that are no longer the file's
+    /// ([`Self::excluded_bytes`]). There may be none.
     ///
     /// # Errors
     /// As [`file_mappings`].
@@ -83,8 +83,8 @@ impl FileMappings {
         Self::among(path, file_mappings(path)?)
     }
 
-    /// As [`of`](Self::of), without looking for pages that are not the file's any more, which takes milliseconds in a process
-    /// with much memory: [`drop_pages`](Self::drop_pages) does, and refuses.
+    /// As [`of`](Self::of), but does not exclude mappings with pages that are no longer the file's: that takes milliseconds in a
+    /// process with much memory. [`drop_pages`](Self::drop_pages) checks, and refuses them.
     ///
     /// # Errors
     /// As [`file_ranges`].
@@ -114,7 +114,7 @@ impl FileMappings {
         Ok(mappings)
     }
 
-    /// These without what was mapped in `earlier`: what one load added to what others had mapped of the same file.
+    /// These without those in `earlier`: what one load mapped, if others had mapped the same file before.
     #[must_use]
     pub fn added_since(mut self, earlier: &Self) -> Self {
         for old in &earlier.pieces {
@@ -128,8 +128,8 @@ impl FileMappings {
         self
     }
 
-    /// These, of which [`read_in`](Self::read_in) reads what lies in the first `bytes` of the file: who uses them reads nothing
-    /// beyond, or here and there a little.
+    /// These, of which [`read_in`](Self::read_in) reads only what lies in the first `bytes` of the file, because their user reads
+    /// little or nothing beyond.
     #[must_use]
     pub fn up_to(mut self, bytes: u64) -> Self {
         self.extent = bytes;
@@ -158,9 +158,8 @@ impl FileMappings {
     /// only read ahead or never used (`POSIX_FADV_DONTNEED`). Takes some tens of milliseconds for 100 MB. The next use
     /// fetches them from the file, bit-equal.
     ///
-    /// The kernel pages out files that this user owns or may write, and leaves pages that another mapping, of this or
-    /// another process, has as well; both silently, so look at the result. What stays is marked as the first to go
-    /// (`MADV_COLD`) when the kernel needs memory.
+    /// Silently, the kernel pages out only files that this user owns or may write, and skips pages that another mapping of this
+    /// or another process has too: check the result. Pages that stay are marked (`MADV_COLD`) to be reclaimed first.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] on older kernels; [`ErrorKind::Internal`] when a range is no longer mapped.
@@ -176,8 +175,8 @@ impl FileMappings {
         Ok(PagedOut { before, after })
     }
 
-    /// Reads the pages into the kernel's cache, neighbours of the file in one go. By reading: see `file::read_in`. Ends early
-    /// when `check`, called every few megabytes, returns an error.
+    /// Reads the pages into the kernel's cache, as `file::read_in` does, adjacent ones in one go. Ends early when `check`, called
+    /// every few megabytes, returns an error.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] when the file cannot be read; what `check` returns.
@@ -219,7 +218,7 @@ impl FileMappings {
 
     /// Bytes of the ranges that are in the page cache, whoever mapped or read them (mincore(2)).
     ///
-    /// For a file that this user neither owns nor may write the kernel claims that all is there.
+    /// For a file that this user neither owns nor may write, the kernel claims that all pages are there.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] when a range is no longer mapped.
@@ -328,8 +327,8 @@ impl FileMappings {
     }
 }
 
-/// Whether dropping its pages loses nothing: what this process wrote to is anonymous, here or in swap. Dirty pages are no
-/// loss: they are the file's own, on their way to the disk.
+/// Whether dropping its pages loses nothing. What this process wrote is anonymous, in memory or in swap, and would be lost. Dirty
+/// pages are no loss: they are the file's own, on their way to the disk.
 fn is_clean(mapping: &Mapping) -> bool {
     mapping.private && mapping.anonymous == 0 && mapping.swap == 0
 }

@@ -11,11 +11,11 @@ use super::leaf;
 pub struct MachineMemory {
     /// All of it.
     pub total: u64,
-    /// What new work can have without swapping, by the kernel's estimate (MemAvailable).
+    /// The kernel's estimate of what new work can take without swapping (MemAvailable).
     pub available: u64,
 }
 
-/// Asks the kernel how much memory the machine has, and has left.
+/// Reads how much memory the machine has, and how much is available.
 pub fn machine() -> MachineMemory {
     leaf::assert_free("meminfo is read");
     // Kept: a new one reads more than meminfo.
@@ -33,11 +33,12 @@ pub fn page_size() -> usize {
     rustix::param::page_size()
 }
 
-/// Has the heap give large blocks back to the kernel when they are freed, for good, and threads share few heaps. Left to
-/// itself glibc raises the size from which it does the former to up to 32 MB, and keeps twice that at the end of the heap of
-/// every thread that ever freed such a block, where [`trim`] does not reach. Nothing is changed where the environment sets
-/// the allocator up (`GLIBC_TUNABLES`, `MALLOC_MMAP_THRESHOLD_`), or with another allocator. It stays so; dropping what is
-/// returned gives back what is free by then.
+/// Sets glibc's heap up so that freed large blocks go back to the kernel and threads share few heaps. By default glibc raises
+/// the size of blocks that it gives back to as much as 32 MB, and keeps twice that at the end of the heap of every thread that
+/// ever freed such a block, where [`trim`] does not reach.
+///
+/// The setting stays for the life of the process; dropping the returned value trims the heaps once. Does nothing if the
+/// environment sets the allocator up (`GLIBC_TUNABLES`, `MALLOC_MMAP_THRESHOLD_`), or with another allocator.
 pub fn keep_heap_small() -> SmallHeap {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     glibc::keep_heap_small();
@@ -54,16 +55,16 @@ impl Drop for SmallHeap {
     }
 }
 
-/// Has the heap use freed blocks of up to 4 MB again, until the guard is dropped: for work that takes and frees many one after
-/// another, such as a load, of which each would else be had from the kernel anew, page by page. [`trim`] gives back what is
-/// free then. Does nothing unless [`keep_heap_small`] does something.
+/// Lets the heap reuse freed blocks of up to 4 MB until the guard is dropped. For work that takes and frees many such blocks, for
+/// example a load: otherwise each comes from the kernel anew, page by page. Call [`trim`] afterwards. Does nothing unless
+/// [`keep_heap_small`] took effect.
 pub fn reuse_blocks() -> Reuse {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     glibc::reuse(true);
     Reuse(())
 }
 
-/// Ends what [`reuse_blocks`] began.
+/// Ends the reuse that [`reuse_blocks`] began when it is dropped.
 #[derive(Debug)]
 pub struct Reuse(());
 
@@ -82,17 +83,17 @@ mod glibc {
 
     use libc::c_int;
 
-    /// Blocks of this size and more are mapped by themselves, and no more than that is left free at the end of a heap.
+    /// Blocks from this size on are mapped by themselves, and a heap keeps no more than that free at its end.
     const LARGE: c_int = 128 << 10;
 
-    /// While blocks are to be used again: what a graph's weights are packed in is smaller, once heavy nodes are in parts. With
-    /// no bound for what is left free at the end of heaps, a load under a tight limit was killed.
+    /// [`LARGE`] while blocks are reused. Packing buffers for a graph's weights are smaller, since heavy nodes are split. Without a
+    /// bound, heaps kept so much free that a load under a tight limit was killed.
     const REUSED: c_int = 4 << 20;
 
-    /// Heaps that threads share; those that there are already stay. Glibc would make eight for each core.
+    /// The number of heaps that threads share; existing ones stay. Glibc's default is eight for each core.
     const HEAPS: c_int = 4;
 
-    /// How many want blocks to be used again; `None`: the heap is left as it is.
+    /// How many guards ask for reuse; `None`: [`keep_heap_small`](super::keep_heap_small) did nothing.
     static REUSING: Mutex<Option<usize>> = Mutex::new(None);
 
     pub(super) fn keep_heap_small() {
@@ -129,9 +130,9 @@ mod glibc {
         };
     }
 
-    /// What is free at the end of a heap but the first goes back when a block of 64 kB or more is freed in it, and at no other
-    /// time: [`super::trim`] does not. A new thread gets a heap that no other thread has, or the next in turn; so many at once
-    /// get all.
+    /// Trims the ends of all heaps. Except for the first heap, glibc gives the free end back only when a block of 64 kB or more is
+    /// freed in that heap; [`super::trim`] does not reach it. A new thread gets an unused heap, or the next in turn, so this many
+    /// threads at once reach every heap.
     pub(super) fn trim_ends() {
         if REUSING
             .lock()
@@ -178,8 +179,8 @@ pub fn trim() {
     }
 }
 
-/// As [`trim`], of the ends of all heaps too where [`keep_heap_small`] does something: a third of a millisecond more, for a few
-/// threads that come and go.
+/// As [`trim`], and also gives back the free ends of all heaps if [`keep_heap_small`] took effect. Starts a few threads for that,
+/// which takes a third of a millisecond.
 pub fn trim_ends() {
     trim();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

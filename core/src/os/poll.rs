@@ -1,4 +1,4 @@
-//! Waiting for several descriptors at once, with a limit of time and a way to be woken.
+//! Waits for several descriptors at once, with a timeout and a way to be woken.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -24,13 +24,13 @@ pub enum Interest {
 pub struct Ready {
     /// What was waited for has happened.
     pub event: bool,
-    /// The other side is gone, or the descriptor cannot be polled (POLLERR, POLLHUP, POLLNVAL): whoever waits again
-    /// without closing it never sleeps.
+    /// The other side is gone, or the descriptor cannot be polled (POLLERR, POLLHUP, POLLNVAL). Close it: the next wait for it
+    /// would return at once.
     pub broken: bool,
 }
 
-/// Waits until one of `fds` is ready or `timeout` is over, and says which are, in the order of `fds`. Signals that
-/// interrupt it do not end it. A timeout of zero asks without waiting.
+/// Waits until one of `fds` is ready or `timeout` is over, and returns which are ready, in the order of `fds`. Signals do not end
+/// the wait. A timeout of zero checks without waiting.
 ///
 /// # Errors
 /// What poll(2) gives: too many descriptors, or no memory.

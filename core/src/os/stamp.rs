@@ -1,4 +1,4 @@
-//! A cheap witness that a file is still the one that was checked.
+//! A cheap check that a file is still the one that was verified.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::leaf;
 use crate::error::{Error, Result};
 
-/// Identity, size and times of a file. Two equal stamps in one boot mean: nobody wrote to it or replaced it in between
-/// (short of setting the clock back).
+/// Identity, size and times of a file. Two equal stamps in one boot mean that nobody wrote to the file or replaced it in between,
+/// unless the clock was set back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStamp {
     /// Device number.

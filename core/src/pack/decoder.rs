@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::manifest::FileRef;
+use super::file_ref::FileRef;
 use crate::ort::DType;
 
 /// What stands for the layer's number in a [`LayerName`].

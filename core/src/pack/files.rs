@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::manifest::FileRef;
+use super::file_ref::FileRef;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Why `name` cannot be a file of a pack, if it cannot.

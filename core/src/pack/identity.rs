@@ -25,7 +25,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::decoder::{Constant, DecoderPorts, DecoderSpec, LayerName, Scalar};
-use super::manifest::{FileRef, Manifest};
+use super::file_ref::FileRef;
+use super::manifest::Manifest;
 use super::spec::{
     DetectorSpec, Fit, Layout, ModuleSpec, Order, PreprocessSpec, Resample, Role, TokenizerSpec,
     VariantSpec, ViewSpec, whole_view,

@@ -9,7 +9,8 @@ use std::fmt::Write;
 use sha2::{Digest as _, Sha256};
 
 use super::decoder::{DecoderSpec, KvForm};
-use super::manifest::{FileRef, Manifest, Task};
+use super::file_ref::FileRef;
+use super::manifest::{Manifest, Task};
 use super::spec::{
     DetectorSpec, Fit, Layout, ModuleKind, ModuleSpec, Order, PortSpec, Precision, PreprocessSpec,
     Resample, Role,

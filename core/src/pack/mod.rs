@@ -3,15 +3,18 @@
 mod artifact_cache;
 mod checks;
 mod decoder;
+mod file_ref;
 mod files;
 mod identity;
 mod legacy;
 pub mod manifest;
+mod parse;
 mod replaced;
 mod spec;
 mod validate;
 mod validate_decoder;
 mod validate_providers;
+mod validate_values;
 mod variant;
 
 use std::path::{Path, PathBuf};
@@ -22,11 +25,10 @@ pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
 pub use decoder::{Constant, DecoderPorts, DecoderSpec, KvForm, LayerName, Scalar};
+pub use file_ref::FileRef;
 pub use identity::{Forms, IndexIdentity};
 pub use legacy::LegacyIdentity;
-pub use manifest::{
-    CaptionerSpec, FileRef, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec,
-};
+pub use manifest::{CaptionerSpec, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec};
 pub use spec::{
     DetectorSpec, Fit, GoldenPort, GoldenSpec, Layout, LoadPath, ModuleKind, ModuleSpec, Order,
     Policy, PortSpec, Precision, PreprocessSpec, Provider, Resample, Role, TokenizerSpec,

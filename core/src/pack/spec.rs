@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::decoder::DecoderSpec;
-use super::manifest::FileRef;
+use super::file_ref::FileRef;
 pub use crate::ort::Provider;
 use crate::ort::{DType, Dim, ProviderOptions};
 

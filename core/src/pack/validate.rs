@@ -1,38 +1,14 @@
 //! What a manifest must satisfy beyond its grammar. Every message names the key.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Display;
 
-use super::files;
-use super::manifest::{CaptionerSpec, FileRef, Manifest};
-use super::spec::{
-    DetectorSpec, GoldenSpec, ModuleKind, ModuleSpec, PortSpec, PreprocessSpec, Role,
-};
+use super::file_ref::FileRef;
+use super::manifest::{CaptionerSpec, Manifest};
+use super::spec::{DetectorSpec, ModuleKind, ModuleSpec, PortSpec, PreprocessSpec, Role};
+use super::validate_values::{bad, file, golden, require, size, within};
 use super::{validate_decoder, validate_providers};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::ort::Dim;
-
-/// `key` is wrong: what it is, and what it must be.
-pub(super) fn bad<T>(
-    key: impl Display,
-    what: impl Display,
-    remedy: impl Into<String>,
-) -> Result<T> {
-    Err(Error::new(ErrorKind::BadPack, format!("{key} {what}")).remedy(remedy))
-}
-
-pub(super) fn require(
-    holds: bool,
-    key: impl Display,
-    what: impl Display,
-    remedy: &str,
-) -> Result<()> {
-    if holds {
-        Ok(())
-    } else {
-        bad(key, what, remedy)
-    }
-}
 
 pub(super) fn manifest(manifest: &Manifest) -> Result<()> {
     name("id", &manifest.id)?;
@@ -88,29 +64,6 @@ fn same_file_same_hash(manifest: &Manifest) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-pub(super) fn file(key: &str, file: &FileRef) -> Result<()> {
-    if let Some(why) = files::bad_name(&file.file) {
-        return bad(
-            format_args!("{key}.file"),
-            format_args!("= {:?} {why}", file.file),
-            "name a file inside the pack, by a path relative to pack.toml",
-        );
-    }
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    require(
-        file.sha256.len() == 64 && file.sha256.bytes().all(hex),
-        format_args!("{key}.sha256"),
-        format_args!("= {:?} is not a SHA-256", file.sha256),
-        "give 64 lower-case hexadecimal digits, as sha256sum prints them",
-    )?;
-    require(
-        file.bytes > 0,
-        format_args!("{key}.bytes"),
-        "= 0",
-        "give the file's size",
-    )
 }
 
 fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
@@ -319,24 +272,6 @@ fn ports(key: &str, ports: &[PortSpec]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn size(key: &str, value: usize, limit: usize) -> Result<()> {
-    require(
-        (1..=limit).contains(&value),
-        key,
-        format_args!("= {value}"),
-        &format!("it is 1 to {limit}"),
-    )
-}
-
-fn within(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
-    require(
-        (low..=high).contains(&value),
-        key,
-        format_args!("= {value}"),
-        &format!("it is {low} to {high}"),
-    )
-}
-
 fn preprocess(spec: &PreprocessSpec, inputs: &[PortSpec]) -> Result<()> {
     size("preprocess.width", spec.width as usize, 8192)?;
     size("preprocess.height", spec.height as usize, 8192)?;
@@ -387,45 +322,6 @@ fn detector(spec: &DetectorSpec, outputs: &[PortSpec]) -> Result<()> {
             format_args!("lack {name:?} of {rank} dimensions"),
             "a detector writes boxes [batch, N, 4], scores [batch, N] and classes [batch, N]",
         )?;
-    }
-    Ok(())
-}
-
-pub(super) fn golden(key: &str, spec: &GoldenSpec, module: &ModuleSpec) -> Result<()> {
-    within(&format!("{key}.cosine"), spec.cosine, 0.0, 1.0)?;
-    for (side, declared, given) in [
-        ("inputs", &module.inputs, &spec.inputs),
-        ("outputs", &module.outputs, &spec.outputs),
-    ] {
-        let key = format!("{key}.{side}");
-        require(
-            !given.is_empty(),
-            &key,
-            "is empty",
-            "give at least one tensor",
-        )?;
-        for port in given {
-            file(&format!("{key}.file"), &port.file)?;
-            let spec = declared.iter().find(|spec| spec.name == port.port);
-            // A decoder's ports may follow from [module.decoder] instead.
-            require(
-                spec.is_some() || module.kind == ModuleKind::LanguageDecoder,
-                format_args!("{key}.port"),
-                format_args!("= {:?} is no declared port", port.port),
-                "name a declared port",
-            )?;
-            let elements = port
-                .shape
-                .iter()
-                .try_fold(1u64, |n, &d| n.checked_mul(d as u64));
-            let bytes = spec.and_then(|spec| elements?.checked_mul(spec.dtype.size() as u64));
-            require(
-                elements.is_some() && bytes.is_none_or(|bytes| bytes == port.file.bytes),
-                format_args!("{key}.file.bytes"),
-                format_args!("= {} does not fit shape {:?}", port.file.bytes, port.shape),
-                "the file holds the raw elements and nothing else",
-            )?;
-        }
     }
     Ok(())
 }

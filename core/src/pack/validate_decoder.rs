@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decoder::{Constant, DecoderPorts, DecoderSpec, LAYER, LayerName, Scalar};
-use super::validate::{bad, file, require, size};
+use super::validate_values::{bad, file, require, size};
 use crate::error::Result;
 use crate::ort::DType;
 

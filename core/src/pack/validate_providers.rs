@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::manifest::FileRef;
+use super::file_ref::FileRef;
 use super::spec::{ModuleSpec, Provider};
-use super::validate::{file, golden, require, size};
+use super::validate_values::{file, golden, require, size};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ort::Dim;
 

@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use super::manifest::FileRef;
+use super::file_ref::FileRef;
 use super::spec::{ModuleSpec, Provider, VariantSpec};
 use crate::ort::Dim;
 

@@ -1,4 +1,4 @@
-//! How a runtime's memory is governed: the options, and the thread that watches.
+//! The governing of a runtime's memory: its options, and the thread that watches budget and pressure.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use crate::budget::{Governor, HeapTrim, Idle, What, system_bounds};
 use crate::error::{Error, ErrorKind, Result};
 use crate::os::poll::Waker;
 
-/// How often budget and idle modules are looked at when no source reports anything.
+/// How often budget and idle modules are checked when no source reports anything.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The most anonymous bytes that modules, generations and caches may hold together.
@@ -20,10 +20,10 @@ const TICK: Duration = Duration::from_secs(1);
 pub enum Budget {
     /// No bound.
     Unlimited,
-    /// So many bytes, whatever else the process and the machine hold.
+    /// A fixed number of bytes.
     Bytes(u64),
-    /// What Atom holds now and what is left below this share (0 to 1) of the memory cgroup's limit and of the machine's
-    /// memory, the tighter of the two. Followed as others take and give back.
+    /// What Atom holds now plus what is left below this share (0 to 1) of the memory cgroup's limit and of the machine's memory,
+    /// whichever leaves less. It follows what other programs take and free.
     Share(f64),
 }
 
@@ -32,9 +32,9 @@ pub enum Budget {
 pub struct MemoryOptions {
     /// What may be held. Default: a share of 0.9.
     pub budget: Budget,
-    /// What counts as pressure; `None`: nothing is listened to but the application's own word.
+    /// What counts as pressure. `None`: only the application's own calls count.
     pub pressure: Option<Config>,
-    /// When unused modules are given up without pressure. Default: parked after a minute, released after ten.
+    /// When unused modules are evicted without pressure. Default: parked after a minute, released after ten.
     pub idle: Idle,
     /// A file that gets the runtime's [status](super::Status) as JSON once a second, for `atom top`. Replaced by renaming;
     /// it stays when the runtime is closed.
@@ -56,7 +56,7 @@ impl Default for MemoryOptions {
 }
 
 impl MemoryOptions {
-    /// Nothing is bounded, watched or given up: what is loaded stays until the runtime is closed.
+    /// No budget, no watch on pressure, no eviction of idle modules: what is loaded stays until the runtime is closed.
     pub fn ungoverned() -> Self {
         Self {
             budget: Budget::Unlimited,
@@ -78,7 +78,7 @@ impl MemoryOptions {
     }
 }
 
-/// How short memory is, and who says so.
+/// How short memory is, and which source says so.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pressure {
     /// The level that is acted on.
@@ -98,7 +98,7 @@ struct KeeperLoop {
     report: Mutex<Option<Report>>,
 }
 
-/// Keeps budget, pressure and idle times, on a thread of its own, until it is dropped.
+/// Watches budget, pressure and idle times on a thread of its own, until it is dropped.
 pub(super) struct Keeper {
     shared: Arc<KeeperLoop>,
     application: ApplicationPressure,
@@ -108,8 +108,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for options out of range, [`ErrorKind::Io`] when there is no thread or descriptor to
-    /// be had.
+    /// [`ErrorKind::InvalidArgument`] for options out of range, [`ErrorKind::Io`] when no thread or descriptor can be made.
     pub(super) fn start(governor: &Governor, options: &MemoryOptions) -> Result<Self> {
         options.check()?;
         let application = ApplicationPressure::new()?;
@@ -148,19 +147,20 @@ impl Keeper {
         })
     }
 
-    /// Has `report` called about once a second, on the governor's thread.
+    /// Calls `report` about once a second, on the governor's thread.
     pub(super) fn report_by(&self, report: impl Fn() + Send + Sync + 'static) {
         *lock(&self.shared.report) = Some(Arc::new(report));
         self.waker.wake();
     }
 
-    /// What the application says of pressure from now on. What it leads to is done when this returns.
+    /// Sets the application's own pressure level from now on. Evicts before it returns.
     pub(super) fn set_pressure(&self, level: Level) {
         self.application.set(level);
         self.shared.governor.relieve(level);
     }
 
-    /// As [`Self::set_pressure`], once: it is over when nothing else speaks for it.
+    /// Reports pressure once: the level falls again when no source keeps it up. Evicts before it returns, and returns the bytes
+    /// that came back.
     pub(super) fn trim(&self, level: Level) -> u64 {
         self.application.trim(level);
         self.shared.governor.relieve(level)

@@ -1,7 +1,8 @@
 //! A storyboard as OpenTimelineIO JSON, which editing programs read.
 //!
 //! Schemas as OpenTimelineIO 0.15 and later write them. Times are milliseconds (rate 1000), rounded: rounding keeps their
-//! order, so clips that do not overlap do not overlap afterwards.
+//! order, so clips that do not overlap do not overlap afterwards. The crate
+//! opentimelineio is a placeholder; the tests read what is written here with OpenTimelineIO itself.
 
 use serde_json::{Value, json};
 

@@ -113,7 +113,6 @@ pub struct Ingest {
     producer: ring::Producer,
     progress: Arc<Progress>,
     cancel: CancelToken,
-    store: Store,
     stream: StreamId,
     /// Pushes of [`push_wait`](Ingest::push_wait) that found the ring full and came back later.
     retries: AtomicU64,
@@ -122,9 +121,10 @@ pub struct Ingest {
 
 /// How far the end of an ingest is.
 enum End {
-    /// The worker runs; the ring is charged to the budget.
+    /// The worker runs; the ring is charged to the budget. A finished ingest keeps no store open.
     Open {
         worker: JoinHandle<()>,
+        store: Store,
         _ring: Charge,
     },
     /// What [`Ingest::finish`] found.
@@ -220,11 +220,11 @@ impl Ingest {
             producer,
             progress,
             cancel,
-            store: store.clone(),
             stream,
             retries: AtomicU64::new(0),
             end: Mutex::new(End::Open {
                 worker,
+                store: store.clone(),
                 _ring: ring_charge,
             }),
         })
@@ -291,24 +291,29 @@ impl Ingest {
     pub fn finish(&self) -> Result<IngestReport> {
         // Before the lock: a push is refused from now on, whoever waits below.
         self.producer.close();
-        self.end(|| self.store.set_complete(self.stream, true))?;
+        self.end(|store| store.set_complete(self.stream, true))?;
         Ok(self.report())
     }
 
     /// Waits for the worker, then runs `last` if all went well, once.
-    fn end(&self, last: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn end(&self, last: impl FnOnce(&Store) -> Result<()>) -> Result<()> {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         // Stands should the rest panic.
         let panicked = || Error::new(ErrorKind::Internal, "finishing the ingest panicked");
-        let (worker, ring) = match std::mem::replace(&mut *end, End::Finished(Err(panicked()))) {
-            End::Open { worker, _ring } => (worker, _ring),
-            End::Finished(result) => {
-                *end = End::Finished(result.clone());
-                return result;
-            }
-        };
+        let (worker, store, ring) =
+            match std::mem::replace(&mut *end, End::Finished(Err(panicked()))) {
+                End::Open {
+                    worker,
+                    store,
+                    _ring,
+                } => (worker, store, _ring),
+                End::Finished(result) => {
+                    *end = End::Finished(result.clone());
+                    return result;
+                }
+            };
         let result = match worker.join() {
-            Ok(()) => self.progress.failure().map_or_else(last, Err),
+            Ok(()) => self.progress.failure().map_or_else(|| last(&store), Err),
             Err(_) => Err(Error::new(
                 ErrorKind::Internal,
                 "the ingest worker panicked",
@@ -329,7 +334,7 @@ impl Drop for Ingest {
         }
         self.cancel.cancel();
         self.producer.close();
-        if let Err(error) = self.end(|| Ok(())) {
+        if let Err(error) = self.end(|_| Ok(())) {
             log::warn!("ingest dropped with an error: {error}");
         }
     }

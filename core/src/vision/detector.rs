@@ -58,21 +58,22 @@ pub(super) fn detections(
             place(corners[2], x0, x1),
             place(corners[3], y0, y1),
         ];
-        if area(bbox) > 0.0 {
-            found.push(Detection {
-                label: label as u32,
-                score: score.min(1.0),
-                bbox,
-            });
+        let detection = Detection {
+            label: label as u32,
+            score: score.min(1.0),
+            bbox,
+        };
+        if detection.area() > 0.0 {
+            found.push(detection);
         }
     }
     // Stable: equal scores keep the detector's order.
     found.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut kept: Vec<Detection> = Vec::new();
     for candidate in found {
-        let covered = kept.iter().any(|better| {
-            better.label == candidate.label && overlap(better.bbox, candidate.bbox) > spec.nms_iou
-        });
+        let covered = kept
+            .iter()
+            .any(|better| better.label == candidate.label && better.iou(&candidate) > spec.nms_iou);
         if !covered {
             kept.push(candidate);
         }
@@ -81,21 +82,6 @@ pub(super) fn detections(
         }
     }
     Ok(kept)
-}
-
-fn area([x0, y0, x1, y1]: [f32; 4]) -> f32 {
-    (x1 - x0).max(0.0) * (y1 - y0).max(0.0)
-}
-
-/// Intersection over union.
-fn overlap(a: [f32; 4], b: [f32; 4]) -> f32 {
-    let both = area([
-        a[0].max(b[0]),
-        a[1].max(b[1]),
-        a[2].min(b[2]),
-        a[3].min(b[3]),
-    ]);
-    both / (area(a) + area(b) - both)
 }
 
 #[cfg(test)]

@@ -156,10 +156,10 @@ impl Detector {
         let region = module.preprocessor.region(0, frame);
         let mut found = module.run(registry, frame, &names, control, |lease, outputs| {
             let found = match outputs {
-                [boxes, scores, classes] => floats(boxes).and_then(|boxes| {
+                [boxes, scores, classes] => boxes.to_f32s().and_then(|boxes| {
                     let raw = Raw {
                         boxes: &boxes,
-                        scores: &floats(scores)?,
+                        scores: &scores.to_f32s()?,
                         classes: classes.as_slice()?,
                     };
                     detections(rules, &raw, region)
@@ -290,21 +290,9 @@ fn lacks(spec: &ModuleSpec, what: &str) -> Error {
     )
 }
 
-/// The values of an f32 or f16 tensor.
-fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
-    match tensor.dtype() {
-        DType::F16 => Ok(tensor
-            .as_slice::<f16>()?
-            .iter()
-            .map(|v| v.to_f32())
-            .collect()),
-        _ => Ok(tensor.as_slice::<f32>()?.to_vec()),
-    }
-}
-
 /// The mean over the views of `[views, D]` or `[views, N, D]`, and its number of rows.
 fn average(tensor: &Tensor, views: usize) -> Result<(usize, Vec<f32>)> {
-    let values = floats(tensor)?;
+    let values = tensor.to_f32s()?;
     let shape = tensor.shape();
     let rows = match shape[..] {
         [batch, dim] if batch == views && dim > 0 => 1,

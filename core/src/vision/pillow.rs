@@ -1,8 +1,8 @@
 //! Antialiased resizing of interleaved bytes, value for value that of Pillow's `Image.resize`: what models were trained
 //! and checked with.
 //!
-//! Libraries that follow Pillow keep finer or coarser weights, so ties between two greys fall differently, and a
-//! network can make more of one grey step than a caller expects of "the same picture".
+//! Libraries that follow Pillow, fast_image_resize among them, keep finer or coarser weights. Ties between two greys then fall
+//! differently, and one grey step was enough to swap places in the reference ranking.
 
 use super::pixels::CHANNELS;
 use crate::pack::Resample;

@@ -3,6 +3,7 @@
 mod artifacts;
 mod governed;
 mod manifest;
+mod manifest_decoder;
 mod registry;
 mod session;
 mod support;

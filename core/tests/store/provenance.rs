@@ -213,7 +213,13 @@ fn a_pack_without_the_form_that_made_a_store_is_refused_and_others_are_not() {
     let both = options(&encoder, &[own.clone(), small.clone()]);
     // An empty store was made by no form.
     drop(Store::open(folder.path(), &both).unwrap());
-    drop(Store::open(folder.path(), &options(&encoder, &[own.clone()])).unwrap());
+    drop(
+        Store::open(
+            folder.path(),
+            &options(&encoder, std::slice::from_ref(&own)),
+        )
+        .unwrap(),
+    );
     {
         let store = Store::open(folder.path(), &both).unwrap();
         let mut features = sample(1).0;
@@ -230,8 +236,18 @@ fn a_pack_without_the_form_that_made_a_store_is_refused_and_others_are_not() {
     // A pack that gained a variant, and one that lost another.
     let more = options(&encoder, &[own.clone(), new, small.clone()]);
     drop(Store::open(folder.path(), &more).unwrap());
-    drop(Store::open(folder.path(), &options(&encoder, &[small.clone()])).unwrap());
-    let error = Store::open(folder.path(), &options(&encoder, &[own.clone()])).unwrap_err();
+    drop(
+        Store::open(
+            folder.path(),
+            &options(&encoder, std::slice::from_ref(&small)),
+        )
+        .unwrap(),
+    );
+    let error = Store::open(
+        folder.path(),
+        &options(&encoder, std::slice::from_ref(&own)),
+    )
+    .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StoreForeign);
     for name in [&own.name, &small.name] {
         assert!(error.message().contains(name), "{error}");

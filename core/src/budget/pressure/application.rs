@@ -1,4 +1,4 @@
-//! Pressure that the application reports: it knows of what the kernel does not show.
+//! Pressure that the application reports, because it may know what the kernel does not show.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use crate::error::Result;
 use crate::os::eventfd::EventFd;
 use crate::os::poll::{Interest, Ready};
 
-/// The application's own word, from any thread; clones are the same. Wakes the monitor, at the latest when its rest is
-/// over. Not for signal handlers.
+/// The level that the application reports, from any thread. Clones share it. A report wakes the monitor, at the latest when its
+/// rest is over. Not for signal handlers.
 #[derive(Debug, Clone)]
 pub struct ApplicationPressure(Arc<Reported>);
 
 #[derive(Debug)]
 struct Reported {
-    /// The level that stands until the next one is set.
+    /// The level that holds until the next one is set.
     standing: AtomicU8,
-    /// The worst level called for since the last reading.
+    /// The highest level that [`trim`](ApplicationPressure::trim) called for since the last reading.
     called: AtomicU8,
     event: EventFd,
 }
@@ -42,14 +42,14 @@ impl ApplicationPressure {
         self.wake();
     }
 
-    /// `level` holds now, and nobody will say when it is over: it ends when the monitor's hold is. Android's
+    /// `level` holds now and ends by itself when the monitor's hold is over. Android's
     /// `onTrimMemory` is such a call: see [`Level::from_android_trim`].
     pub fn trim(&self, level: Level) {
         self.0.called.fetch_max(level as u8, Ordering::AcqRel);
         self.wake();
     }
 
-    /// The source a monitor asks. One is enough: a call is seen by whichever reads first.
+    /// The source for a monitor. Use one: each call is seen only by the source that reads first.
     pub fn source(&self) -> ApplicationSource {
         ApplicationSource(self.clone())
     }

@@ -1,4 +1,4 @@
-//! One level out of many sources, that rises at once and falls only when it is over.
+//! One level out of many sources. It rises at once, and falls after it has been lower for a while.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ pub struct Transition {
     pub from: Level,
     /// The level from now on.
     pub to: Level,
-    /// The source that made it rise; when it falls, the one that had kept it up.
+    /// The source that made the level rise, or that had kept it up until it fell.
     pub source: String,
     /// What that source says now.
     pub why: String,
@@ -32,7 +32,7 @@ pub struct Status {
     pub reading: Reading,
 }
 
-/// Asks every source; the highest level counts. One thread waits, others wake it by its [`Waker`].
+/// Asks every source; the highest level counts. One thread waits; others can wake it by its [`Waker`].
 pub struct Monitor {
     sources: Vec<Box<dyn Source>>,
     readings: Vec<Reading>,

@@ -23,7 +23,7 @@ impl Provider {
     /// Whether `options` are legal: ONNX Runtime lets unknown ones and nonsense pass.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] naming the option and what it may be.
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) naming the option and what it may be.
     pub(crate) fn check_options(self, options: &ProviderOptions) -> Result<()> {
         let backend = self.backend();
         options::check(self, backend.rules(), options)?;
@@ -45,7 +45,7 @@ impl Provider {
     /// provider that compiles nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when it is not here.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when it is not here.
     pub fn compiler(
         self,
         environment: &Environment,
