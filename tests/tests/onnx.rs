@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 /// Both towers of a CLIP model with random weights, in one graph.
 fn clip() -> PathBuf {
-    root().join("tests/fixtures/exports/clip-tiny-optimum.onnx")
+    root().join("tests/fixtures/exports/clip-tiny-optimum/export/model.onnx")
 }
 
 fn read(path: &Path) -> Model {
