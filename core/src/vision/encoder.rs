@@ -112,11 +112,8 @@ impl VisualEncoder {
                         Role::Embedding => features.embedding = normalised(data).map_err(wrong)?,
                         Role::Posteriors => features.posteriors = data,
                         Role::Features => {
-                            features.map = FeatureMap {
-                                rows,
-                                dim: data.len() / rows.max(1),
-                                data,
-                            }
+                            let dim = data.len() / rows.max(1);
+                            features.map = FeatureMap::of_one(rows, dim, data);
                         }
                         Role::None => {}
                     }

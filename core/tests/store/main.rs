@@ -95,11 +95,8 @@ fn sample(number: u64) -> (Features, Vec<u8>) {
             score: 0.5,
             bbox: [0.0, 0.25, 0.5, 1.0],
         }],
-        map: FeatureMap {
-            rows: 2,
-            dim: 8,
-            data: floats(16),
-        },
+        map: FeatureMap::of_one(2, 8, floats(16)),
+        at_ns: None,
         made_by: None,
     };
     let bytes = 100 + random.below(900);
