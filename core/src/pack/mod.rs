@@ -177,7 +177,7 @@ impl Pack {
     pub fn read(&self, file: &FileRef) -> Result<Vec<u8>> {
         let path = files::locate(&self.dir, file)?;
         let bytes = std::fs::read(&path).map_err(|e| Error::io(path.display(), &e))?;
-        if checks::hex(&Sha256::digest(&bytes)) != file.sha256 {
+        if checks::hex(Sha256::digest(&bytes)) != file.sha256 {
             return Err(checks::differs(&path));
         }
         Ok(bytes)
