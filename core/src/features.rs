@@ -102,6 +102,46 @@ impl FeatureMap {
     }
 }
 
+/// Parts of [`Features`], as they are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Parts {
+    /// The search vector.
+    pub embedding: bool,
+    /// Class probabilities.
+    pub posteriors: bool,
+    /// What the captioner reads.
+    pub map: bool,
+    /// What the detectors find.
+    pub detections: bool,
+}
+
+impl Parts {
+    /// Every part.
+    pub const ALL: Self = Self {
+        embedding: true,
+        posteriors: true,
+        map: true,
+        detections: true,
+    };
+    /// The search vector alone.
+    pub const EMBEDDING: Self = Self {
+        embedding: true,
+        ..Self::NONE
+    };
+    /// The captioner's rows alone.
+    pub const MAP: Self = Self {
+        map: true,
+        ..Self::NONE
+    };
+    /// No part.
+    pub const NONE: Self = Self {
+        embedding: false,
+        posteriors: false,
+        map: false,
+        detections: false,
+    };
+}
+
 /// The features of one keyframe. A part the pack's modules do not produce is empty.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Features {
@@ -111,10 +151,10 @@ pub struct Features {
     pub posteriors: Vec<f32>,
     /// Detections, best first.
     pub detections: Vec<Detection>,
-    /// What a connector reads.
+    /// What the captioner reads.
     pub map: FeatureMap,
-    /// When the picture was seen, in nanoseconds from the beginning of what it is shown with; absent where that is not known.
-    pub at_ns: Option<i64>,
+    /// Time of the frame among others of one video, in nanoseconds; absent for a picture by itself.
+    pub time_ns: Option<i64>,
     /// What made them; absent where that is not known, as in features read back from a store, which says it of all it holds.
     pub made_by: Option<Arc<Variant>>,
 }

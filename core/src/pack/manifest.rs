@@ -160,7 +160,7 @@ pub struct PromptTask {
 pub struct CaptionerSpec {
     /// The kind: `vlm`, or one that the program links, such as `grounded`.
     pub kind: String,
-    /// The module whose output of role `features` is read; the index task's when absent.
+    /// The module whose output of role `features` the captioner reads; the index task's encoder when absent.
     pub visual_encoder: Option<String>,
     /// The encoder of an encoder-decoder model: reads the pictures' rows and the prompt's embeddings.
     pub encoder: Option<String>,
@@ -172,7 +172,7 @@ pub struct CaptionerSpec {
     pub connector: Option<String>,
     /// The token that marks where the features go in a prompt.
     pub image_token: Option<String>,
-    /// What the chat template writes where a video goes; `<video>` when absent.
+    /// What the chat template writes where a video goes. Absent: the frames of a video are shown as so many pictures.
     pub video_token: Option<String>,
     /// What the chat template gets as a message's content; `text` when absent.
     pub content: Option<ContentForm>,
@@ -234,6 +234,13 @@ impl Manifest {
             )
             .remedy(format!("it has {}", known.join(", ")))
         })
+    }
+
+    /// The module whose features the captioner reads: the captioner's own, else the index task's.
+    pub fn captioner_encoder(&self) -> Option<&str> {
+        let own = self.captioner.as_ref()?.visual_encoder.as_deref();
+        let index = self.tasks.index.as_ref();
+        own.or_else(|| index.map(|index| index.visual_encoder.as_str()))
     }
 
     /// Every file the manifest names; one named twice comes twice.

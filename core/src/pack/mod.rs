@@ -10,11 +10,13 @@ mod identity;
 mod legacy;
 pub mod manifest;
 mod parse;
+mod preprocess;
 mod replaced;
 mod spec;
 mod validate;
 mod validate_captioner;
 mod validate_decoder;
+mod validate_preprocess;
 mod validate_providers;
 mod validate_values;
 mod variant;
@@ -35,10 +37,13 @@ pub use manifest::{
     CaptionerSpec, ContentForm, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec,
     VideoSpec,
 };
+pub use preprocess::{
+    At, CropStep, Fit, Layout, LongestEdgeStep, Order, PadStep, PreprocessSpec, Resample,
+    ShortestEdgeStep, Source, SquashStep, StepSpec, TilesStep, VideoSteps, ViewSpec, Whole,
+};
 pub use spec::{
-    DetectorSpec, Fit, GoldenPort, GoldenSpec, Layout, LoadPath, ModuleKind, ModuleSpec, Order,
-    Policy, PortSpec, Precision, PreprocessSpec, Provider, Resample, Role, TokenizerSpec,
-    VariantSpec, ViewSpec,
+    DetectorSpec, GoldenPort, GoldenSpec, LoadPath, ModuleKind, ModuleSpec, Policy, PortSpec,
+    Precision, Provider, Role, TokenizerSpec, VariantSpec,
 };
 
 use crate::error::{Error, ErrorKind, Result};
