@@ -17,6 +17,7 @@ mod rules;
 mod sentences;
 mod taxonomy;
 mod thing;
+mod verdict;
 
 pub use captioner::Grounded;
 pub use grounding::Grounding;
