@@ -9,6 +9,7 @@
 mod answer;
 mod captioner;
 mod change;
+mod evidence;
 mod grounding;
 mod keyframe;
 mod observation;
