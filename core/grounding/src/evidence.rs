@@ -9,7 +9,7 @@ use super::thing::{Count, Ground, Thing};
 const DOUBT: f32 = 0.1;
 
 /// How well what was asked for is borne out.
-pub enum Evidence<'o> {
+pub(super) enum Evidence<'o> {
     Yes(Vec<&'o Thing>),
     /// The asked noun itself has the mass, though no thing is named by it.
     YesUnnamed,
@@ -23,7 +23,7 @@ pub enum Evidence<'o> {
 
 impl Observation<'_> {
     /// How well `asked` is borne out.
-    pub fn evidence(&self, asked: &Asked) -> Evidence<'_> {
+    pub(super) fn evidence(&self, asked: &Asked) -> Evidence<'_> {
         let taxonomy = self.taxonomy;
         let is_such = |thing: &&Thing| {
             asked
@@ -105,7 +105,7 @@ impl Observation<'_> {
     }
 
     /// Whether the detector looks for what was asked.
-    pub fn detects(&self, asked: &Asked) -> bool {
+    pub(super) fn detects(&self, asked: &Asked) -> bool {
         let detected = |node: &NodeId| self.labels.covers(self.taxonomy, *node);
         asked.nodes.iter().any(detected)
     }
@@ -122,7 +122,7 @@ impl Observation<'_> {
     }
 
     /// The things for programs.
-    pub fn grounds_of(&self, things: &[&Thing]) -> Vec<Ground> {
+    pub(super) fn grounds_of(&self, things: &[&Thing]) -> Vec<Ground> {
         things.iter().map(|thing| self.ground(thing)).collect()
     }
 }
