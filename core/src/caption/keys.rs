@@ -11,6 +11,7 @@ pub(super) fn expect(
     optional: &[&str],
 ) -> Result<()> {
     let mut given: Vec<String> = [
+        ("visual_encoder", spec.visual_encoder.is_some()),
         ("language_decoder", spec.language_decoder.is_some()),
         ("token_embedding", spec.token_embedding.is_some()),
         ("connector", spec.connector.is_some()),

@@ -18,6 +18,8 @@ pub enum Response {
     Hits(Vec<Hit>),
     /// Clips for the lines of a script.
     Storyboard(Storyboard),
+    /// A search vector, of length 1.
+    Vector(Vec<f32>),
     /// A caption or an answer.
     Text(Text),
     /// A store was opened.
@@ -120,6 +122,7 @@ macro_rules! contents {
 contents! {
     Hits: Vec<Hit>,
     Storyboard: Storyboard,
+    Vector: Vec<f32>,
     Text: Text,
     Store: StoreInfo,
     Streams: Vec<Stream>,

@@ -157,6 +157,8 @@ pub struct PromptTask {
 pub struct CaptionerSpec {
     /// The kind: `vlm`, or one that the program links, such as `grounded`.
     pub kind: String,
+    /// The module whose output of role `features` the captioner reads; the index task's encoder when absent.
+    pub visual_encoder: Option<String>,
     /// The decoder's module.
     pub language_decoder: Option<String>,
     /// The module from token ids to the decoder's input embeddings.
@@ -188,6 +190,13 @@ impl Manifest {
             )
             .remedy(format!("it has {}", known.join(", ")))
         })
+    }
+
+    /// The module whose features the captioner reads: the captioner's own, else the index task's.
+    pub fn captioner_encoder(&self) -> Option<&str> {
+        let own = self.captioner.as_ref()?.visual_encoder.as_deref();
+        let index = self.tasks.index.as_ref();
+        own.or_else(|| index.map(|index| index.visual_encoder.as_str()))
     }
 
     /// Every file the manifest names; one named twice comes twice.

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::file_ref::FileRef;
 use super::manifest::{CaptionerSpec, Manifest};
-use super::spec::{DetectorSpec, ModuleKind, ModuleSpec, PortSpec, PreprocessSpec, Role};
+use super::spec::{DetectorSpec, ModuleKind, ModuleSpec, PortSpec, Role};
 use super::validate_values::{bad, file, golden, require, size, within};
-use super::{validate_decoder, validate_providers};
+use super::{validate_decoder, validate_preprocess, validate_providers};
 use crate::error::Result;
 use crate::ort::Dim;
 
@@ -80,6 +80,18 @@ fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
             "name a [[module]]'s id",
         ),
     };
+    let eyes = manifest.captioner.as_ref();
+    if let Some(id) = eyes.and_then(|spec| spec.visual_encoder.as_deref()) {
+        let key = "captioner.visual_encoder";
+        refers(key, id, ModuleKind::VisualEncoder)?;
+        let spec = manifest.modules.iter().find(|module| module.id == id);
+        require(
+            spec.is_some_and(|spec| spec.output_with(Role::Features).is_some()),
+            key,
+            format_args!("= {id:?} has no output with role = \"features\""),
+            "declare it: it is what the captioner reads",
+        )?;
+    }
     let by_id = |id: &str| manifest.modules.iter().find(|module| module.id == id);
     if let Some(index) = &manifest.tasks.index {
         refers(
@@ -216,7 +228,7 @@ fn module(module: &ModuleSpec) -> Result<()> {
         }
     }
     if let Some(spec) = &module.preprocess {
-        preprocess(spec, &module.inputs)?;
+        validate_preprocess::preprocess(spec, module)?;
     }
     if let Some(tokenizer) = &module.tokenizer {
         file("tokenizer.file", &tokenizer.file)?;
@@ -270,38 +282,6 @@ fn ports(key: &str, ports: &[PortSpec]) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-fn preprocess(spec: &PreprocessSpec, inputs: &[PortSpec]) -> Result<()> {
-    size("preprocess.width", spec.width as usize, 8192)?;
-    size("preprocess.height", spec.height as usize, 8192)?;
-    size("preprocess.views (its length)", spec.views.len(), 64)?;
-    require(
-        spec.views
-            .iter()
-            .all(|view| view.fraction > 0.0 && view.fraction <= 1.0),
-        "preprocess.views.fraction",
-        "is out of range",
-        "give a fraction above 0, up to 1",
-    )?;
-    require(
-        spec.mean.iter().all(|mean| mean.is_finite()),
-        "preprocess.mean",
-        format_args!("= {:?}", spec.mean),
-        "give finite numbers",
-    )?;
-    require(
-        spec.std.iter().all(|std| std.is_finite() && *std != 0.0),
-        "preprocess.std",
-        format_args!("= {:?}", spec.std),
-        "give finite numbers other than 0",
-    )?;
-    require(
-        inputs.len() == 1 && inputs[0].shape.len() == 4,
-        "inputs",
-        "are not one tensor of four dimensions",
-        "what sees pixels has one input, [batch, 3, height, width] or [batch, height, width, 3]",
-    )
 }
 
 fn detector(spec: &DetectorSpec, outputs: &[PortSpec]) -> Result<()> {

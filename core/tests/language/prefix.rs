@@ -182,12 +182,9 @@ fn a_decoder_of_embeddings_shares_pictures_and_makes_their_rows_once() {
     let cache = PrefixCache::new(64 << 20, registry.governor());
     let plain = LanguageModel::new(&registry, "mouth", Some("words")).expect("model");
     let shared = LanguageModel::sharing(&registry, "mouth", Some("words"), &cache).expect("model");
-    let picture = |seed: usize| FeatureMap {
-        rows: 6,
-        dim: 56,
-        data: (0..6 * 56)
-            .map(|i| ((i + seed * 99) as f32 * 0.37).sin() * 3.0)
-            .collect(),
+    let picture = |seed: usize| {
+        let wave = |i: usize| ((i + seed * 99) as f32 * 0.37).sin() * 3.0;
+        FeatureMap::of_one(6, 56, (0..6 * 56).map(wave).collect())
     };
     let made = Cell::new(0);
     let words = ids(&plain, "the picture of the thing");

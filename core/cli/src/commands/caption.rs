@@ -14,7 +14,7 @@ use crate::generate;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A video file, instead of --stream.
+    /// A video, or a PNG or JPEG picture, instead of --stream.
     pub file: Option<PathBuf>,
     #[command(flatten)]
     pub at: generate::At,
@@ -47,9 +47,15 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
 
 /// The keyframes from --at to --to, in the order of time: of the stored segments, or a file's frames.
 fn span(session: &mut Session, args: &Args, to: f64) -> Result<Pictures> {
-    let (from, end) = (nanoseconds("--at", args.at.at)?, nanoseconds("--to", to)?);
+    if let Some(file) = &args.file
+        && let Some(picture) = args.at.image(file, Some(to))?
+    {
+        return Ok(picture);
+    }
+    let (at, from) = args.at.time()?;
+    let end = nanoseconds("--to", to)?;
     if end <= from {
-        let message = format!("--to {to} s is not after --at {} s", args.at.at);
+        let message = format!("--to {to} s is not after --at {at} s");
         return Err(Error::new(ErrorKind::InvalidArgument, message)
             .remedy("leave --to out to describe one time"));
     }
@@ -60,10 +66,7 @@ fn span(session: &mut Session, args: &Args, to: f64) -> Result<Pictures> {
             let mut segments = store.segments(id, Some(from), Some(end))?;
             segments.retain(|segment| (from..=end).contains(&segment.keyframe_ns));
             if segments.is_empty() {
-                let message = format!(
-                    "stream {stream:?} has no keyframe from {} to {to} s",
-                    args.at.at
-                );
+                let message = format!("stream {stream:?} has no keyframe from {at} to {to} s");
                 return Err(Error::new(ErrorKind::NotFound, message)
                     .remedy("choose a longer time inside the stream"));
             }

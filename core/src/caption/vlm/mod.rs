@@ -11,7 +11,7 @@ use super::context::CaptionerContext;
 use super::statement::{OnText, Statement};
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::Features;
+use crate::features::{Features, Parts};
 use crate::identity::{Canonical, Digest};
 use crate::language::{GenerateOptions, Generated, LanguageContext, choose_after, harmless};
 use crate::pack::Task;
@@ -37,7 +37,7 @@ impl CaptionerKind for Vlm {
             "image_token",
             "prompt",
         ];
-        context.expect_keys(NEEDED, &["connector"])?;
+        context.expect_keys(NEEDED, &["connector", "visual_encoder"])?;
         let spec = context.spec();
         // `expect_keys` has seen that the needed ones are there.
         let given = |key: &Option<String>| key.clone().unwrap_or_default();
@@ -137,6 +137,10 @@ impl VlmCaptioner {
 impl Captioner for VlmCaptioner {
     fn identity(&self) -> Digest {
         self.identity
+    }
+
+    fn reads(&self) -> Parts {
+        Parts::MAP
     }
 
     fn modules(&self, _: Task) -> Vec<&str> {

@@ -169,6 +169,8 @@ impl VisualPrefix {
             rows,
             dim,
             data: made.as_slice::<f32>()?.to_vec(),
+            grid: map.grid,
+            pictures: map.pictures,
         })
     }
 }
