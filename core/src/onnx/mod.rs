@@ -12,6 +12,7 @@ mod cost;
 mod external;
 mod extract;
 mod inspect;
+mod rewrite;
 // Formatted by its generator.
 #[rustfmt::skip]
 #[allow(missing_docs, dead_code, unused_imports, clippy::all)]
@@ -30,6 +31,7 @@ use buffa::{DecodeError, DecodeOptions, EncodeError, Message};
 pub use align::align_external_data;
 pub use cost::ComputeCost;
 pub use inspect::{Dimension, ElementType, Initializer, Operator, Port, Summary};
+pub use rewrite::{DecoderGraph, LayerCache, Observe, Observed, Rewrite, Rows};
 pub use split::TensorSlice;
 
 use crate::error::{Error, ErrorKind, Result};
