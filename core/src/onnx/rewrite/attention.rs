@@ -17,8 +17,6 @@ pub(super) struct Attention {
     /// The tensors that the first product reads: queries, and keys with their last two dimensions exchanged.
     pub(super) queries: String,
     pub(super) keys: String,
-    /// What the second product reads beside the probabilities.
-    pub(super) values: String,
     pub(super) mask: Option<Mask>,
     /// Factors of the scores.
     pub(super) factors: Vec<Factor>,
@@ -80,7 +78,6 @@ impl Attention {
         Some(Self {
             queries: product.input.first()?.clone(),
             keys: product.input.get(1)?.clone(),
-            values: second.input.get(1)?.clone(),
             mask,
             factors,
             result: second.output.first()?.clone(),
@@ -318,4 +315,12 @@ pub(super) fn before_heads<'a>(view: &View<'a>, name: &str) -> Option<(&'a str, 
         .made_by(inner, "Reshape")
         .map(|(_, node)| &node.input[0][..]);
     Some((inner, whole))
+}
+
+/// The node that joins the heads of `result` into `[batch, rows, heads * width]`, and what it makes.
+pub(super) fn joined_heads<'a>(view: &View<'a>, result: &str) -> Option<(usize, &'a str)> {
+    let (_, ordered) = view.reader_of_values(result)?;
+    (is(ordered, "Transpose") && order(ordered) == [0, 2, 1, 3]).then_some(())?;
+    let (at, joined) = view.reader_of_values(ordered.output.first()?)?;
+    is(joined, "Reshape").then(|| (at, &joined.output[0][..]))
 }

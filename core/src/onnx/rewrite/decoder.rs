@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::super::external::text;
 use super::super::inspect::{ElementType, port};
 use super::super::schema::tensor_proto::DataType;
-use super::attention::{Attention, Factor, Mask, Way, before_heads, unscaled};
+use super::attention::{Attention, Factor, Mask, Way, before_heads, joined_heads, unscaled};
 use super::edit::{CONTRIB, Edits, float, int, ints, node, tensor};
 use super::rope::{Known, Rotation, Tables};
 use super::view::{View, attribute, is};
@@ -56,6 +56,8 @@ struct Layer<'a> {
     /// Nodes that make keys and values with those of the new rows.
     joins: Vec<usize>,
     turned: Option<[Rotation<'a>; 2]>,
+    /// The type of keys and values inside the graph, where that is not their ports'.
+    inner: Option<i64>,
 }
 
 impl Model {
@@ -130,7 +132,7 @@ impl Model {
                 decoder,
                 seen: &seen,
             };
-            if let Err(why) = parts.replace(&common, tables, &mut edits) {
+            if let Err(why) = parts.replace(&common, kind, tables, &mut edits) {
                 return Ok(Rewrite::left(why));
             }
         }
@@ -294,31 +296,34 @@ fn layer<'a>(
             && node.input.get(1) == Some(&attention.keys)
     })?;
     let keys = Way::back(view, &product.input[1]);
-    let ((key_join, key_past, new_keys), (value_join, value_past, new_values)) =
-        (join(view, keys.end())?, join(view, values.end())?);
+    let (key_join, value_join) = (
+        Join::making(view, keys.end())?,
+        Join::making(view, values.end())?,
+    );
+    (key_join.inner == value_join.inner).then_some(())?;
     let index = decoder
         .layers
         .iter()
-        .position(|layer| layer.past[0] == key_past)?;
-    (decoder.layers[index].past[1] == value_past).then_some(())?;
+        .position(|layer| layer.past[0] == key_join.past)?;
+    (decoder.layers[index].past[1] == value_join.past).then_some(())?;
     if !values.factors.is_empty() {
         return None;
     }
     let (queries, own) = unscaled(view, &product.input[0]);
     let mut factors = attention.factors.clone();
     factors.extend(own.into_iter().chain(keys.factors));
-    let mut joins = vec![key_join, value_join];
+    let mut joins = vec![key_join.at, value_join.at];
     for (present, join) in decoder.layers[index]
         .present
         .iter()
-        .zip([key_join, value_join])
+        .zip([key_join.at, value_join.at])
     {
         joins.extend(handed_on(view, present, join)?);
     }
     let turned = Rotation::making(view, queries)
-        .zip(Rotation::making(view, new_keys))
+        .zip(Rotation::making(view, key_join.new))
         .map(|(queries, keys)| [queries, keys]);
-    let new = [new_keys, new_values];
+    let new = [key_join.new, value_join.new];
     let layer = Layer {
         attention,
         queries,
@@ -326,17 +331,37 @@ fn layer<'a>(
         new,
         joins,
         turned,
+        inner: key_join.inner,
     };
     Some((index, layer))
 }
 
-/// The node that puts new rows behind a past: its place, the past, the new rows.
-fn join<'a>(view: &View<'a>, name: &str) -> Option<(usize, &'a str, &'a str)> {
-    let (at, node) = view.made_by(name, "Concat")?;
-    let axis = attribute(node, "axis")?.i?;
-    match &node.input[..] {
-        [past, new] if matches!(axis, 2 | -2) && view.is_input(past) => Some((at, past, new)),
-        _ => None,
+/// A node that puts new rows behind a past.
+struct Join<'a> {
+    at: usize,
+    past: &'a str,
+    new: &'a str,
+    /// The type that the past is read as, where it is turned into another.
+    inner: Option<i64>,
+}
+
+impl<'a> Join<'a> {
+    fn making(view: &View<'a>, name: &str) -> Option<Self> {
+        let (at, node) = view.made_by(name, "Concat")?;
+        let axis = attribute(node, "axis")?.i?;
+        let [past, new] = &node.input[..] else {
+            return None;
+        };
+        let (past, inner) = match view.made_by(past, "Cast") {
+            Some((_, cast)) => (&cast.input[0], Some(attribute(cast, "to")?.i?)),
+            None => (past, None),
+        };
+        (matches!(axis, 2 | -2) && view.is_input(past)).then_some(Self {
+            at,
+            past,
+            new,
+            inner,
+        })
     }
 }
 
@@ -348,19 +373,11 @@ fn handed_on(view: &View<'_>, present: &str, join: usize) -> Option<Vec<usize>> 
         if at == join {
             return Some(nodes);
         }
-        is(node, "Identity").then_some(())?;
+        (is(node, "Identity") || is(node, "Cast")).then_some(())?;
         nodes.push(at);
         name = &node.input[0];
     }
     None
-}
-
-/// The node that joins the heads of `result` into `[batch, rows, heads * width]`, and what it makes.
-fn joined_heads<'a>(view: &View<'a>, result: &str) -> Option<(usize, &'a str)> {
-    let (_, ordered) = view.reader(result)?;
-    let fits = is(ordered, "Transpose") && super::view::order(ordered) == [0, 2, 1, 3];
-    let (at, joined) = view.reader(ordered.output.first().filter(|_| fits)?)?;
-    is(joined, "Reshape").then(|| (at, &joined.output[0][..]))
 }
 
 /// What all layers read.
@@ -436,6 +453,7 @@ impl Parts<'_> {
     fn replace(
         &self,
         common: &Common,
+        kind: DataType,
         tables: Option<[String; 2]>,
         edits: &mut Edits,
     ) -> Result<(), String> {
@@ -455,7 +473,20 @@ impl Parts<'_> {
         let queries = self.rows(sources[0], heads, edits);
         let keys = self.rows(sources[1], decoder.kv_heads, edits);
         let values = self.rows(layer.new[1], decoder.kv_heads, edits);
-        let (result, joined) = self.result(heads, edits);
+        let [queries, keys, values] = [queries, keys, values].map(|rows| match layer.inner {
+            Some(_) => edits.node("Cast", &[&rows], vec![int("to", kind as i64)]),
+            None => rows,
+        });
+        let (joined_result, joined) = self.result(heads, edits);
+        let result = match layer.inner {
+            Some(inner) => {
+                let result = edits.name("attended");
+                let to = vec![int("to", inner)];
+                edits.push(node("", "Cast", &[&result], &[&joined_result], to));
+                result
+            }
+            None => joined_result.clone(),
+        };
         let [cosines, sines] = tables.unwrap_or_default();
         let turns = i64::from(!cosines.is_empty());
         let positions = decoder.position_ids.as_deref().filter(|_| turns == 1);
@@ -491,7 +522,7 @@ impl Parts<'_> {
         ));
         if !joined {
             let shape = edits.whole(&[4], &[0, 0, heads as i64, width as i64]);
-            let apart = edits.node("Reshape", &[&result, &shape], Vec::new());
+            let apart = edits.node("Reshape", &[&joined_result, &shape], Vec::new());
             let order = vec![ints("perm", &[0, 2, 1, 3])];
             edits.push(node(
                 "",

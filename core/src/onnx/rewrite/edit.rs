@@ -28,17 +28,16 @@ pub(super) struct Edits {
 
 impl Edits {
     pub(super) fn new(graph: &GraphProto) -> Self {
-        let made = graph
-            .node
-            .iter()
-            .flat_map(|node| node.output.iter().cloned());
+        let mut taken = HashSet::new();
+        take_names(&graph.node, &mut taken);
         let weights = graph.initializer.iter().map(|t| text(&t.name).to_owned());
         let inputs = graph.input.iter().map(|value| text(&value.name).to_owned());
+        taken.extend(weights.chain(inputs));
         Self {
             nodes: Vec::new(),
             constants: Vec::new(),
             dropped: HashSet::new(),
-            taken: made.chain(weights).chain(inputs).collect(),
+            taken,
             count: 0,
         }
     }
@@ -131,6 +130,18 @@ impl Edits {
             import_contrib(&mut model.proto);
         }
         Ok(())
+    }
+}
+
+/// Adds the names of `nodes` and of what they make, also inside their graphs.
+fn take_names(nodes: &[NodeProto], taken: &mut HashSet<String>) {
+    for node in nodes {
+        taken.extend(node.name.iter().chain(&node.output).cloned());
+        for graph in super::super::walk::subgraphs(node) {
+            let weights = graph.initializer.iter();
+            taken.extend(weights.map(|tensor| text(&tensor.name).to_owned()));
+            take_names(&graph.node, taken);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::super::external::text;
 use super::super::schema::attribute_proto::AttributeType;
 use super::super::schema::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
-use super::attention::{Attention, Mask, Way, before_heads, unscaled};
+use super::attention::{Attention, Mask, Way, before_heads, joined_heads, unscaled};
 use super::decoder::scale;
 use super::edit::{CONTRIB, Edits, float, int, ints, names, node};
 use super::view::{View, is, order};
@@ -91,7 +91,7 @@ impl Model {
                 wanted.extend(whole_rows(view, name, order));
             }
             wanted.extend(site.attention.mask.as_ref().map(Mask::tensor));
-            wanted.extend(joined(view, &site.attention.result).map(|(_, name)| name));
+            wanted.extend(joined_heads(view, &site.attention.result).map(|(_, name)| name));
             let computed = site.factors.iter().map(|factor| &factor.tensor[..]);
             wanted.extend(computed.filter(|name| view.constant(name).is_none()));
         }
@@ -156,14 +156,6 @@ fn whole_rows<'a>(view: &View<'a>, name: &str, order: Order) -> Option<&'a str> 
     }
 }
 
-/// The node that joins the heads of `result`, and what it makes.
-fn joined<'a>(view: &View<'a>, result: &str) -> Option<(usize, &'a str)> {
-    let (_, ordered) = view.reader(result)?;
-    (is(ordered, "Transpose") && order(ordered) == [0, 2, 1, 3]).then_some(())?;
-    let (at, whole) = view.reader(ordered.output.first()?)?;
-    is(whole, "Reshape").then(|| (at, &whole.output[0][..]))
-}
-
 struct Parts<'a> {
     view: &'a View<'a>,
     site: &'a Site<'a>,
@@ -186,7 +178,7 @@ impl Parts<'_> {
                 return Err(format!("the mask {:?} forbids something", mask.tensor()));
             }
         }
-        let Some((at, name)) = joined(self.view, &attention.result).filter(|(_, name)| {
+        let Some((at, name)) = joined_heads(self.view, &attention.result).filter(|(_, name)| {
             self.seen
                 .get(*name)
                 .is_some_and(|seen| seen.shape.len() == 3 && seen.shape[2] == heads * width)

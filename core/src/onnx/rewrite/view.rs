@@ -80,6 +80,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// As [`reader`](Self::reader), beside nodes that ask for the size of `name` alone.
+    pub(super) fn reader_of_values(&self, name: &str) -> Option<(usize, &'a NodeProto)> {
+        let readers = self.readers(name).iter();
+        let mut readers = readers.filter(|at| !is(self.node(**at), "Shape"));
+        let at = *readers.next()?;
+        let only = readers.next().is_none() && !self.is_output(name);
+        only.then(|| (at, self.node(at)))
+    }
+
     pub(super) fn is_output(&self, name: &str) -> bool {
         self.outputs.contains(name)
     }

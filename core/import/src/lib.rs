@@ -1,0 +1,3 @@
+//! Folders of exported models, as users have them, to packs of Atom.
+
+pub mod rewrite;
