@@ -6,7 +6,9 @@ mod decoder;
 mod run;
 mod tower;
 
+pub(crate) use compare::{Tolerance, largest_difference};
 pub use decoder::decoder;
+pub(crate) use run::{Noise, Runner, run};
 pub use tower::tower;
 
 /// What became of a graph, in words for a report.

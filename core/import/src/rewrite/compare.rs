@@ -56,32 +56,50 @@ pub(crate) fn difference(
     new: &Tensor,
     tolerance: Tolerance,
 ) -> Result<Option<Difference>> {
-    let parted = |largest, allowed| {
-        Ok(Some(Difference {
-            output: output.to_owned(),
-            largest,
-            allowed,
-        }))
-    };
+    let (largest, allowed) = largest_difference(old, new, tolerance)?;
+    Ok((largest > allowed).then(|| Difference {
+        output: output.to_owned(),
+        largest,
+        allowed,
+    }))
+}
+
+/// The largest difference between numbers of `new` and `old`, and the one up to which they agree. Whole numbers and tensors of
+/// other sizes agree or differ without end.
+pub(crate) fn largest_difference(
+    old: &Tensor,
+    new: &Tensor,
+    tolerance: Tolerance,
+) -> Result<(f32, f32)> {
+    let all_or_nothing = |equal| (if equal { 0.0 } else { f32::INFINITY }, 0.0);
     if old.shape() != new.shape() || old.dtype() != new.dtype() {
-        return parted(f32::INFINITY, 0.0);
+        return Ok(all_or_nothing(false));
     }
-    if !matches!(old.dtype(), DType::F32 | DType::F16) {
-        let equal = match old.dtype() {
-            DType::I64 => old.as_slice::<i64>()? == new.as_slice::<i64>()?,
-            DType::I32 => old.as_slice::<i32>()? == new.as_slice::<i32>()?,
-            DType::I8 => old.as_slice::<i8>()? == new.as_slice::<i8>()?,
-            _ => old.as_slice::<u8>()? == new.as_slice::<u8>()?,
-        };
-        return if equal {
-            Ok(None)
-        } else {
-            parted(f32::INFINITY, 0.0)
-        };
+    match old.dtype() {
+        DType::F32 | DType::F16 => {}
+        DType::I64 => {
+            return Ok(all_or_nothing(
+                old.as_slice::<i64>()? == new.as_slice::<i64>()?,
+            ));
+        }
+        DType::I32 => {
+            return Ok(all_or_nothing(
+                old.as_slice::<i32>()? == new.as_slice::<i32>()?,
+            ));
+        }
+        DType::I8 => {
+            return Ok(all_or_nothing(
+                old.as_slice::<i8>()? == new.as_slice::<i8>()?,
+            ));
+        }
+        DType::U8 | DType::Bool => {
+            return Ok(all_or_nothing(
+                old.as_slice::<u8>()? == new.as_slice::<u8>()?,
+            ));
+        }
     }
     let (old, new) = (old.to_f32s()?, new.to_f32s()?);
     let size = old.iter().fold(0.0_f32, |size, x| size.max(x.abs()));
-    let allowed = tolerance.0 * size;
     let mut largest = 0.0_f32;
     for (old, new) in old.iter().zip(&new) {
         // A number that is none agrees with nothing.
@@ -92,9 +110,5 @@ pub(crate) fn difference(
             largest.max(apart)
         };
     }
-    if largest <= allowed {
-        Ok(None)
-    } else {
-        parted(largest, allowed)
-    }
+    Ok((largest, tolerance.0 * size))
 }

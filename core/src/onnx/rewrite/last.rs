@@ -68,12 +68,8 @@ fn head<'a>(view: &View<'a>, logits: &str) -> Option<(usize, &'a str)> {
         let contrib = text(&node.domain) == CONTRIB && text(&node.op_type) == "MatMulNBits";
         if contrib || is(node, "MatMul") || is(node, "MatMulInteger") {
             // Weights lie in the file, or are computed from what does.
-            let weights = node
-                .input
-                .iter()
-                .skip(1)
-                .all(|name| view.fed_by(name).is_empty());
-            return (weights && rank_three(node)).then(|| (at, &node.input[0][..]));
+            let weights = view.fed_by(node.input.get(1)?).is_empty();
+            return weights.then(|| (at, &node.input[0][..]));
         }
         let of_each_row = ["Cast", "Mul", "Div", "Add", "Tanh", "Identity"];
         if !of_each_row.iter().any(|op| is(node, op)) {
@@ -92,11 +88,6 @@ fn head<'a>(view: &View<'a>, logits: &str) -> Option<(usize, &'a str)> {
         }
     }
     None
-}
-
-/// A product that was flattened first has no rows to choose from.
-fn rank_three(node: &super::super::schema::NodeProto) -> bool {
-    !node.input.first().is_none_or(String::is_empty)
 }
 
 /// Whether `name` is a dynamically quantised tensor's scale, one number for all rows, or that times another constant.

@@ -80,7 +80,7 @@ impl Model {
     }
 
     /// A copy with more results, so that a run shows what they are. ONNX Runtime finds their types itself.
-    fn showing(&self, names: &[&str]) -> Self {
+    pub fn showing(&self, names: &[&str]) -> Self {
         let mut model = self.clone();
         let graph = model.proto.graph.get_or_insert_default();
         for name in names {
