@@ -24,7 +24,9 @@ mod plan;
 mod planner;
 mod prove;
 mod report;
+pub mod rewrite;
 mod source;
+pub mod split;
 mod towers;
 mod words;
 

@@ -188,7 +188,7 @@ impl<'a> Needed<'a> {
 }
 
 /// Every tensor that `node` reads, also from within its graphs.
-fn reads(node: &NodeProto) -> Vec<&str> {
+pub(super) fn reads(node: &NodeProto) -> Vec<&str> {
     let mut names: Vec<&str> = node.input.iter().map(String::as_str).collect();
     for graph in walk::subgraphs(node) {
         names.extend(captured(graph));
@@ -221,7 +221,7 @@ fn constants(graph: &GraphProto) -> impl Iterator<Item = &str> {
 }
 
 /// Those of `functions` that the nodes of `graph` call, directly or through others.
-fn called(functions: &[FunctionProto], graph: &GraphProto) -> Vec<FunctionProto> {
+pub(super) fn called(functions: &[FunctionProto], graph: &GraphProto) -> Vec<FunctionProto> {
     let mut called = HashSet::new();
     let mut open: Vec<&NodeProto> = graph.node.iter().collect();
     while let Some(node) = open.pop() {
