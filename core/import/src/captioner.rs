@@ -1,24 +1,23 @@
 //! Models that put pictures into words: a vision encoder, a decoder, and what is between them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
+use atom_core::Result;
 use atom_core::ort::{DType, Dim, Port};
-use atom_core::{Error, ErrorKind, Result};
 
-use crate::config::{Document, Places};
+use crate::config::Places;
 use crate::decoder::{Given, Reader};
-use crate::families::{CaptionerRules, Family, Shape};
+use crate::families::{Family, Shape};
 use crate::graph::Graph;
 use crate::image;
-use crate::plan::{Captioner, Extra, Module, Prompts};
+use crate::plan::{Captioner, Module, Prompts};
+use crate::prompts::{self, Prompted, Tokens};
 use crate::report::Notes;
 use crate::source::Export;
 use crate::towers::narrow;
 use crate::words::Words;
 
-/// The pack's folder for the model.
-const GROUP: &str = "captioner";
+use crate::prompts::GROUP;
 
 /// A captioner and its modules.
 pub(crate) struct Captions {
@@ -85,27 +84,25 @@ pub(crate) fn read(
     }
     let adds = words.adds_tokens();
     let tokens = Tokens::read(export, &words, &rules, family, notes)?;
+    let video = modules[0]
+        .preprocess
+        .as_ref()
+        .and_then(|preprocess| preprocess.video.clone());
+    let chat = prompts::chat_template(export, &rules, &tokens, video.is_some(), notes);
+    let bos = words.named(&export.configs, "bos_token")?;
+    let bos = bos.and_then(|(id, _)| words.tokenizer.id_to_token(id));
     let reader = Reader {
         graph: &decoder,
         configs: &export.configs,
         model: model_places(export)?,
         given: Given::default(),
+        template: chat.text.clone(),
         group: GROUP,
     };
     let module = reader.read(words, first, notes)?;
-    let template = module
-        .decoder
-        .as_ref()
-        .is_some_and(|decoder| decoder.chat_template.is_some());
+    let template = chat.text.is_some();
     modules.push(module);
     widths(&modules, &decoder, &ports)?;
-    if let Some(video) = modules[0]
-        .preprocess
-        .as_ref()
-        .and_then(|preprocess| preprocess.video.as_ref())
-    {
-        captioner.video = Some((video.fps, video.max_frames));
-    }
     let prompts = Prompted {
         export,
         rules: &rules,
@@ -115,12 +112,21 @@ pub(crate) fn read(
     };
     let (caption, ask) = prompts.read(notes)?;
     if family.shape == Shape::Decoder {
-        captioner.content = template.then(|| content(&export.configs.chat_template, notes));
+        captioner.content = template.then(|| prompts::content(&chat.text, notes));
     }
-    captioner.add_special_tokens = (!template && !pictures).then_some(adds);
+    captioner.add_special_tokens = match &chat.text {
+        // As transformers does: the tokenizer's own go around a prompt that does not begin with them.
+        Some((text, _)) => {
+            let begins = text.contains("bos_token") || bos.is_some_and(|bos| text.contains(&bos));
+            (adds && !begins).then_some(true)
+        }
+        None => (!pictures).then_some(adds),
+    };
     captioner.image_prompt = tokens.template("image_prompt", rules.image_prompt.as_deref());
-    if captioner.video.is_some() {
+    if let (Some(video), Some(token)) = (video, chat.video_token) {
         captioner.video_prompt = tokens.template("video_prompt", rules.video_prompt.as_deref());
+        captioner.video = Some((video.fps, video.max_frames));
+        captioner.video_token = Some(token);
     }
     captioner.image_token = tokens.image;
     Ok(Captions {
@@ -356,217 +362,4 @@ fn widths(modules: &[Module], decoder: &Graph, ports: &[Port]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// How a chat template takes a message: as a list of parts, or as one text.
-fn content(template: &Option<(String, String)>, notes: &mut Notes) -> &'static str {
-    let Some((text, place)) = template else {
-        return "text";
-    };
-    let parts = ["['type']", "[\"type\"]", ".type"]
-        .iter()
-        .any(|part| text.contains(part));
-    let content = if parts { "parts" } else { "text" };
-    notes.infer("content of messages", content, place);
-    content
-}
-
-/// The tokens that prompts of pictures are made of.
-struct Tokens {
-    /// The token that marks a picture; `None`: rows come first, or are what the decoder attends to.
-    image: Option<String>,
-    others: BTreeMap<String, String>,
-}
-
-impl Tokens {
-    fn read(
-        export: &Export<'_>,
-        words: &Words,
-        rules: &CaptionerRules,
-        family: &Family,
-        notes: &mut Notes,
-    ) -> Result<Self> {
-        let mut tokens = Self {
-            image: None,
-            others: rules.tokens.clone(),
-        };
-        if family.shape != Shape::Decoder {
-            return Ok(tokens);
-        }
-        let tokenizer = export.configs.tokenizer();
-        let extra = tokenizer
-            .get("extra_special_tokens")?
-            .filter(|extra| extra.is_object());
-        let own = |key: &str| -> Result<Option<String>> {
-            let nested = extra
-                .as_ref()
-                .map(|extra| extra.get(key))
-                .transpose()?
-                .flatten();
-            let found = match nested {
-                Some(nested) => Some(nested),
-                None => tokenizer.get(key)?,
-            };
-            found
-                .map(|node| node.token_text().map(str::to_owned))
-                .transpose()
-        };
-        for (key, text) in &mut tokens.others {
-            if let Some(other) = own(key)? {
-                *text = other;
-            }
-        }
-        let config = export.configs.config.iter().map(Document::root).collect();
-        let config = Places(config);
-        let id = match config.get("image_token_id")? {
-            Some(id) => Some(id),
-            None => config.get("image_token_index")?,
-        };
-        tokens.image = match id {
-            Some(node) => {
-                let text = words.text_of(&node)?;
-                notes.infer("image token", &text, &node.place());
-                Some(text)
-            }
-            None => own("image_token")?.or_else(|| rules.image_token.clone()),
-        };
-        let image = tokens.image.as_deref().unwrap_or_default();
-        if words.tokenizer.token_to_id(image).is_none() {
-            return Err(Error::new(
-                ErrorKind::BadModel,
-                format!("tokenizer.json has no token {image:?}, which marks where a picture goes"),
-            )
-            .remedy("use the tokenizer of this model, and set image_token_id in config.json"));
-        }
-        Ok(tokens)
-    }
-
-    /// The family's template `text`, with the tokens it names.
-    fn template(&self, name: &str, text: Option<&str>) -> Option<Extra> {
-        let mut content = String::new();
-        for (key, token) in &self.others {
-            let token = token.replace('\\', "\\\\").replace('"', "\\\"");
-            // Writing to a string does not fail.
-            let _ = writeln!(content, "{{%- set {key} = \"{token}\" -%}}");
-        }
-        content.push_str(text?.trim());
-        content.push('\n');
-        Some(Extra {
-            target: format!("{GROUP}/{name}.jinja"),
-            content: content.into_bytes(),
-        })
-    }
-}
-
-/// What prompts are made from.
-struct Prompted<'a> {
-    export: &'a Export<'a>,
-    rules: &'a CaptionerRules,
-    family: &'a Family,
-    template: bool,
-    image_token: Option<&'a str>,
-}
-
-impl Prompted<'_> {
-    /// The prompts of captions and of answers.
-    fn read(&self, notes: &mut Notes) -> Result<(Prompts, Option<String>)> {
-        let rules = self.rules;
-        match self.family.shape {
-            Shape::Towers | Shape::PictureEncoderDecoder => Ok((Prompts::default(), None)),
-            Shape::TextEncoderDecoder => {
-                let mut named = BTreeMap::new();
-                let places = self.export.configs.processor();
-                match places.get("task_prompts_without_inputs")? {
-                    Some(list) => {
-                        for (task, prompt) in list.entries()? {
-                            named.insert(task_name(task), prompt.text()?.to_owned());
-                        }
-                        notes.infer(
-                            "named prompts",
-                            &format!("{} of them", named.len()),
-                            &list.place(),
-                        );
-                    }
-                    None => named.extend(
-                        rules
-                            .prompts
-                            .iter()
-                            .map(|(task, prompt)| (task_name(task), prompt.clone())),
-                    ),
-                }
-                let prompt = named
-                    .get("caption")
-                    .cloned()
-                    .unwrap_or_else(|| rules.caption.clone());
-                Ok((Prompts { prompt, named }, rules.ask.clone()))
-            }
-            Shape::Decoder => {
-                let image = self.image_token.unwrap_or_default();
-                let made = |words: &str, plain: &Option<String>| match (self.template, plain) {
-                    (false, Some(plain)) => Ok(plain.replace("{image}", image)),
-                    (false, None) => Err(self.no_template()),
-                    (true, _) => Ok(format!("{image}{}{words}", self.join())),
-                };
-                let prompt = made(&rules.caption, &rules.plain_caption)?;
-                let ask = rules
-                    .ask
-                    .as_ref()
-                    .map(|ask| made(ask, &rules.plain_ask))
-                    .transpose()?;
-                Ok((
-                    Prompts {
-                        prompt,
-                        named: BTreeMap::new(),
-                    },
-                    ask,
-                ))
-            }
-        }
-    }
-
-    /// What stands between the image token and the words: nothing where the template itself puts the parts together.
-    fn join(&self) -> &str {
-        let template = self.export.configs.chat_template.as_ref();
-        let parts = template.is_some_and(|(text, _)| {
-            ["['type']", "[\"type\"]", ".type"]
-                .iter()
-                .any(|part| text.contains(part))
-        });
-        if parts { "" } else { &self.rules.join }
-    }
-
-    fn no_template(&self) -> Error {
-        let shown = self.export.folder.shown().display();
-        Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "{shown} has no chat template: neither chat_template.jinja nor chat_template.json, nor \"chat_template\" in \
-                 tokenizer_config.json"
-            ),
-        )
-        .remedy("copy the file from the model that was exported")
-    }
-}
-
-/// `<MORE_DETAILED_CAPTION>` as `more-detailed-caption`.
-fn task_name(task: &str) -> String {
-    let name = task.trim_matches(['<', '>']).to_ascii_lowercase();
-    name.chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_tasks_are_those_of_the_command_line() {
-        assert_eq!(task_name("<CAPTION>"), "caption");
-        assert_eq!(
-            task_name("<MORE_DETAILED_CAPTION>"),
-            "more-detailed-caption"
-        );
-        assert_eq!(task_name("<OCR_WITH_REGION>"), "ocr-with-region");
-    }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Reader<'a> {
     /// The part of `config.json` that is about the decoder, then the whole of it.
     pub(crate) model: Places<'a>,
     pub(crate) given: Given<'a>,
+    /// The chat template, and where it is from.
+    pub(crate) template: Option<(String, String)>,
     /// The pack's folder for its files.
     pub(crate) group: &'a str,
 }
@@ -139,7 +141,7 @@ impl Reader<'_> {
                 &start.place(),
             );
         }
-        if let Some((text, place)) = &self.configs.chat_template {
+        if let Some((text, place)) = &self.template {
             notes.infer("chat template", "taken", place);
             decoder.chat_template = Some(Extra {
                 target: format!("{}/chat_template.jinja", self.group),

@@ -82,10 +82,22 @@ pub(crate) struct CaptionerRules {
     pub(crate) plain_ask: Option<String>,
     pub(crate) image_prompt: Option<String>,
     pub(crate) video_prompt: Option<String>,
+    /// What the chat template writes for a video.
+    pub(crate) video_token: Option<String>,
+    /// For chat templates that do not.
+    pub(crate) video_branch: Option<Branch>,
     #[serde(default)]
     pub(crate) tokens: BTreeMap<String, String>,
     #[serde(default)]
     pub(crate) prompts: BTreeMap<String, String>,
+}
+
+/// A text that is put into another, behind a part of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Branch {
+    pub(crate) after: String,
+    pub(crate) insert: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -22,12 +22,14 @@ mod manifest;
 mod place;
 mod plan;
 mod planner;
+mod prompts;
 mod prove;
 mod report;
 pub mod rewrite;
 mod source;
 pub mod split;
 mod towers;
+mod tune;
 mod words;
 
 use std::collections::BTreeMap;
@@ -36,7 +38,7 @@ use std::path::{Path, PathBuf};
 use atom_core::Result;
 use atom_core::control::Control;
 use atom_core::ort::{Dim, Environment, EnvironmentOptions, Port};
-use atom_core::pack::{FileRef, Manifest, Pack};
+use atom_core::pack::{FileRef, Manifest};
 
 pub use graphs::{Form, Wanted};
 pub use layout::Layout;
@@ -65,6 +67,9 @@ pub struct ImportOptions {
     pub layout: Option<Layout>,
     /// Make hard links of weights in place of copies, where that is possible.
     pub link: bool,
+    /// Take graphs as they are. Otherwise attention, activations and logits are rewritten to faster operators where the rewritten
+    /// graph is seen to compute the same.
+    pub keep_graphs: bool,
     /// ONNX Runtime's library; looked for in the usual places when absent.
     pub ort_library: Option<PathBuf>,
     /// Threads of ONNX Runtime's pool; every core when absent.
@@ -92,9 +97,12 @@ pub fn import(options: &ImportOptions, control: &Control) -> Result<Report> {
     write_manifest(&mut site, &plan, &Proof::default())?;
     let mut notes = plan.notes.clone();
     let proof = prove::run(&plan, &mut site, environment, control, &mut notes)?;
+    if !options.keep_graphs {
+        tune::run(&mut plan, &mut site, &proof, control, &mut notes)?;
+    }
     plan.notes = notes;
     write_manifest(&mut site, &plan, &proof)?;
-    Pack::open(&site.dir)?;
+    prove::again(&site.dir, environment)?;
     control.check()?;
     let files = site.files.clone();
     let pack = site.finish()?;

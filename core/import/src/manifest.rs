@@ -191,6 +191,7 @@ impl Text<'_> {
             ("encoder", captioner.encoder),
             ("language_decoder", Some(captioner.language_decoder)),
             ("image_token", captioner.image_token.as_deref()),
+            ("video_token", captioner.video_token.as_deref()),
             ("content", captioner.content),
         ] {
             if let Some(id) = id {

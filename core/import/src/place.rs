@@ -211,6 +211,20 @@ impl Site {
         Ok(())
     }
 
+    /// Notes that the file `target` was written anew.
+    ///
+    /// # Errors
+    /// What reading it gives.
+    pub(crate) fn changed(&mut self, target: &str) -> Result<()> {
+        let path = self.dir.join(target);
+        let io = |e: std::io::Error| Error::io(path.display(), &e);
+        let mut file = File::open(&path).map_err(io)?;
+        let mut hash = Sha256::new();
+        let bytes = std::io::copy(&mut file, &mut hash).map_err(io)?;
+        self.note(target, &hash.finalize(), bytes);
+        Ok(())
+    }
+
     fn note(&mut self, target: &str, hash: &[u8], bytes: u64) {
         let sha256 = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let file = FileRef {

@@ -178,6 +178,7 @@ pub(crate) struct Captioner {
     pub(crate) encoder: Option<&'static str>,
     pub(crate) language_decoder: &'static str,
     pub(crate) image_token: Option<String>,
+    pub(crate) video_token: Option<String>,
     pub(crate) content: Option<&'static str>,
     pub(crate) add_special_tokens: Option<bool>,
     pub(crate) image_prompt: Option<Extra>,

@@ -33,6 +33,33 @@ pub(crate) struct Proof {
     pub(crate) goldens: BTreeMap<&'static str, Golden>,
     /// How near a module comes to the best precision there is.
     pub(crate) cosines: BTreeMap<&'static str, f64>,
+    /// What each module was run on.
+    pub(crate) inputs: BTreeMap<&'static str, Vec<(String, Tensor)>>,
+}
+
+/// Opens the whole pack in the folder `dir`, and runs every module on its golden input.
+///
+/// # Errors
+/// [`ErrorKind::BadModel`] naming a module whose outputs differ from its golden ones; what opening, loading and running give.
+pub(crate) fn again(dir: &std::path::Path, environment: &'static Environment) -> Result<()> {
+    let pack = Arc::new(Pack::open(dir)?);
+    let registry = Registry::new(
+        pack,
+        environment,
+        &Governor::default(),
+        ArtifactCache::default(),
+    );
+    for golden in registry.golden()? {
+        if golden.cosine < golden.floor {
+            let what = format!(
+                "module {:?}: its outputs have a cosine of {:.6} with those of the graph it is from, and {} is needed",
+                golden.module, golden.cosine, golden.floor
+            );
+            return Err(Error::new(ErrorKind::BadModel, what)
+                .remedy("take the graphs as they are: --keep-graphs"));
+        }
+    }
+    Ok(())
 }
 
 /// Runs every module of the pack in `site`, whose manifest is there, and writes golden files.
@@ -115,6 +142,7 @@ pub(crate) fn run(
         };
         proof.goldens.insert(module.id, golden);
         made.keep(module, outputs);
+        proof.inputs.insert(module.id, inputs);
         registry.release_idle(module.id)?;
     }
     Ok(proof)
@@ -276,7 +304,8 @@ fn copies(tensors: &[(String, Tensor)]) -> Result<HashMap<String, Tensor>> {
         .collect()
 }
 
-fn copy(tensor: &Tensor) -> Result<Tensor> {
+/// Another tensor with the same elements.
+pub(crate) fn copy(tensor: &Tensor) -> Result<Tensor> {
     Tensor::from_bytes(tensor.dtype(), &tensor.shape(), &raw(tensor)?)
 }
 

@@ -36,6 +36,10 @@ pub struct Args {
     /// Make hard links of weights in place of copies. The models must then not be changed in place.
     #[arg(long)]
     link: bool,
+    /// Take graphs as they are. Otherwise attention, activations and logits are rewritten to faster operators, where the rewritten
+    /// graph is seen to compute the same.
+    #[arg(long)]
+    keep_graphs: bool,
 }
 
 fn task(name: &str) -> Result<For, String> {
@@ -73,6 +77,7 @@ pub fn run(session: &Session, args: Args) -> Result<ExitCode> {
         tiles: args.tiles,
         layout: args.layout,
         link: args.link,
+        keep_graphs: args.keep_graphs,
         ort_library: session.global.ort_library.clone(),
         threads: session.global.threads,
     };
