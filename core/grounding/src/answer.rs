@@ -17,6 +17,46 @@ pub enum AnswerKind {
     Unknown,
 }
 
+/// What the grounding says to a question that a word or a number can answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is there.
+    Yes,
+    /// Nothing of the kind is seen.
+    No,
+    /// From `least` to `most` are seen.
+    Between {
+        /// Fewest.
+        least: u32,
+        /// Most.
+        most: u32,
+    },
+}
+
+impl Verdict {
+    /// Whether `choice` says the same: "yes", "No.", "3", "three cars".
+    pub fn agrees(self, choice: &str) -> bool {
+        const NUMBERS: [&str; 13] = [
+            "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+            "eleven", "twelve",
+        ];
+        let lower = choice.to_lowercase();
+        let mut words = lower.split(|c: char| !c.is_alphanumeric());
+        let Some(first) = words.find(|word| !word.is_empty()) else {
+            return false;
+        };
+        match self {
+            Self::Yes => first == "yes",
+            Self::No => matches!(first, "no" | "none"),
+            Self::Between { least, most } => {
+                let spelt = NUMBERS.iter().position(|word| *word == first);
+                let number = spelt.map(|at| at as u32).or_else(|| first.parse().ok());
+                number.is_some_and(|number| (least..=most).contains(&number))
+            }
+        }
+    }
+}
+
 /// An answer: equally true candidates, of which a model may choose the best-reading one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
@@ -26,6 +66,15 @@ pub struct Answer {
     pub candidates: Vec<String>,
     /// The things it speaks of.
     pub grounds: Vec<Ground>,
+    /// The same as a word or a number, where one says it all.
+    pub verdict: Option<Verdict>,
+}
+
+impl Answer {
+    fn with(mut self, verdict: Verdict) -> Self {
+        self.verdict = Some(verdict);
+        self
+    }
 }
 
 /// Mass from which something not asserted is not denied either.
@@ -61,6 +110,7 @@ fn known(candidates: Vec<String>, grounds: Vec<Ground>) -> Answer {
         kind: AnswerKind::Known,
         candidates,
         grounds,
+        verdict: None,
     }
 }
 
@@ -84,6 +134,7 @@ fn cannot_tell(observation: &Observation<'_>, why: &str, things: &[&Thing]) -> A
         kind: AnswerKind::Unknown,
         candidates: vec![text],
         grounds,
+        verdict: None,
     }
 }
 
@@ -228,7 +279,7 @@ fn absent(observation: &Observation<'_>, what: &str) -> Answer {
         Some(seen) => format!("I see no {what} in it; I see {seen}."),
         None => format!("I see no {what} in it, nor anything else I can name with confidence."),
     };
-    known(vec![text], observation.grounds())
+    known(vec![text], observation.grounds()).with(Verdict::No)
 }
 
 fn yes(observation: &Observation<'_>, phrase: &str, things: &[&Thing]) -> Answer {
@@ -237,7 +288,7 @@ fn yes(observation: &Observation<'_>, phrase: &str, things: &[&Thing]) -> Answer
         format!("Yes, {phrase}."),
         format!("Yes, the picture shows {phrase}."),
     ];
-    known(candidates, observation.grounds_of(things))
+    known(candidates, observation.grounds_of(things)).with(Verdict::Yes)
 }
 
 fn existence(observation: &Observation<'_>, question: &Question) -> Answer {
@@ -341,7 +392,10 @@ fn count(observation: &Observation<'_>, question: &Question) -> Answer {
             let why = format!(" how many {}", asked.words);
             return cannot_tell(observation, &why, &[]);
         }
-        Evidence::No => return absent(observation, &asked.words),
+        Evidence::No => {
+            let none = Verdict::Between { least: 0, most: 0 };
+            return absent(observation, &asked.words).with(none);
+        }
     };
     let grounds = observation.grounds_of(&things);
     let phrase = join(&observation.phrases(things.iter().copied()));
@@ -373,7 +427,11 @@ fn count(observation: &Observation<'_>, question: &Question) -> Answer {
         }
         Some((count, _)) => vec![format!("I count {count}: {phrase}; there may be more.")],
     };
-    known(candidates, grounds)
+    let answer = known(candidates, grounds);
+    match sum {
+        Some((least, most)) => answer.with(Verdict::Between { least, most }),
+        None => answer,
+    }
 }
 
 fn what(observation: &Observation<'_>, question: &Question) -> Answer {
@@ -429,6 +487,7 @@ fn cannot_tell_only(why: &str) -> Answer {
         kind: AnswerKind::Unknown,
         candidates: vec![format!("I cannot tell{why}.")],
         grounds: Vec::new(),
+        verdict: None,
     }
 }
 
@@ -481,6 +540,7 @@ fn open(observation: &Observation<'_>) -> Answer {
         kind: AnswerKind::Open,
         candidates,
         grounds: observation.grounds(),
+        verdict: None,
     }
 }
 

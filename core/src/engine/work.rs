@@ -209,7 +209,17 @@ impl Source {
     fn features(&self, runtime: &Runtime, task: Task, control: &Control) -> Result<Vec<Features>> {
         match self {
             Self::Stored(store, segments) => {
-                segments.iter().map(|id| store.features(*id)).collect()
+                let mut from_ns = None;
+                segments
+                    .iter()
+                    .map(|id| {
+                        let segment = store.segment(*id)?;
+                        let from_ns = *from_ns.get_or_insert(segment.start_ns);
+                        let mut features = store.features(*id)?;
+                        features.time_ns = Some(segment.keyframe_ns - from_ns);
+                        Ok(features)
+                    })
+                    .collect()
             }
             Self::Frames(frames, source) => {
                 // Loaded while the encoders run.
@@ -237,7 +247,7 @@ fn caption(runtime: Runtime, handles: &Handles, request: Caption) -> Result<Run>
                 let segment = segments[0];
                 let said =
                     runtime.caption_segment(store, segment, &options, fresh, control, on_text)?;
-                if store_always && !said.stored && options.choices.is_empty() {
+                if store_always && !said.stored && options.is_plain() {
                     store_briefly(&runtime, store, segment, &said);
                 }
                 said
@@ -297,6 +307,8 @@ fn text(statement: Statement) -> Result<Response> {
         evidence: statement.evidence.to_string(),
         text: statement.text,
         tokens: statement.tokens as u64,
+        prompt_ids: statement.prompt_ids,
+        token_ids: statement.token_ids,
         stop_reason: statement.stop_reason,
         stored: statement.stored,
     }))
