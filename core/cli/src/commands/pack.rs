@@ -17,6 +17,8 @@ pub enum Command {
         /// Folder of packs; the cache's own when absent.
         dir: Option<PathBuf>,
     },
+    /// Make a pack of exported models, as Hugging Face repositories have them.
+    Import(super::pack_import::Args),
     /// Check every file of the pack and run every module on its golden input.
     Verify,
 }
@@ -24,6 +26,7 @@ pub enum Command {
 pub fn run(session: &mut Session, command: Command) -> Result<ExitCode> {
     match command {
         Command::List { dir } => list(session, dir),
+        Command::Import(args) => super::pack_import::run(session, args),
         Command::Verify => verify(session),
     }
 }
