@@ -160,11 +160,18 @@ impl Runtime {
 
     /// Whether the runtime can serve `task`: the pack has it, and captions and answers have a captioner of a kind that is linked.
     pub fn serves(&self, task: Task) -> bool {
-        let tasks = &self.pack().manifest().tasks;
+        self.expect(task).is_ok()
+    }
+
+    /// As [`serves`](Self::serves), with the reason why not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] naming the table that the pack lacks or the captioner's kind that is not linked.
+    pub fn expect(&self, task: Task) -> Result<()> {
         match task {
-            Task::Index => tasks.index.is_some(),
-            Task::Search | Task::Assemble => tasks.search.is_some(),
-            Task::Caption | Task::Ask => self.captioner(task).is_ok(),
+            Task::Caption | Task::Ask => self.captioner(task).map(|_| ()),
+            _ if self.pack().manifest().tasks.has(task) => Ok(()),
+            _ => Err(captions::lacks(&self.pack().manifest().id, task)),
         }
     }
 

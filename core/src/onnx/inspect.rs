@@ -154,7 +154,7 @@ fn element(code: Option<i32>) -> Option<ElementType> {
     (known != ElementType::UNDEFINED).then_some(known)
 }
 
-fn port(value: &ValueInfoProto) -> Port {
+pub(super) fn port(value: &ValueInfoProto) -> Port {
     let tensor = match &value.r#type.value {
         Some(type_proto::Value::TensorType(tensor)) => Some(tensor),
         _ => None,

@@ -9,13 +9,16 @@
 
 mod align;
 mod cost;
+mod cut;
 mod external;
 mod extract;
 mod inspect;
+mod rewrite;
 // Formatted by its generator.
 #[rustfmt::skip]
 #[allow(missing_docs, dead_code, unused_imports, clippy::all)]
 mod schema;
+mod shared;
 mod split;
 mod walk;
 mod write;
@@ -29,7 +32,10 @@ use buffa::{DecodeError, DecodeOptions, EncodeError, Message};
 
 pub use align::align_external_data;
 pub use cost::ComputeCost;
+pub use cut::{Cut, Part, REST};
 pub use inspect::{Dimension, ElementType, Initializer, Operator, Port, Summary};
+pub use rewrite::{DecoderGraph, LayerCache, Observe, Observed, Rewrite, Rows};
+pub use shared::share_weights;
 pub use split::TensorSlice;
 
 use crate::error::{Error, ErrorKind, Result};

@@ -17,6 +17,8 @@ pub enum GraphForm {
         /// Loaded in place of the model's file, whose weights it shares.
         graph: Option<Vec<u8>>,
     },
+    /// This graph in place of the model's file, whose weights it shares: optimised during the load.
+    InMemory(Vec<u8>),
     /// A form that `SourceAndSave` wrote on this machine: no optimisation, weights mapped from the file.
     Prepacked,
     /// As exported; what the provider compiled is also written, as a graph to this path and the compiled parts beside it.
@@ -31,6 +33,7 @@ impl GraphForm {
     pub(super) fn graph(&self) -> Option<&[u8]> {
         match self {
             Self::SourceAndSave { graph, .. } => graph.as_deref(),
+            Self::InMemory(graph) => Some(graph),
             _ => None,
         }
     }

@@ -45,6 +45,7 @@ impl SessionOptions {
             GraphForm::Prepacked => Level::ORT_DISABLE_ALL,
             GraphForm::Source
             | GraphForm::SourceAndSave { .. }
+            | GraphForm::InMemory(_)
             | GraphForm::SourceAndCompile(_)
             | GraphForm::Compiled => Level::ORT_ENABLE_ALL,
         };
@@ -65,15 +66,23 @@ impl SessionOptions {
         match form {
             GraphForm::SourceAndSave { to, graph } => {
                 options.save_to(to)?;
-                if let (Some(_), Some(folder)) = (graph, config.model.parent()) {
-                    let folder = folder.to_string_lossy();
-                    options.set(EXTERNAL_FOLDER, &folder)?;
+                if graph.is_some() {
+                    options.find_weights(config)?;
                 }
             }
+            GraphForm::InMemory(_) => options.find_weights(config)?,
             GraphForm::SourceAndCompile(path) => options.compile_to(path)?,
             GraphForm::Source | GraphForm::Prepacked | GraphForm::Compiled => {}
         }
         Ok(options)
+    }
+
+    /// Has external weights looked for where the model's file is.
+    fn find_weights(&self, config: &SessionConfig) -> Result<()> {
+        match config.model.parent() {
+            Some(folder) => self.set(EXTERNAL_FOLDER, &folder.to_string_lossy()),
+            None => Ok(()),
+        }
     }
 
     /// What differs from ONNX Runtime's defaults.

@@ -48,6 +48,28 @@ pub enum Task {
     Assemble,
 }
 
+impl Task {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Index,
+        Self::Search,
+        Self::Caption,
+        Self::Ask,
+        Self::Assemble,
+    ];
+
+    /// The name in manifests and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Search => "search",
+            Self::Caption => "caption",
+            Self::Ask => "ask",
+            Self::Assemble => "assemble",
+        }
+    }
+}
+
 /// Tasks and the modules they go through; an absent one cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,19 +112,15 @@ impl TasksSpec {
         task.as_ref()?.prompt.as_deref()
     }
 
-    /// The names of the tasks the pack serves.
-    pub fn served(&self) -> Vec<&'static str> {
-        [
-            ("index", self.index.is_some()),
-            ("search", self.search.is_some()),
-            ("caption", self.caption.is_some()),
-            ("ask", self.ask.is_some()),
-            // The same modules as search's.
-            ("assemble", self.search.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, served)| served.then_some(name))
-        .collect()
+    /// Whether the pack has what `task` needs. Captions and answers need a captioner of a linked kind besides.
+    pub fn has(&self, task: Task) -> bool {
+        match task {
+            Task::Index => self.index.is_some(),
+            // The same modules serve both.
+            Task::Search | Task::Assemble => self.search.is_some(),
+            Task::Caption => self.caption.is_some(),
+            Task::Ask => self.ask.is_some(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod embed;
 mod frames;
 mod index;
 mod pack;
+mod pack_import;
 mod run;
 mod search;
 mod top;
@@ -36,7 +37,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Look at packs.
+    /// Make packs and look at them.
     Pack {
         #[command(subcommand)]
         command: pack::Command,
