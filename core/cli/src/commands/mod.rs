@@ -8,6 +8,7 @@ mod doctor;
 mod frames;
 mod index;
 mod pack;
+mod pack_split;
 mod run;
 mod search;
 mod top;

@@ -9,6 +9,8 @@ use atom_core::pack::Pack;
 use atom_core::{Error, ErrorKind, Result, cache};
 use serde::Serialize;
 
+use super::pack_split;
+
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// List the packs in a folder, or the modules of the pack given by --pack.
@@ -18,12 +20,15 @@ pub enum Command {
     },
     /// Check every file of the pack and run every module on its golden input.
     Verify,
+    /// Make modules out of one graph, cut at named tensors, and prove that they compute what it computes.
+    Split(pack_split::Args),
 }
 
 pub fn run(session: &mut Session, command: Command) -> Result<ExitCode> {
     match command {
         Command::List { dir } => list(session, dir),
         Command::Verify => verify(session),
+        Command::Split(args) => pack_split::run(session, &args),
     }
 }
 
