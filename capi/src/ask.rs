@@ -20,7 +20,7 @@ fn operation(pictures: Pictures, question: &str, settings: &Settings) -> Operati
     })
 }
 
-/// Answers `question` (at most 64 kB) about segment number `segment` of `store`, from its stored features. Waits for the
+/// Answers `question` (at most 16 kB) about segment number `segment` of `store`, from its stored features. Waits for the
 /// answer; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
 /// is used, the text so far is the result and atom_generated_stop() says so; before the first token it is a failure.
 ///

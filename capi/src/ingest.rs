@@ -84,7 +84,7 @@ impl Drop for atom_ingest {
     }
 }
 
-/// Starts indexing frames into stream `stream` (1 to 255 bytes) of `store`; a stream of that name is continued. `options` may
+/// Starts indexing frames into stream `stream` (1 to 1024 bytes) of `store`; a stream of that name is continued. `options` may
 /// be NULL. Three threads are started, one more with captions; the visual encoder is loaded when the first keyframe is found.
 ///
 /// # Safety

@@ -222,17 +222,8 @@ pub unsafe extern "C" fn atom_runtime_serves(
                 )));
             }
         };
-        if runtime.serves(task) {
-            Ok(atom_status::OK)
-        } else {
-            Err(Failure::new(
-                atom_status::UNSUPPORTED,
-                format!(
-                    "pack {:?} has no {task:?} task",
-                    runtime.pack().manifest().id
-                ),
-            ))
-        }
+        runtime.expect(task)?;
+        Ok(atom_status::OK)
     })
 }
 

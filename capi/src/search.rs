@@ -119,7 +119,7 @@ unsafe fn operation(
     Ok((Operation::Search(Search { store, query }), options))
 }
 
-/// Finds the segments of `store` that fit `query` (words, at most 64 kB), best first. No match is success with zero
+/// Finds the segments of `store` that fit `query` (words, at most 64 kB with the pack's `query_template` around them), best first. No match is success with zero
 /// hits. `options` may be NULL.
 ///
 /// # Safety

@@ -65,15 +65,81 @@ fn area([x0, y0, x1, y1]: [f32; 4]) -> f32 {
     (x1 - x0).max(0.0) * (y1 - y0).max(0.0)
 }
 
-/// A sequence of feature vectors for a connector, row-major.
+/// How a picture was cut into tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Grid {
+    /// Tiles from top to bottom; 0: it was not cut.
+    pub rows: u32,
+    /// Tiles from left to right; 0: it was not cut.
+    pub cols: u32,
+}
+
+/// A sequence of feature vectors for a captioner, row-major.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct FeatureMap {
-    /// Number of vectors.
+    /// Number of vectors, those of all pictures.
     pub rows: usize,
     /// Length of each vector.
     pub dim: usize,
     /// `rows * dim` values.
     pub data: Vec<f32>,
+    /// How the picture was cut: its tiles come first, row by row, and the whole picture where the pack puts it.
+    pub grid: Grid,
+    /// Pictures that the encoder read: the tiles and the whole one. `rows / pictures` vectors are of each. 0 in an empty map.
+    pub pictures: usize,
+}
+
+impl FeatureMap {
+    /// The vectors of one picture that was not cut.
+    pub fn of_one(rows: usize, dim: usize, data: Vec<f32>) -> Self {
+        Self {
+            rows,
+            dim,
+            data,
+            grid: Grid::default(),
+            pictures: 1,
+        }
+    }
+}
+
+/// Parts of [`Features`], as they are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Parts {
+    /// The search vector.
+    pub embedding: bool,
+    /// Class probabilities.
+    pub posteriors: bool,
+    /// What the captioner reads.
+    pub map: bool,
+    /// What the detectors find.
+    pub detections: bool,
+}
+
+impl Parts {
+    /// Every part.
+    pub const ALL: Self = Self {
+        embedding: true,
+        posteriors: true,
+        map: true,
+        detections: true,
+    };
+    /// The search vector alone.
+    pub const EMBEDDING: Self = Self {
+        embedding: true,
+        ..Self::NONE
+    };
+    /// The captioner's rows alone.
+    pub const MAP: Self = Self {
+        map: true,
+        ..Self::NONE
+    };
+    /// No part.
+    pub const NONE: Self = Self {
+        embedding: false,
+        posteriors: false,
+        map: false,
+        detections: false,
+    };
 }
 
 /// The features of one keyframe. A part the pack's modules do not produce is empty.
@@ -85,8 +151,10 @@ pub struct Features {
     pub posteriors: Vec<f32>,
     /// Detections, best first.
     pub detections: Vec<Detection>,
-    /// What a connector reads.
+    /// What the captioner reads.
     pub map: FeatureMap,
+    /// Time of the frame among others of one video, in nanoseconds; absent for a picture by itself.
+    pub time_ns: Option<i64>,
     /// What made them; absent where that is not known, as in features read back from a store, which says it of all it holds.
     pub made_by: Option<Arc<Variant>>,
 }

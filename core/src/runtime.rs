@@ -14,8 +14,8 @@ use crate::budget::{Events, Governor, Idle, Ledger};
 use crate::cache;
 use crate::caption::{self, Captioner, CaptionerKind};
 use crate::control::Control;
-use crate::error::Result;
-use crate::features::Features;
+use crate::error::{Error, ErrorKind, Result};
+use crate::features::{Features, Parts};
 use crate::frame::Frame;
 use crate::index::{Hit, Store, StreamId};
 use crate::language::{LanguageContext, PrefixCache, QueryEncoder};
@@ -23,7 +23,7 @@ use crate::module::{ModuleStatus, Registry};
 use crate::ort::{Environment, EnvironmentOptions};
 use crate::os::memory::{SmallHeap, keep_heap_small};
 use crate::os::smaps;
-use crate::pack::{ArtifactCache, GoldenReport, Pack};
+use crate::pack::{ArtifactCache, GoldenReport, Pack, Source};
 use crate::storyboard::Storyboard;
 use crate::task::assemble::{AssembleQuery, Assembler};
 use crate::task::caption::backlog::{Backlog, CaptionReport};
@@ -160,11 +160,18 @@ impl Runtime {
 
     /// Whether the runtime can serve `task`: the pack has it, and captions and answers have a captioner of a kind that is linked.
     pub fn serves(&self, task: Task) -> bool {
-        let tasks = &self.pack().manifest().tasks;
+        self.expect(task).is_ok()
+    }
+
+    /// As [`serves`](Self::serves), with the reason why not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] naming the table that the pack lacks or the captioner's kind that is not linked.
+    pub fn expect(&self, task: Task) -> Result<()> {
         match task {
-            Task::Index => tasks.index.is_some(),
-            Task::Search | Task::Assemble => tasks.search.is_some(),
-            Task::Caption | Task::Ask => self.captioner(task).is_ok(),
+            Task::Caption | Task::Ask => self.captioner(task).map(|_| ()),
+            _ if self.pack().manifest().tasks.has(task) => Ok(()),
+            _ => Err(captions::lacks(&self.pack().manifest().id, task)),
         }
     }
 
@@ -322,6 +329,66 @@ impl Runtime {
     pub fn observe(&self, frame: &Frame<'_>, control: &Control) -> Result<Features> {
         // Made for each picture: what it prepares pictures in would else be megabytes that nobody uses.
         VisualEncoder::new(&self.0.registry)?.encode(frame, control)
+    }
+
+    /// Those parts of the features of one picture that captions and answers are made of, without storing anything. Of several
+    /// frames of one video, `source` says so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack has no visual encoder, and what its modules
+    /// report.
+    pub fn observe_for_text(
+        &self,
+        frame: &Frame<'_>,
+        source: Source,
+        control: &Control,
+    ) -> Result<Features> {
+        let mut encoder = VisualEncoder::for_pictures(&self.0.registry)?;
+        let mut features = encoder.encode_parts(frame, source, self.text_parts(), control)?;
+        features.time_ns = (source == Source::Video).then(|| frame.timestamp_ns());
+        Ok(features)
+    }
+
+    /// What the captioner reads.
+    fn text_parts(&self) -> Parts {
+        let captioner = self.0.captioner.as_ref();
+        captioner.map_or(Parts::ALL, |captioner| captioner.reads())
+    }
+
+    /// The search vector of a picture, L2-normalised.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack makes none, and what its modules report.
+    pub fn embed_picture(&self, frame: &Frame<'_>, control: &Control) -> Result<Vec<f32>> {
+        let mut encoder = VisualEncoder::new(&self.0.registry)?;
+        let parts = Parts::EMBEDDING;
+        let features = encoder.encode_parts(frame, Source::Still, parts, control)?;
+        if features.embedding.is_empty() {
+            let id = &self.pack().manifest().id;
+            let what = format!("pack {id:?} makes no search vectors of pictures");
+            return Err(Error::new(ErrorKind::Unsupported, what).remedy(
+                "use a pack whose visual encoder has an output with role = \"embedding\"",
+            ));
+        }
+        Ok(features.embedding)
+    }
+
+    /// The search vector of words, L2-normalised, as searching uses it: in the pack's query template.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack cannot search, and what its modules report.
+    pub fn embed_text(&self, words: &str, control: &Control) -> Result<Vec<f32>> {
+        self.queries()?.embed(words, control)
+    }
+
+    /// Loads what captions and answers read of pictures that are handed over, ahead of need and on another thread.
+    pub fn prefetch_for_text(&self) {
+        let encoder = VisualEncoder::for_pictures(&self.0.registry);
+        for id in encoder.iter().flat_map(|e| e.modules(self.text_parts())) {
+            if let Err(e) = self.0.registry.prefetch(id) {
+                log::debug!("prefetch: {e}");
+            }
+        }
     }
 
     /// The segments of `store` that fit the query, best first; empty when nothing does.

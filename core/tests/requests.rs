@@ -41,6 +41,12 @@ fn operations() -> Vec<Operation> {
     let options = TextOptions {
         max_tokens: 7,
         choices: vec!["yes".into(), "\"no\"\0".into()],
+        prompt: Some("detailed-caption".into()),
+        beams: Some(3),
+        temperature: Some(0.7),
+        top_k: Some(0),
+        top_p: Some(0.9),
+        seed: Some(u64::MAX),
     };
     let format = FrameFormat::new(PixelFormat::I420, 3, 3);
     let frame = FrameBuf::from_vec(format, (0..17).collect(), 5).unwrap();
@@ -174,6 +180,8 @@ fn responses() -> Vec<Response> {
         Response::Text(Text {
             text: "a cat".into(),
             tokens: 3,
+            prompt_ids: vec![0, 58, u32::MAX],
+            token_ids: vec![1, 2, 3],
             stop_reason: StopReason::EndOfText,
             evidence: r#"[{"name":"cat"}]"#.into(),
             stored: true,

@@ -1,6 +1,8 @@
 //! What the tests share: where things are, the command, the counting shim, and the sources as tokens.
 
 pub mod damage;
+pub mod exports;
+pub mod hand_packs;
 pub mod imports;
 pub mod npu;
 pub mod pages;

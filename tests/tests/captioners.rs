@@ -132,6 +132,8 @@ fn a_captioner_of_ten_lines_serves_a_pack() {
     let again = caption(&runtime, &store, segment).unwrap();
     let stored = Statement {
         stored: true,
+        prompt_ids: Vec::new(),
+        token_ids: Vec::new(),
         ..said.clone()
     };
     assert_eq!(again, stored);
@@ -267,11 +269,6 @@ fn a_kind_names_the_keys_it_needs_and_those_it_refuses() {
         "prompt = \"<picture> Say what it is\"\n",
         "",
         &["tasks.caption.prompt", "missing"],
-    );
-    refused(
-        "<picture> Say what it is",
-        "Say what it is",
-        &["tasks.caption.prompt", "image_token once"],
     );
     refused(
         "\"<picture> {}\"",

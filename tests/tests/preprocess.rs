@@ -70,6 +70,10 @@ fn ours(format: FrameFormat, data: &[u8]) -> Vec<f32> {
         std: [1.0 / 255.0; 3],
         layout: Layout::Nhwc,
         order: Order::Rgb,
+        steps: Vec::new(),
+        rescale: 1.0 / 255.0,
+        pixel_mask: None,
+        video: None,
     };
     let mut preprocessor = Preprocessor::new(&spec).unwrap();
     let mut out = vec![f32::NAN; preprocessor.shape().iter().product()];

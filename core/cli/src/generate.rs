@@ -12,7 +12,7 @@ use atom_core::engine::{Operation, Pictures, Request, Text};
 use atom_core::index::{SegmentId, Store};
 use atom_core::runtime::Task;
 use atom_core::{Error, ErrorKind, Result};
-use atom_media::VideoReader;
+use atom_media::{VideoReader, is_picture, read_picture};
 use serde::Serialize;
 
 /// Which picture.
@@ -21,9 +21,34 @@ pub struct At {
     /// A stream of the store.
     #[arg(long)]
     pub stream: Option<String>,
-    /// The time, in seconds.
+    /// The time in a stream or a video, in seconds.
     #[arg(long, value_name = "S")]
-    pub at: f64,
+    pub at: Option<f64>,
+}
+
+impl At {
+    /// The time, in seconds and in nanoseconds.
+    pub fn time(&self) -> Result<(f64, i64)> {
+        let at = self.at.ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, "no time is named")
+                .remedy("add --at SECONDS: which moment of the stream or the video is meant")
+        })?;
+        Ok((at, nanoseconds("--at", at)?))
+    }
+
+    /// The picture in `file`; `None` if that is a video.
+    pub fn image(&self, file: &Path, to: Option<f64>) -> Result<Option<Pictures>> {
+        if !is_picture(file)? {
+            return Ok(None);
+        }
+        let given = [("--at", self.at), ("--to", to)];
+        if let Some((option, _)) = given.iter().find(|(_, time)| time.is_some()) {
+            let message = format!("{} is a picture, and {option} names a time", file.display());
+            return Err(Error::new(ErrorKind::InvalidArgument, message)
+                .remedy(format!("leave {option} out, or give a video")));
+        }
+        Ok(Some(Pictures::Images(vec![read_picture(file)?])))
+    }
 }
 
 /// How text is generated.
@@ -38,6 +63,21 @@ pub struct Generate {
     /// A text the answer may be; given several times, the answer is exactly one of them.
     #[arg(long = "choice", value_name = "TEXT")]
     pub choices: Vec<String>,
+    /// Texts that a beam search follows at once; 1 is greedy. The pack decides when absent.
+    #[arg(long, value_name = "N")]
+    pub beams: Option<usize>,
+    /// Draw tokens at random, from logits divided by this; 0 takes the likeliest. The pack decides when absent.
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Draw among the K likeliest tokens; 0: among all.
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Draw among the likeliest tokens whose probabilities together reach P.
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Start of the random sequence: the same seed draws the same text.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
 }
 
 impl Generate {
@@ -45,6 +85,12 @@ impl Generate {
         TextOptions {
             max_tokens: self.max_tokens,
             choices: self.choices.clone(),
+            beams: self.beams,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+            ..TextOptions::default()
         }
     }
 }
@@ -53,6 +99,10 @@ impl Generate {
 struct Generated<'a> {
     text: &'a str,
     tokens: u64,
+    /// The tokens of the prompt, as the decoder or encoder reads them; the picture's rows stand as its token.
+    prompt_ids: &'a [u32],
+    /// The tokens generated, without the one that ended the text.
+    token_ids: &'a [u32],
     stop_reason: &'a str,
     /// What the text rests on, as the pack's captioner says it.
     grounds: serde_json::Value,
@@ -60,23 +110,27 @@ struct Generated<'a> {
     stored: bool,
 }
 
-/// The picture meant: a stored segment of a stream, or a frame of a file.
+/// The picture meant: a stored segment of a stream, a picture's file, or a frame of a video's.
 pub fn picture(
     session: &mut Session,
     file: Option<&Path>,
     at: &At,
     task: Task,
 ) -> Result<Pictures> {
-    let ns = nanoseconds("--at", at.at)?;
     match (file, &at.stream) {
         (None, Some(stream)) => {
+            let (at, ns) = at.time()?;
             let (store, handle) = session.store(false)?;
             Ok(Pictures::Segments {
-                segments: vec![segment(&store, stream, at.at, ns)?],
+                segments: vec![segment(&store, stream, at, ns)?],
                 store: handle,
             })
         }
         (Some(file), None) => {
+            if let Some(picture) = at.image(file, None)? {
+                return Ok(picture);
+            }
+            let (_, ns) = at.time()?;
             let mut reader = VideoReader::open(file)?;
             prefetch(session, task)?;
             Ok(Pictures::Frames(vec![reader.frame_at(ns)?]))
@@ -88,7 +142,7 @@ pub fn picture(
 /// Loads what `task` needs while a video is read.
 pub fn prefetch(session: &mut Session, task: Task) -> Result<()> {
     let runtime = session.runtime()?;
-    runtime.prefetch(Task::Index);
+    runtime.prefetch_for_text();
     runtime.prefetch(task);
     Ok(())
 }
@@ -171,6 +225,8 @@ pub fn show(
         print_json(&Generated {
             text: &generated.text,
             tokens: generated.tokens,
+            prompt_ids: &generated.prompt_ids,
+            token_ids: &generated.token_ids,
             stop_reason: generated.stop_reason.name(),
             grounds,
             stored: generated.stored,

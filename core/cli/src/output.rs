@@ -1,5 +1,6 @@
 //! How results and errors are printed.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -54,14 +55,19 @@ pub fn print_error(program: &str, error: &Error, json: bool) {
             },
         };
         if let Ok(text) = serde_json::to_string(&document) {
-            eprintln!("{text}");
+            complain(format_args!("{text}"));
             return;
         }
     }
-    eprintln!("{program}: {}", error.message());
+    complain(format_args!("{program}: {}", error.message()));
     if let Some(remedy) = error.remedy_text() {
-        eprintln!("  try: {remedy}");
+        complain(format_args!("  try: {remedy}"));
     }
+}
+
+/// A line on standard error. Where that cannot be written the exit code still tells.
+fn complain(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Prints one JSON document on a line of its own.

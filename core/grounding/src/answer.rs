@@ -1,10 +1,11 @@
 //! Answers that rest on the observation and on nothing else.
 
+use super::evidence::Evidence;
 use super::observation::Observation;
 use super::question::{Asked, Kind, Question};
 use super::sentences::{capital, join};
-use super::taxonomy::NodeId;
 use super::thing::{Certainty, Count, Ground, Thing};
+use super::verdict::Verdict;
 
 /// What an answer rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,22 +27,15 @@ pub struct Answer {
     pub candidates: Vec<String>,
     /// The things it speaks of.
     pub grounds: Vec<Ground>,
+    /// The same as a word or a number, where one says it all.
+    pub verdict: Option<Verdict>,
 }
 
-/// Mass from which something not asserted is not denied either.
-const DOUBT: f32 = 0.1;
-
-/// How well what was asked for is borne out.
-enum Evidence<'o> {
-    Yes(Vec<&'o Thing>),
-    /// The asked noun itself has the mass, though no thing is named by it.
-    YesUnnamed,
-    Maybe(&'o Thing),
-    /// A broader thing is there; whether it is what was asked cannot be told.
-    Broader(&'o Thing),
-    /// Neither asserted nor denied.
-    Unsure,
-    No,
+impl Answer {
+    fn with(mut self, verdict: Verdict) -> Self {
+        self.verdict = Some(verdict);
+        self
+    }
 }
 
 /// Answers `question` from what was observed.
@@ -61,6 +55,7 @@ fn known(candidates: Vec<String>, grounds: Vec<Ground>) -> Answer {
         kind: AnswerKind::Known,
         candidates,
         grounds,
+        verdict: None,
     }
 }
 
@@ -84,6 +79,7 @@ fn cannot_tell(observation: &Observation<'_>, why: &str, things: &[&Thing]) -> A
         kind: AnswerKind::Unknown,
         candidates: vec![text],
         grounds,
+        verdict: None,
     }
 }
 
@@ -118,117 +114,13 @@ fn none_of(asked: &Asked) -> String {
     }
 }
 
-impl Observation<'_> {
-    fn evidence(&self, asked: &Asked) -> Evidence<'_> {
-        let taxonomy = self.taxonomy;
-        let is_such = |thing: &&Thing| {
-            asked
-                .nodes
-                .iter()
-                .any(|node| taxonomy.is_a(thing.node, *node))
-        };
-        let such: Vec<&Thing> = self.certain().filter(is_such).collect();
-        if let Some(first) = such.first() {
-            return if asked.finer {
-                Evidence::Broader(first)
-            } else {
-                Evidence::Yes(such)
-            };
-        }
-        let mass = |node: &NodeId| self.masses.get(*node as usize).copied().unwrap_or(0.0);
-        let certain = |node: &NodeId| mass(node) > 0.0 && mass(node) >= taxonomy.threshold(*node);
-        let top = self.posteriors.iter().copied().fold(0.0, f32::max) >= taxonomy.rules().broad.top;
-        if !asked.finer && top && asked.nodes.iter().any(certain) {
-            return Evidence::YesUnnamed;
-        }
-        if let Some(thing) = self.possible().find(is_such) {
-            return Evidence::Maybe(thing);
-        }
-        let best = asked.nodes.iter().map(mass).fold(0.0, f32::max);
-        let broader = |thing: &&Thing| {
-            asked
-                .nodes
-                .iter()
-                .any(|node| taxonomy.is_a(*node, thing.node))
-        };
-        if let Some(thing) = self.certain().find(broader) {
-            // An animal whose kind is in doubt may be any.
-            if taxonomy.is_animal(thing.node) && self.animal_in_doubt() {
-                return Evidence::Broader(thing);
-            }
-            // A broader thing says nothing against the narrower one unless the classifier does.
-            if self.masses.is_empty()
-                || best >= DOUBT / 5.0
-                || matches!(thing.count, Count::Counted { .. }) && !self.classifies(asked)
-            {
-                return Evidence::Broader(thing);
-            }
-        }
-        let silent =
-            |node: &NodeId| taxonomy.is_partial(*node) && !self.labels.covers(taxonomy, *node);
-        let hinted = |node: &NodeId| {
-            let hints = |hint: &NodeId| taxonomy.is_a(*hint, *node);
-            self.hints.iter().any(hints)
-        };
-        // Of a person, hands are seen though none were found; with a hand there is somebody.
-        let belongs = |node: &NodeId| {
-            self.certain().any(|thing| {
-                let within = |part, whole| {
-                    let whole_of = taxonomy.whole(part);
-                    whole_of.is_some_and(|of| taxonomy.is_a(whole, of))
-                };
-                within(*node, thing.node) || within(thing.node, *node)
-            })
-        };
-        if best >= DOUBT
-            || asked.nodes.iter().any(hinted)
-            || asked.nodes.iter().any(belongs)
-            || asked.nodes.iter().any(silent)
-            || !self.covers(asked)
-        {
-            return Evidence::Unsure;
-        }
-        Evidence::No
-    }
-
-    /// Whether the classifier has classes for what was asked.
-    fn classifies(&self, asked: &Asked) -> bool {
-        !self.masses.is_empty()
-            && asked
-                .nodes
-                .iter()
-                .any(|node| self.taxonomy.breadth(*node) > 0)
-    }
-
-    /// Whether the detector looks for what was asked.
-    fn detects(&self, asked: &Asked) -> bool {
-        let detected = |node: &NodeId| self.labels.covers(self.taxonomy, *node);
-        asked.nodes.iter().any(detected)
-    }
-
-    /// Whether anything could have shown what was asked.
-    fn covers(&self, asked: &Asked) -> bool {
-        self.classifies(asked) || self.detects(asked)
-    }
-
-    /// Whether the classifier would not say what kind of animal it sees.
-    fn animal_in_doubt(&self) -> bool {
-        let rules = self.taxonomy.rules();
-        !self.masses.is_empty() && self.taxonomy.animal_mass(&self.masses) < rules.animal_kind
-    }
-
-    fn grounds_of(&self, things: &[&Thing]) -> Vec<Ground> {
-        things.iter().map(|thing| self.ground(thing)).collect()
-    }
-}
-
 /// "I see no dog in it", and what is seen instead.
 fn absent(observation: &Observation<'_>, what: &str) -> Answer {
     let text = match observation.summary() {
         Some(seen) => format!("I see no {what} in it; I see {seen}."),
         None => format!("I see no {what} in it, nor anything else I can name with confidence."),
     };
-    known(vec![text], observation.grounds())
+    known(vec![text], observation.grounds()).with(Verdict::No)
 }
 
 fn yes(observation: &Observation<'_>, phrase: &str, things: &[&Thing]) -> Answer {
@@ -237,7 +129,7 @@ fn yes(observation: &Observation<'_>, phrase: &str, things: &[&Thing]) -> Answer
         format!("Yes, {phrase}."),
         format!("Yes, the picture shows {phrase}."),
     ];
-    known(candidates, observation.grounds_of(things))
+    known(candidates, observation.grounds_of(things)).with(Verdict::Yes)
 }
 
 fn existence(observation: &Observation<'_>, question: &Question) -> Answer {
@@ -341,7 +233,10 @@ fn count(observation: &Observation<'_>, question: &Question) -> Answer {
             let why = format!(" how many {}", asked.words);
             return cannot_tell(observation, &why, &[]);
         }
-        Evidence::No => return absent(observation, &asked.words),
+        Evidence::No => {
+            let none = Verdict::Between { least: 0, most: 0 };
+            return absent(observation, &asked.words).with(none);
+        }
     };
     let grounds = observation.grounds_of(&things);
     let phrase = join(&observation.phrases(things.iter().copied()));
@@ -373,7 +268,11 @@ fn count(observation: &Observation<'_>, question: &Question) -> Answer {
         }
         Some((count, _)) => vec![format!("I count {count}: {phrase}; there may be more.")],
     };
-    known(candidates, grounds)
+    let answer = known(candidates, grounds);
+    match sum {
+        Some((least, most)) => answer.with(Verdict::Between { least, most }),
+        None => answer,
+    }
 }
 
 fn what(observation: &Observation<'_>, question: &Question) -> Answer {
@@ -429,6 +328,7 @@ fn cannot_tell_only(why: &str) -> Answer {
         kind: AnswerKind::Unknown,
         candidates: vec![format!("I cannot tell{why}.")],
         grounds: Vec::new(),
+        verdict: None,
     }
 }
 
@@ -481,6 +381,7 @@ fn open(observation: &Observation<'_>) -> Answer {
         kind: AnswerKind::Open,
         candidates,
         grounds: observation.grounds(),
+        verdict: None,
     }
 }
 

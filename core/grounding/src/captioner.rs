@@ -17,6 +17,7 @@ use super::answer::answer;
 use super::grounding::Grounding;
 use super::observation::Observation;
 use super::thing::Ground;
+use super::verdict::Verdict;
 
 /// Goes up when the same pack makes other captions.
 const VERSION: u32 = 1;
@@ -173,6 +174,7 @@ impl Captioner for GroundedCaptioner {
         control: &Control,
         on_text: OnText<'_>,
     ) -> Result<Statement> {
+        options.refuse_free("grounded")?;
         let grounding = self.grounding(control)?;
         let seen = grounding.observe(frames)?;
         let context = seen.context();
@@ -196,10 +198,11 @@ impl Captioner for GroundedCaptioner {
         control: &Control,
         on_text: OnText<'_>,
     ) -> Result<Statement> {
+        options.refuse_free("grounded")?;
         let grounding = self.grounding(control)?;
         let seen = grounding.observe(frames)?;
         let answer = answer(&seen, question);
-        let options = decided(&seen, options);
+        let options = decided(&seen, answer.verdict, options);
         let context = seen.context();
         let sayable = Sayable {
             request: Request {
@@ -216,11 +219,15 @@ impl Captioner for GroundedCaptioner {
     }
 }
 
-/// `options` with only those choices that are seen, if any is: what is seen decides before likelihood does.
-fn decided(seen: &Observation<'_>, options: &TextOptions) -> TextOptions {
+/// `options` with only those choices that the grounding bears out, if any is: what is seen decides before likelihood does.
+fn decided(seen: &Observation<'_>, verdict: Option<Verdict>, options: &TextOptions) -> TextOptions {
+    let told = |choice: &String| {
+        let agrees = verdict.is_some_and(|verdict| verdict.agrees(choice));
+        agrees || seen.names(choice)
+    };
     let mut options = options.clone();
-    if options.choices.iter().any(|choice| seen.names(choice)) {
-        options.choices.retain(|choice| seen.names(choice));
+    if options.choices.iter().any(told) {
+        options.choices.retain(told);
     }
     options
 }

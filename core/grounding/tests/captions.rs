@@ -338,3 +338,16 @@ fn of_the_callers_choices_what_is_seen_wins() {
         }
     }
 }
+
+#[test]
+fn of_yes_and_no_and_of_numbers_the_one_that_is_seen_wins() {
+    let street = frame("bikes", 2.0);
+    let runtime = &both()[0];
+    let said = |question, options| ask(runtime, &street, question, &options).text;
+    assert_eq!(said("Is there a car?", choices(["no", "yes"])), "yes");
+    assert_eq!(said("Is there a cat?", choices(["Yes.", "No."])), "No.");
+    let cars = ask(runtime, &street, "How many cars?", &TextOptions::default());
+    let least = grounds(&cars)[0].count.expect("counted");
+    let numbers = ["1", "2", "3", "4", "5", "6"];
+    assert_eq!(said("How many cars?", choices(numbers)), least.to_string());
+}

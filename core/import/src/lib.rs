@@ -1,4 +1,199 @@
-//! Folders of exported models, as users have them, to packs of Atom.
+//! Folders of exported models, as users have them, to packs.
+//!
+//! An import has two stages. The first reads configurations and graphs, and makes a plan of the pack: its modules, their ports,
+//! how pictures and words go in. It writes nothing. The second writes the pack into a hidden folder beside its place, runs every
+//! module once, keeps what they make as golden outputs, and moves the folder to its place.
+//!
+//! A family of models is data: `families/*.toml` says what `config.json` calls it, how its graphs are joined and what its prompts
+//! look like; `processors.toml` says what image processors do. Code has the mechanisms alone. What the code does not know is an
+//! error that names file and key or port.
 
+mod captioner;
+mod config;
+mod configs;
+mod decoder;
+mod families;
+mod folder;
+mod graph;
+mod graphs;
+mod image;
+mod layout;
+mod manifest;
+mod place;
+mod plan;
+mod planner;
+mod prompts;
+mod prove;
+mod report;
 pub mod rewrite;
+mod source;
 pub mod split;
+mod towers;
+mod tune;
+mod words;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use atom_core::Result;
+use atom_core::control::Control;
+use atom_core::ort::{Dim, Environment, EnvironmentOptions, Port};
+use atom_core::pack::{FileRef, Manifest};
+
+pub use graphs::{Form, Wanted};
+pub use layout::Layout;
+pub use planner::For;
+pub use report::{Inferred, Report, ReportedModule, ReportedPort};
+
+use manifest::Files;
+use place::Site;
+use plan::{Module, Plan};
+use prove::Proof;
+
+/// What is imported, and how.
+#[derive(Debug, Clone, Default)]
+pub struct ImportOptions {
+    /// The folders. Several make one pack, such as a SigLIP for search and a SmolVLM for captions.
+    pub folders: Vec<PathBuf>,
+    /// The pack's folder, which must not exist.
+    pub pack: PathBuf,
+    /// The tasks to serve; all that the folders can, if absent.
+    pub tasks: Option<Vec<For>>,
+    /// The precisions to take.
+    pub precision: Wanted,
+    /// Whether pictures are cut into tiles; as the model's configuration says, if absent.
+    pub tiles: Option<bool>,
+    /// The layout to take where a folder has several.
+    pub layout: Option<Layout>,
+    /// Make hard links of weights in place of copies, where that is possible.
+    pub link: bool,
+    /// Take graphs as they are. Otherwise attention, activations and logits are rewritten to faster operators where the rewritten
+    /// graph is seen to compute the same.
+    pub keep_graphs: bool,
+    /// ONNX Runtime's library; looked for in the usual places when absent.
+    pub ort_library: Option<PathBuf>,
+    /// Threads of ONNX Runtime's pool; every core when absent.
+    pub threads: Option<usize>,
+}
+
+/// Makes a pack of exported models.
+///
+/// Nothing is left behind if it fails or is cancelled.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`](atom_core::ErrorKind::NotFound) for what is missing,
+/// [`ErrorKind::BadModel`](atom_core::ErrorKind::BadModel) for files that are wrong,
+/// [`ErrorKind::Unsupported`](atom_core::ErrorKind::Unsupported) for models that Atom cannot run,
+/// [`ErrorKind::AlreadyExists`](atom_core::ErrorKind::AlreadyExists) for a pack that is there; each names file and key or port.
+pub fn import(options: &ImportOptions, control: &Control) -> Result<Report> {
+    let mut plan = planner::plan(options)?;
+    control.check()?;
+    let mut site = Site::begin(&options.pack, options.link)?;
+    site.fill(&plan, control)?;
+    let environment = Environment::open(&EnvironmentOptions {
+        library: options.ort_library.clone(),
+        threads: options.threads,
+    })?;
+    write_manifest(&mut site, &plan, &Proof::default())?;
+    let mut notes = plan.notes.clone();
+    let proof = prove::run(&plan, &mut site, environment, control, &mut notes)?;
+    if !options.keep_graphs {
+        tune::run(&mut plan, &mut site, &proof, control, &mut notes)?;
+    }
+    plan.notes = notes;
+    write_manifest(&mut site, &plan, &proof)?;
+    prove::again(&site.dir, environment)?;
+    control.check()?;
+    let files = site.files.clone();
+    let pack = site.finish()?;
+    Ok(report(&pack, &plan, &files, &proof))
+}
+
+/// The text of the `pack.toml` that an import would write, with made-up hashes and without golden outputs. It reads
+/// configurations and graphs, runs nothing and writes nothing.
+///
+/// # Errors
+/// As [`import`].
+pub fn describe(options: &ImportOptions) -> Result<String> {
+    let plan = planner::plan(options)?;
+    let mut files = Files::new();
+    let mut note = |target: &str| {
+        let file = FileRef {
+            file: target.to_owned(),
+            sha256: "0".repeat(64),
+            bytes: 1,
+        };
+        files.insert(target.to_owned(), file);
+    };
+    for module in &plan.modules {
+        note(&module.source.target);
+        module
+            .source
+            .data_targets()
+            .iter()
+            .for_each(|target| note(target));
+        module
+            .words
+            .iter()
+            .for_each(|words| note(&words.file.target));
+        let template = module
+            .decoder
+            .iter()
+            .filter_map(|decoder| decoder.chat_template.as_ref());
+        template.for_each(|template| note(&template.target));
+    }
+    if let Some(captioner) = &plan.captioner {
+        let templates = captioner.image_prompt.iter().chain(&captioner.video_prompt);
+        templates.for_each(|template| note(&template.target));
+    }
+    Ok(manifest::text(&plan, &files, &BTreeMap::new()))
+}
+
+fn write_manifest(site: &mut Site, plan: &Plan, proof: &Proof) -> Result<()> {
+    let text = manifest::text(plan, &site.files, &proof.goldens);
+    // What cannot be read is a defect here, and not the user's.
+    Manifest::parse(&text).map_err(|e| e.context("pack.toml as it was made"))?;
+    site.bytes("pack.toml", text.as_bytes())
+}
+
+fn report(pack: &Path, plan: &Plan, files: &Files, proof: &Proof) -> Report {
+    let bytes = |target: &str| files.get(target).map_or(0, |file| file.bytes);
+    let module = |module: &Module| ReportedModule {
+        id: module.id.to_owned(),
+        kind: module.kind,
+        from: module.source.shown.clone(),
+        precision: module.form,
+        bytes: bytes(&module.source.target)
+            + module
+                .source
+                .data_targets()
+                .iter()
+                .map(|target| bytes(target))
+                .sum::<u64>(),
+        inputs: module.inputs.iter().map(|port| shown(port, None)).collect(),
+        outputs: module
+            .outputs
+            .iter()
+            .map(|(port, role)| shown(port, *role))
+            .collect(),
+        cosine_to_best: proof.cosines.get(module.id).copied(),
+    };
+    Report {
+        pack: pack.display().to_string(),
+        id: plan.id.clone(),
+        tasks: plan.served(),
+        modules: plan.modules.iter().map(module).collect(),
+        bytes: files.values().map(|file| file.bytes).sum(),
+        inferred: plan.notes.inferred.clone(),
+        warnings: plan.notes.warnings.clone(),
+    }
+}
+
+fn shown(port: &Port, role: Option<&'static str>) -> ReportedPort {
+    ReportedPort {
+        name: port.name.clone(),
+        dtype: port.dtype.to_string(),
+        shape: port.shape.iter().map(Dim::to_string).collect(),
+        role,
+    }
+}

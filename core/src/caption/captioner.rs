@@ -7,7 +7,7 @@ use super::context::CaptionerContext;
 use super::statement::{OnText, Statement};
 use crate::control::{Control, TextOptions};
 use crate::error::Result;
-use crate::features::Features;
+use crate::features::{Features, Parts};
 use crate::identity::Digest;
 use crate::pack::Task;
 
@@ -33,6 +33,11 @@ pub trait Captioner: Debug + Send + Sync {
     /// What captions depend on besides the features. A store keeps it with every caption and serves the caption only to a
     /// captioner of the same identity, so a change that changes captions must change it.
     fn identity(&self) -> Digest;
+
+    /// The parts of the features that captions and answers are made of. Of a picture that is not indexed, no others are made.
+    fn reads(&self) -> Parts {
+        Parts::ALL
+    }
 
     /// The modules that `task` usually runs, for loading them ahead of need.
     fn modules(&self, task: Task) -> Vec<&str> {

@@ -19,8 +19,8 @@ mod work;
 pub use executor::{Executor, ExecutorOptions};
 pub use handles::Handles;
 pub use request::{
-    Ask, Assemble, Caption, IngestHandle, OpenIngest, OpenStore, Operation, Pictures, ReadStore,
-    Request, Search, StoreHandle, StoreRead,
+    Ask, Assemble, Caption, Embed, IngestHandle, OpenIngest, OpenStore, Operation, Pictures,
+    ReadStore, Request, Search, StoreHandle, StoreRead,
 };
 pub use response::{Event, IngestInfo, Response, StoreInfo, Text};
 pub use run::Engine;

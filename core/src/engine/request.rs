@@ -58,6 +58,8 @@ pub enum Operation {
     Search(Search),
     /// Chooses clips for the lines of a script; answered by [`Response::Storyboard`](super::Response::Storyboard).
     Assemble(Assemble),
+    /// The search vector of a picture or of words; answered by [`Response::Vector`](super::Response::Vector).
+    Embed(Embed),
     /// Says what pictures show; answered by [`Response::Text`](super::Response::Text).
     Caption(Caption),
     /// Answers a question about pictures; answered by [`Response::Text`](super::Response::Text).
@@ -102,6 +104,16 @@ pub struct Assemble {
     pub query: AssembleQuery,
 }
 
+/// What a search vector is wanted of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Embed {
+    /// A picture.
+    Picture(FrameBuf),
+    /// Words, as they are; they may be empty.
+    Text(String),
+}
+
 /// The pictures of a caption or a question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -113,8 +125,10 @@ pub enum Pictures {
         /// One or more.
         segments: Vec<SegmentId>,
     },
-    /// These frames, in the order of time. They are encoded and not stored.
+    /// One frame, or several of one video, in the order of time. They are encoded and not stored.
     Frames(Vec<FrameBuf>),
+    /// Pictures that are of no video, in the order they are shown. They are encoded and not stored.
+    Images(Vec<FrameBuf>),
 }
 
 /// Says what pictures show.

@@ -18,6 +18,8 @@ pub enum Response {
     Hits(Vec<Hit>),
     /// Clips for the lines of a script.
     Storyboard(Storyboard),
+    /// A search vector, of length 1.
+    Vector(Vec<f32>),
     /// A caption or an answer.
     Text(Text),
     /// A store was opened.
@@ -47,6 +49,10 @@ pub struct Text {
     pub text: String,
     /// Tokens that the decoder generated for it.
     pub tokens: u64,
+    /// The tokens of the prompt; the picture's rows stand as the token in whose place they are. Empty if no decoder was needed.
+    pub prompt_ids: Vec<u32>,
+    /// The tokens the decoder generated, without the one that ended the text. Empty for a stored text.
+    pub token_ids: Vec<u32>,
     /// Why it ended.
     pub stop_reason: StopReason,
     /// What it rests on, as JSON whose shape the pack's captioner decides.
@@ -120,6 +126,7 @@ macro_rules! contents {
 contents! {
     Hits: Vec<Hit>,
     Storyboard: Storyboard,
+    Vector: Vec<f32>,
     Text: Text,
     Store: StoreInfo,
     Streams: Vec<Stream>,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::handles::Handles;
 use super::request::{
-    Ask, Caption, OpenIngest, OpenStore, Operation, Pictures, Request, StoreRead,
+    Ask, Caption, Embed, OpenIngest, OpenStore, Operation, Pictures, Request, StoreRead,
 };
 use super::response::{IngestInfo, Response, StoreInfo, Text};
 use crate::caption::OnText;
@@ -17,6 +17,7 @@ use crate::features::Features;
 use crate::frame::FrameBuf;
 use crate::index::{Access, SegmentId, Store};
 use crate::language::StopReason;
+use crate::pack::Source as Taken;
 use crate::runtime::{Runtime, Task};
 use crate::task::Statement;
 
@@ -117,6 +118,16 @@ fn prepare(runtime: Runtime, handles: Arc<Handles>, operation: Operation) -> Res
             });
             (Lane::Encode, run)
         }
+        Operation::Embed(embed) => {
+            let run: Run = Box::new(move |control, _| {
+                let vector = match &embed {
+                    Embed::Picture(frame) => runtime.embed_picture(&frame.as_frame()?, control)?,
+                    Embed::Text(words) => runtime.embed_text(words, control)?,
+                };
+                Ok(Response::Vector(vector))
+            });
+            (Lane::Encode, run)
+        }
         Operation::Caption(request) => (Lane::Generate, caption(runtime, &handles, request)?),
         Operation::Ask(request) => (Lane::Generate, ask(runtime, &handles, request)?),
         Operation::OpenStore(OpenStore { path, access }) => {
@@ -169,18 +180,21 @@ fn prepare(runtime: Runtime, handles: Arc<Handles>, operation: Operation) -> Res
 /// Pictures with their store looked up.
 enum Source {
     Stored(Store, Vec<SegmentId>),
-    Frames(Vec<FrameBuf>),
+    Frames(Vec<FrameBuf>, Taken),
 }
 
 impl Source {
     fn new(pictures: Pictures, handles: &Handles) -> Result<Self> {
         let source = match pictures {
             Pictures::Segments { store, segments } => Self::Stored(handles.store(store)?, segments),
-            Pictures::Frames(frames) => Self::Frames(frames),
+            Pictures::Frames(frames) if frames.len() > 1 => Self::Frames(frames, Taken::Video),
+            Pictures::Frames(frames) | Pictures::Images(frames) => {
+                Self::Frames(frames, Taken::Still)
+            }
         };
         let count = match &source {
             Self::Stored(_, segments) => segments.len(),
-            Self::Frames(frames) => frames.len(),
+            Self::Frames(frames, _) => frames.len(),
         };
         match count {
             0 => Err(
@@ -195,15 +209,25 @@ impl Source {
     fn features(&self, runtime: &Runtime, task: Task, control: &Control) -> Result<Vec<Features>> {
         match self {
             Self::Stored(store, segments) => {
-                segments.iter().map(|id| store.features(*id)).collect()
+                let mut from_ns = None;
+                segments
+                    .iter()
+                    .map(|id| {
+                        let segment = store.segment(*id)?;
+                        let from_ns = *from_ns.get_or_insert(segment.start_ns);
+                        let mut features = store.features(*id)?;
+                        features.time_ns = Some(segment.keyframe_ns - from_ns);
+                        Ok(features)
+                    })
+                    .collect()
             }
-            Self::Frames(frames) => {
+            Self::Frames(frames, source) => {
                 // Loaded while the encoders run.
                 runtime.prefetch(task);
-                frames
-                    .iter()
-                    .map(|frame| runtime.observe(&frame.as_frame()?, control))
-                    .collect()
+                let observe = |frame: &FrameBuf| {
+                    runtime.observe_for_text(&frame.as_frame()?, *source, control)
+                };
+                frames.iter().map(observe).collect()
             }
         }
     }
@@ -223,7 +247,7 @@ fn caption(runtime: Runtime, handles: &Handles, request: Caption) -> Result<Run>
                 let segment = segments[0];
                 let said =
                     runtime.caption_segment(store, segment, &options, fresh, control, on_text)?;
-                if store_always && !said.stored && options.choices.is_empty() {
+                if store_always && !said.stored && options.is_plain() {
                     store_briefly(&runtime, store, segment, &said);
                 }
                 said
@@ -283,6 +307,8 @@ fn text(statement: Statement) -> Result<Response> {
         evidence: statement.evidence.to_string(),
         text: statement.text,
         tokens: statement.tokens as u64,
+        prompt_ids: statement.prompt_ids,
+        token_ids: statement.token_ids,
         stop_reason: statement.stop_reason,
         stored: statement.stored,
     }))

@@ -130,7 +130,11 @@ pub(super) fn decode(embedding: Vec<f32>, bytes: &[u8]) -> Option<Features> {
         embedding,
         posteriors,
         detections,
-        map: FeatureMap { rows, dim, data },
+        map: match rows {
+            0 => FeatureMap::default(),
+            _ => FeatureMap::of_one(rows, dim, data),
+        },
+        time_ns: None,
         made_by: None,
     })
 }
@@ -167,11 +171,8 @@ mod tests {
                 score: 0.5,
                 bbox: [0.0, 0.1, 0.2, 0.3],
             }],
-            map: FeatureMap {
-                rows: 2,
-                dim: 3,
-                data: (0u8..6).map(f32::from).collect(),
-            },
+            map: FeatureMap::of_one(2, 3, (0u8..6).map(f32::from).collect()),
+            time_ns: None,
             made_by: None,
         }
     }

@@ -5,6 +5,7 @@ use std::io::{ErrorKind as IoKind, Read, Write};
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::os::file;
 
 pub(super) const FILE: &str = "lock";
 
@@ -70,13 +71,14 @@ fn open(path: &Path) -> std::io::Result<File> {
         .open(path)
 }
 
-/// Why the store cannot be written, if it cannot. Asks the lock file: opening and closing the catalogue here would drop
-/// the locks SQLite holds on it.
+/// Why the store cannot be written, if it cannot. Asks the lock file, or the folder where there is none (a store copied without
+/// it): opening and closing the catalogue here would drop the locks SQLite holds on it.
 pub(super) fn why_unwritable(store: &Path) -> Option<IoKind> {
-    OpenOptions::new()
-        .write(true)
-        .open(store.join(FILE))
-        .err()
-        .map(|e| e.kind())
-        .filter(|why| matches!(why, IoKind::ReadOnlyFilesystem | IoKind::PermissionDenied))
+    let lock = OpenOptions::new().write(true).open(store.join(FILE));
+    let why = match lock.map_err(|e| e.kind()) {
+        Ok(_) => return None,
+        Err(IoKind::NotFound) => file::may_write(store).err()?.kind(),
+        Err(why) => why,
+    };
+    matches!(why, IoKind::ReadOnlyFilesystem | IoKind::PermissionDenied).then_some(why)
 }

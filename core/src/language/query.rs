@@ -73,6 +73,14 @@ impl QueryEncoder {
         if words.is_empty() {
             return Err(Error::new(ErrorKind::InvalidArgument, "the query is blank"));
         }
+        self.embed(words, control)
+    }
+
+    /// As [`encode`](Self::encode), of the words as they are: blanks around them stay, and they may be empty.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode), but for blank words.
+    pub fn embed(&self, words: &str, control: &Control) -> Result<Vec<f32>> {
         let check = || control.check();
         let encoder = self.encoder.get(&WaitPolicy::until(&check, None), || {
             TextEncoder::new(&self.registry, &self.module)

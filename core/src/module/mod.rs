@@ -18,6 +18,7 @@ mod resident;
 mod serving;
 mod slot;
 mod sync;
+mod trial;
 mod usage;
 mod weights;
 

@@ -76,6 +76,45 @@ impl Model {
         part.proto.functions = called(&self.proto.functions, part.graph());
         Ok(part)
     }
+
+    /// The inputs that the tensors `outputs` depend on, in the graph's order. Initializers that are inputs, too, are left out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] naming a tensor that is not in the graph.
+    pub fn inputs_of(&self, outputs: &[&str]) -> Result<Vec<String>> {
+        let graph = self.graph();
+        let constants: HashSet<&str> = constants(graph).collect();
+        let fed = graph.input.iter().map(|input| text(&input.name));
+        let fed: Vec<&str> = fed.filter(|name| !constants.contains(name)).collect();
+        // An input that is an output, too, is read by itself.
+        let outputs = outputs.iter().copied().filter(|name| !fed.contains(name));
+        let outputs: Vec<&str> = outputs.collect();
+        let read = reached(graph, &outputs)?;
+        let read = fed.into_iter().filter(|name| read.contains(name));
+        Ok(read.map(str::to_owned).collect())
+    }
+}
+
+/// Every tensor that `outputs` depend on, they themselves too.
+fn reached<'a>(graph: &'a GraphProto, outputs: &[&'a str]) -> Result<HashSet<&'a str>> {
+    let mut makers = HashMap::new();
+    for (at, node) in graph.node.iter().enumerate() {
+        makers.extend(node.output.iter().map(|name| (&name[..], at)));
+    }
+    if let Some(name) = outputs.iter().find(|name| !makers.contains_key(*name)) {
+        return Err(unknown(graph, name));
+    }
+    let mut reached: HashSet<&str> = HashSet::new();
+    let mut open = outputs.to_vec();
+    while let Some(name) = open.pop() {
+        if !name.is_empty()
+            && reached.insert(name)
+            && let Some(&at) = makers.get(name)
+        {
+            open.extend(reads(&graph.node[at]));
+        }
+    }
+    Ok(reached)
 }
 
 /// What a part of a graph consists of.

@@ -26,6 +26,9 @@ pub struct EnvironmentOptions {
     pub threads: Option<usize>,
 }
 
+/// More threads than any board has processors; ONNX Runtime starts whatever number it is given.
+const MAX_THREADS: usize = 1024;
+
 /// ONNX Runtime in this process. Opened once and kept until the process ends; its threads sleep while nothing runs.
 pub struct Environment {
     inner: ::ort::environment::Environment,
@@ -51,11 +54,12 @@ impl Environment {
         // The crate keeps the first library it loaded for ever; `None` until that has happened.
         static LOADED: Mutex<Option<PathBuf>> = Mutex::new(None);
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        if options.threads == Some(0) {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                "a thread count of 0: at least 1 is needed",
-            ));
+        if let Some(threads) = options.threads
+            && !(1..=MAX_THREADS).contains(&threads)
+        {
+            let message = format!("a thread count of {threads}: 1 to {MAX_THREADS} are possible");
+            return Err(Error::new(ErrorKind::InvalidArgument, message)
+                .remedy("give the number of processors, or leave it out"));
         }
         if let Some(open) = ENVIRONMENT.get() {
             open.agrees_with(options)?;

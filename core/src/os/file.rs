@@ -8,11 +8,19 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Access, Advice, access, fadvise};
 
 use super::leaf;
 use super::memory::page_size;
 use crate::error::{Error, ErrorKind, Result};
+
+/// Whether this process may write to `path`; the error says why not. Changes nothing.
+///
+/// # Errors
+/// What access(2) gives, such as a read-only file system or a lack of permission.
+pub fn may_write(path: &Path) -> std::io::Result<()> {
+    Ok(access(path, Access::WRITE_OK)?)
+}
 
 /// Makes the entries of folder `dir` (created, renamed, removed files) durable.
 ///

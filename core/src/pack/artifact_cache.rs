@@ -147,7 +147,7 @@ impl ArtifactCache {
             // External data is found by its name, so the name counts.
             hash.update(format!("\0{}\0{}", file.file, file.sha256));
         }
-        let mut key = checks::hex(&hash.finalize());
+        let mut key = checks::hex(hash.finalize());
         key.truncate(40);
         Key(key)
     }
@@ -169,7 +169,7 @@ impl ArtifactCache {
         for file in spec.weights() {
             hash.update(format!("\0{}\0{}", file.file, file.sha256));
         }
-        let mut key = checks::hex(&hash.finalize());
+        let mut key = checks::hex(hash.finalize());
         key.truncate(40);
         Key(key)
     }

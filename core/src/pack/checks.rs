@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::identity;
 use crate::os::stamp::FileStamp;
 use crate::os::{clock, file};
 
@@ -119,7 +120,7 @@ impl Checks {
 }
 
 fn record_path(dir: &Path, path: &Path) -> PathBuf {
-    let mut name = hex(&Sha256::digest(path.as_os_str().as_encoded_bytes()));
+    let mut name = hex(Sha256::digest(path.as_os_str().as_encoded_bytes()));
     name.truncate(32);
     dir.join(name + ".json")
 }
@@ -141,7 +142,7 @@ pub(super) fn sha256_of(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<St
     loop {
         let read = file.read(&mut block).map_err(io)?;
         if read == 0 {
-            return Ok(hex(&hash.finalize()));
+            return Ok(hex(hash.finalize()));
         }
         hash.update(&block[..read]);
         done += read as u64;
@@ -161,10 +162,6 @@ pub(super) fn differs(path: &Path) -> Error {
 }
 
 /// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+pub(super) fn hex(hash: impl Into<[u8; 32]>) -> String {
+    identity::Digest(hash.into()).to_string()
 }

@@ -26,11 +26,14 @@ use std::path::Path;
 
 use super::decoder::{Constant, DecoderPorts, DecoderSpec, LayerName, Scalar};
 use super::file_ref::FileRef;
+use super::generation::{EarlyStopping, GenerationSpec, Never};
 use super::manifest::Manifest;
-use super::spec::{
-    DetectorSpec, Fit, Layout, ModuleSpec, Order, PreprocessSpec, Resample, Role, TokenizerSpec,
-    VariantSpec, ViewSpec, whole_view,
+use super::preprocess::{
+    At, CropStep, Fit, Layout, LongestEdgeStep, Order, PadStep, PreprocessSpec, Resample,
+    ShortestEdgeStep, SquashStep, StepSpec, TilesStep, VideoSteps, ViewSpec, Whole, per_byte,
+    whole_view,
 };
+use super::spec::{DetectorSpec, ModuleSpec, Role, TokenizerSpec, VariantSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FeatureSources, Variant};
 use crate::identity::{Canonical, Digest, Encode, Record, Value, encode_names, encode_struct};
@@ -95,14 +98,24 @@ impl Manifest {
         })
     }
 
-    /// The identities of the features besides the vector: what a captioner reads, so part of its identity. All absent in
-    /// a pack that cannot index.
+    /// The identities of the features besides the vector: what a captioner reads, so part of its identity. Each is absent
+    /// where no module makes the part.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for a module the pack lacks.
     pub fn feature_sources(&self) -> Result<FeatureSources> {
+        let map = match self.captioner_encoder() {
+            Some(id) => self.feature_map(id)?,
+            None => match &self.tasks.index {
+                Some(index) => self.feature_map(&index.visual_encoder)?,
+                None => None,
+            },
+        };
         let Some(index) = &self.tasks.index else {
-            return Ok(FeatureSources::default());
+            return Ok(FeatureSources {
+                map,
+                ..FeatureSources::default()
+            });
         };
         let encoder = self.module(&index.visual_encoder)?;
         let detectors = index.detectors.iter().map(|id| self.module(id));
@@ -112,18 +125,50 @@ impl Manifest {
         };
         Ok(FeatureSources {
             posteriors: of(Role::Posteriors, "atom.posteriors", POSTERIORS),
-            map: of(Role::Features, "atom.feature-map", FEATURE_MAP),
+            map,
             detections: detections(&detectors).map(|canonical| canonical.finish()),
         })
     }
 }
 
+impl Manifest {
+    /// The identity of the rows that the encoder `id` makes for a captioner; `None` if it makes none.
+    fn feature_map(&self, id: &str) -> Result<Option<Digest>> {
+        let encoder = self.module(id)?;
+        let index = self.tasks.index.as_ref();
+        // Which form of the index task's encoder ran is noted with the first vector; of another encoder nothing is noted.
+        let forms = match index.is_some_and(|index| index.visual_encoder == encoder.id) {
+            true => Forms::Own,
+            false => Forms::All,
+        };
+        let views = encoder.preprocess.as_ref().map_or(1, |p| p.views.len());
+        let port = encoder.output_with(Role::Features);
+        // Version 1 averaged the rows of several views.
+        let version = match port.is_some_and(|port| port.shape.len() > 2) && views > 1 {
+            true => FEATURE_MAP + 1,
+            false => FEATURE_MAP,
+        };
+        let made = output_of(encoder, Role::Features, "atom.feature-map", version, forms);
+        Ok(made.map(|canonical| canonical.finish()))
+    }
+}
+
 /// The identity of the encoder's output of role `role`; `None` if it has none.
 fn output(encoder: &ModuleSpec, role: Role, domain: &str, version: u32) -> Option<Canonical> {
+    output_of(encoder, role, domain, version, Forms::Own)
+}
+
+fn output_of(
+    encoder: &ModuleSpec,
+    role: Role,
+    domain: &str,
+    version: u32,
+    forms: Forms,
+) -> Option<Canonical> {
     let port = encoder.output_with(role)?;
     let mut canonical = Canonical::new(domain, version);
     canonical
-        .field("encoder", &encoder.computation(Forms::Own))
+        .field("encoder", &encoder.computation(forms))
         .field("output", &port.name);
     Some(canonical)
 }
@@ -249,6 +294,22 @@ impl Encode for VariantSpec {
     }
 }
 
+impl Encode for StepSpec {
+    fn value(&self) -> Value {
+        let (name, step) = match self {
+            Self::Squash(step) => ("squash", step.value()),
+            Self::ShortestEdge(step) => ("shortest-edge", step.value()),
+            Self::LongestEdge(step) => ("longest-edge", step.value()),
+            Self::CenterCrop(step) => ("center-crop", step.value()),
+            Self::Pad(step) => ("pad", step.value()),
+            Self::Tiles(step) => ("tiles", step.value()),
+        };
+        let mut record = Record::new();
+        record.field(name, &step);
+        record.value()
+    }
+}
+
 impl Encode for LayerName {
     fn value(&self) -> Value {
         self.pattern().value()
@@ -260,6 +321,15 @@ impl Encode for Constant {
         match self {
             Self::One(scalar) => scalar.value(),
             Self::Each(scalars) => scalars.value(),
+        }
+    }
+}
+
+impl Encode for EarlyStopping {
+    fn value(&self) -> Value {
+        match self {
+            Self::Finished(flag) => flag.value(),
+            Self::Word(Never::Never) => "never".value(),
         }
     }
 }
@@ -288,9 +358,43 @@ macro_rules! encoded_structs {
             views = whole_view(),
             layout = Layout::Nchw,
             order = Order::Rgb,
+            steps = Vec::<StepSpec>::new(),
+            rescale = per_byte(),
+            pixel_mask,
+            video,
         });
+        $with!(VideoSteps { steps, resample });
+        $with!(SquashStep { width, height, resample });
+        $with!(ShortestEdgeStep { size, longest, resample });
+        $with!(LongestEdgeStep { size, even = false, most, resample });
+        $with!(CropStep { width, height });
+        $with!(PadStep { width, height, colour = [0_u8; 3], at = At::Center });
+        $with!(TilesStep { size, whole = Whole::Last, resample });
         $with!(DetectorSpec { labels, min_score, nms_iou });
-        $with!(TokenizerSpec { file, max_tokens });
+        $with!(TokenizerSpec {
+            file,
+            max_tokens,
+            pad_to,
+            pad_id,
+            lowercase = false,
+            end_id,
+        });
+        $with!(GenerationSpec {
+            beams = 1_usize,
+            length_penalty = 1.0_f32,
+            early_stopping = EarlyStopping::Finished(false),
+            no_repeat_ngram = 0_usize,
+            repetition_penalty = 1.0_f32,
+            forced_first,
+            forced_last,
+            suppress = Vec::<u32>::new(),
+            min_tokens = 0_usize,
+            temperature = 1.0_f32,
+            top_k = 50_usize,
+            top_p = 1.0_f32,
+            sample = false,
+            max_tokens,
+        });
         // The other dimensions are the graph's, and loading refuses a manifest that disagrees. What its ports are called says
         // which of them reads what.
         $with!(DecoderPorts {
@@ -321,11 +425,23 @@ macro_rules! encoded_structs {
             first_position = 0_u32,
             ports = DecoderPorts::default(),
             constants = BTreeMap::<String, Constant>::new(),
+            start = Vec::<u32>::new(),
+            generation = GenerationSpec::default(),
+            exact_prefix = true,
         } ignoring { layers, kv_heads, head_dim, vocab, kv, kv_dtype });
     };
 }
 encoded_structs!(encode_struct);
-encode_names!(Resample { Bilinear = "bilinear", Bicubic = "bicubic", Lanczos3 = "lanczos3" });
+encode_names!(Resample {
+    Nearest = "nearest",
+    Box = "box",
+    Bilinear = "bilinear",
+    Hamming = "hamming",
+    Bicubic = "bicubic",
+    Lanczos3 = "lanczos3",
+});
+encode_names!(At { Center = "center", TopLeft = "top-left" });
+encode_names!(Whole { First = "first", Last = "last", None = "none" });
 encode_names!(Fit { Crop = "crop", Stretch = "stretch", Pad = "pad" });
 encode_names!(Layout { Nchw = "nchw", Nhwc = "nhwc" });
 encode_names!(Order { Rgb = "rgb", Bgr = "bgr" });

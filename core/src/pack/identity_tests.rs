@@ -1,7 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::pack::{Dim, LoadPath, Policy, Precision, Provider};
+use crate::pack::{
+    Dim, EarlyStopping, GenerationSpec, LoadPath, Never, Policy, Precision, Provider,
+};
 
 const REFERENCE: &str = include_str!("../../../tests/fixtures/identity/reference.toml");
 const NPU: &str = include_str!("../../../tests/fixtures/identity/reference-npu.toml");
@@ -306,6 +308,11 @@ fn a_decoder_is_what_it_reads_and_says() {
         &|d| d.chat_template = None,
         &|d| other(d.chat_template.as_mut().unwrap()),
         &|d| d.cached_rows = Some(1),
+        &|d| d.start = vec![2],
+        &|d| d.exact_prefix = false,
+        &|d| d.generation.beams = 3,
+        &|d| d.generation.forced_last = Some(2),
+        &|d| d.generation.early_stopping = EarlyStopping::Word(Never::Never),
         &|d| d.first_position = 1,
         &|d| d.ports.past_key = Some(LayerName::new("past_key_values.%d.value")),
         &|d| {
@@ -384,13 +391,73 @@ macro_rules! sampled {
 sampled! {
     ViewSpec: |m| m.preprocess.iter().flat_map(|p| p.views.clone()).collect();
     PreprocessSpec: |m| m.preprocess.clone().into_iter().collect();
+    // The known packs have views and no steps.
+    VideoSteps: |_| vec![VideoSteps { steps: steps(), resample: Some(Resample::Box) }];
+    SquashStep: |_| of_steps(|step| match step { StepSpec::Squash(s) => Some(s), _ => None });
+    ShortestEdgeStep: |_| of_steps(|step| match step { StepSpec::ShortestEdge(s) => Some(s), _ => None });
+    LongestEdgeStep: |_| of_steps(|step| match step { StepSpec::LongestEdge(s) => Some(s), _ => None });
+    CropStep: |_| of_steps(|step| match step { StepSpec::CenterCrop(s) => Some(s), _ => None });
+    PadStep: |_| of_steps(|step| match step { StepSpec::Pad(s) => Some(s), _ => None });
+    TilesStep: |_| of_steps(|step| match step { StepSpec::Tiles(s) => Some(s), _ => None });
     DetectorSpec: |m| m.detector.clone().into_iter().collect();
     TokenizerSpec: |m| m.tokenizer.clone().into_iter().collect();
     DecoderSpec: |m| m.decoder.clone().into_iter().collect();
+    GenerationSpec: |m| m.decoder.iter().map(|decoder| decoder.generation.clone()).collect();
     DecoderPorts: |m| m.decoder.iter().map(|decoder| {
         let logits = Some("scores".into());
         DecoderPorts { logits, ..decoder.ports.clone() }
     }).collect();
+}
+
+/// One step of each kind, twice: with all that it may say, and with its defaults.
+fn steps() -> Vec<StepSpec> {
+    #[derive(serde::Deserialize)]
+    struct Steps {
+        steps: Vec<StepSpec>,
+    }
+    let text = r#"
+steps = [
+  { do = "squash", width = 32, height = 16, resample = "hamming" },
+  { do = "squash", width = 32, height = 16 },
+  { do = "shortest-edge", size = 8, longest = 9, resample = "box" },
+  { do = "shortest-edge", size = 8 },
+  { do = "longest-edge", size = 64, even = true, most = 4096, resample = "nearest" },
+  { do = "longest-edge", size = 64 },
+  { do = "center-crop", width = 5, height = 6 },
+  { do = "pad", width = 7, height = 8, colour = [1, 2, 3], at = "top-left" },
+  { do = "pad" },
+  { do = "tiles", size = 32, whole = "first", resample = "lanczos3" },
+  { do = "tiles", size = 32 },
+]"#;
+    toml::from_str::<Steps>(text).unwrap().steps
+}
+
+fn of_steps<T>(of: fn(StepSpec) -> Option<T>) -> Vec<T> {
+    steps().into_iter().filter_map(of).collect()
+}
+
+#[test]
+fn every_step_and_each_of_its_settings_counts() {
+    let mut seen = BTreeSet::new();
+    for step in steps() {
+        assert!(seen.insert(format!("{:?}", step.value())), "{step:?}");
+    }
+    let id = "visual-encoder";
+    let squash = || of_steps(|step| Some(step)).swap_remove(0);
+    expect("steps", ENCODER, id, |m| {
+        m.preprocess.as_mut().unwrap().steps.push(squash())
+    });
+    expect("rescale", ENCODER, id, |m| {
+        m.preprocess.as_mut().unwrap().rescale = 1.0
+    });
+    expect("mask", ENCODER, id, |m| {
+        m.preprocess.as_mut().unwrap().pixel_mask = Some("mask".into());
+    });
+    expect("video", ENCODER, id, |m| {
+        let resample = None;
+        let steps = steps();
+        m.preprocess.as_mut().unwrap().video = Some(VideoSteps { steps, resample });
+    });
 }
 
 fn samples<T: Sampled>() -> Vec<T> {
@@ -404,7 +471,7 @@ fn a_field_with_a_default_added_to_any_struct_changes_nothing() {
     encoded_structs!(grow);
     assert_eq!(
         GROWN.lock().unwrap().len(),
-        6,
+        14,
         "a struct has no sample in the known packs"
     );
 }

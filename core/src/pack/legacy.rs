@@ -11,10 +11,8 @@ use sha2::{Digest as _, Sha256};
 use super::decoder::{DecoderSpec, KvForm};
 use super::file_ref::FileRef;
 use super::manifest::{Manifest, Task};
-use super::spec::{
-    DetectorSpec, Fit, Layout, ModuleKind, ModuleSpec, Order, PortSpec, Precision, PreprocessSpec,
-    Resample, Role,
-};
+use super::preprocess::{Fit, Layout, Order, PreprocessSpec, Resample};
+use super::spec::{DetectorSpec, ModuleKind, ModuleSpec, PortSpec, Precision, Role};
 use crate::error::Result;
 use crate::identity::Digest;
 use crate::ort::{DType, Dim};
@@ -87,6 +85,7 @@ fn hash_module(hash: &mut Sha256, module: &ModuleSpec) {
         ModuleKind::TokenEmbedding => "TokenEmbedding",
         ModuleKind::Connector => "Connector",
         ModuleKind::Detector => "Detector",
+        ModuleKind::Encoder => "Encoder",
     };
     let precision = match module.precision {
         Precision::Fp32 => "Fp32",
@@ -183,6 +182,10 @@ fn port(port: &PortSpec) -> String {
 
 fn preprocess(spec: &PreprocessSpec) -> String {
     let resample = match spec.resample {
+        // No pack of that time had these.
+        Resample::Nearest => "Nearest",
+        Resample::Box => "Box",
+        Resample::Hamming => "Hamming",
         Resample::Bilinear => "Bilinear",
         Resample::Bicubic => "Bicubic",
         Resample::Lanczos3 => "Lanczos3",

@@ -48,6 +48,28 @@ pub enum Task {
     Assemble,
 }
 
+impl Task {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Index,
+        Self::Search,
+        Self::Caption,
+        Self::Ask,
+        Self::Assemble,
+    ];
+
+    /// The name in manifests and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Search => "search",
+            Self::Caption => "caption",
+            Self::Ask => "ask",
+            Self::Assemble => "assemble",
+        }
+    }
+}
+
 /// Tasks and the modules they go through; an absent one cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,19 +112,15 @@ impl TasksSpec {
         task.as_ref()?.prompt.as_deref()
     }
 
-    /// The names of the tasks the pack serves.
-    pub fn served(&self) -> Vec<&'static str> {
-        [
-            ("index", self.index.is_some()),
-            ("search", self.search.is_some()),
-            ("caption", self.caption.is_some()),
-            ("ask", self.ask.is_some()),
-            // The same modules as search's.
-            ("assemble", self.search.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, served)| served.then_some(name))
-        .collect()
+    /// Whether the pack has what `task` needs. Captions and answers need a captioner of a linked kind besides.
+    pub fn has(&self, task: Task) -> bool {
+        match task {
+            Task::Index => self.index.is_some(),
+            // The same modules serve both.
+            Task::Search | Task::Assemble => self.search.is_some(),
+            Task::Caption => self.caption.is_some(),
+            Task::Ask => self.ask.is_some(),
+        }
     }
 }
 
@@ -149,6 +167,9 @@ fn plain_template() -> String {
 pub struct PromptTask {
     /// The prompt, for a kind of captioner that takes one.
     pub prompt: Option<String>,
+    /// Captions only: further prompts, by the names that callers give.
+    #[serde(default)]
+    pub prompts: BTreeMap<String, String>,
 }
 
 /// What makes captions and answers. Which keys a captioner needs and which it refuses depends on its kind.
@@ -157,6 +178,10 @@ pub struct PromptTask {
 pub struct CaptionerSpec {
     /// The kind: `vlm`, or one that the program links, such as `grounded`.
     pub kind: String,
+    /// The module whose output of role `features` the captioner reads; the index task's encoder when absent.
+    pub visual_encoder: Option<String>,
+    /// The encoder of an encoder-decoder model: reads the pictures' rows and the prompt's embeddings.
+    pub encoder: Option<String>,
     /// The decoder's module.
     pub language_decoder: Option<String>,
     /// The module from token ids to the decoder's input embeddings.
@@ -165,12 +190,51 @@ pub struct CaptionerSpec {
     pub connector: Option<String>,
     /// The token that marks where the features go in a prompt.
     pub image_token: Option<String>,
+    /// What the chat template writes where a video goes. Absent: the frames of a video are shown as so many pictures.
+    pub video_token: Option<String>,
+    /// What the chat template gets as a message's content; `text` when absent.
+    pub content: Option<ContentForm>,
+    /// Whether the tokenizer puts its own tokens around the prompt. Absent: only without a chat template.
+    pub add_special_tokens: Option<bool>,
+    /// Which frames of a video the prompt shows.
+    pub video: Option<VideoSpec>,
     /// Further files, by the name the kind gives them.
     #[serde(default)]
     pub files: BTreeMap<String, FileRef>,
     /// Settings that only the kind knows.
     #[serde(default)]
     pub options: toml::Table,
+}
+
+/// What a chat template gets as a message's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentForm {
+    /// A list of records with a `type`: `image`, `video`, or `text` with the words as `text`.
+    Parts,
+    /// One string, with the markers of pictures and videos in it.
+    #[default]
+    Text,
+}
+
+/// Which frames of a video the prompt shows.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VideoSpec {
+    /// Frames per second.
+    #[serde(default = "one_per_second")]
+    pub fps: f32,
+    /// The most frames.
+    #[serde(default = "most_frames")]
+    pub max_frames: usize,
+}
+
+fn one_per_second() -> f32 {
+    1.0
+}
+
+fn most_frames() -> usize {
+    64
 }
 
 impl Manifest {
@@ -188,6 +252,13 @@ impl Manifest {
             )
             .remedy(format!("it has {}", known.join(", ")))
         })
+    }
+
+    /// The module whose features the captioner reads: the captioner's own, else the index task's.
+    pub fn captioner_encoder(&self) -> Option<&str> {
+        let own = self.captioner.as_ref()?.visual_encoder.as_deref();
+        let index = self.tasks.index.as_ref();
+        own.or_else(|| index.map(|index| index.visual_encoder.as_str()))
     }
 
     /// Every file the manifest names; one named twice comes twice.

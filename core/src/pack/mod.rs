@@ -5,14 +5,18 @@ mod checks;
 mod decoder;
 mod file_ref;
 mod files;
+mod generation;
 mod identity;
 mod legacy;
 pub mod manifest;
 mod parse;
+mod preprocess;
 mod replaced;
 mod spec;
 mod validate;
+mod validate_captioner;
 mod validate_decoder;
+mod validate_preprocess;
 mod validate_providers;
 mod validate_values;
 mod variant;
@@ -26,13 +30,20 @@ pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
 pub use decoder::{Constant, DecoderPorts, DecoderSpec, KvForm, LayerName, Scalar};
 pub use file_ref::FileRef;
+pub use generation::{EarlyStopping, GenerationSpec, Never};
 pub use identity::{Forms, IndexIdentity};
 pub use legacy::LegacyIdentity;
-pub use manifest::{CaptionerSpec, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec};
+pub use manifest::{
+    CaptionerSpec, ContentForm, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec,
+    VideoSpec,
+};
+pub use preprocess::{
+    At, CropStep, Fit, Layout, LongestEdgeStep, Order, PadStep, PreprocessSpec, Resample,
+    ShortestEdgeStep, Source, SquashStep, StepSpec, TilesStep, VideoSteps, ViewSpec, Whole,
+};
 pub use spec::{
-    DetectorSpec, Fit, GoldenPort, GoldenSpec, Layout, LoadPath, ModuleKind, ModuleSpec, Order,
-    Policy, PortSpec, Precision, PreprocessSpec, Provider, Resample, Role, TokenizerSpec,
-    VariantSpec, ViewSpec,
+    DetectorSpec, GoldenPort, GoldenSpec, LoadPath, ModuleKind, ModuleSpec, Policy, PortSpec,
+    Precision, Provider, Role, TokenizerSpec, VariantSpec,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -172,7 +183,7 @@ impl Pack {
     pub fn read(&self, file: &FileRef) -> Result<Vec<u8>> {
         let path = files::locate(&self.dir, file)?;
         let bytes = std::fs::read(&path).map_err(|e| Error::io(path.display(), &e))?;
-        if checks::hex(&Sha256::digest(&bytes)) != file.sha256 {
+        if checks::hex(Sha256::digest(&bytes)) != file.sha256 {
             return Err(checks::differs(&path));
         }
         Ok(bytes)

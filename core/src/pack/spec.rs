@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::decoder::DecoderSpec;
 use super::file_ref::FileRef;
+use super::preprocess::PreprocessSpec;
 pub use crate::ort::Provider;
 use crate::ort::{DType, Dim, ProviderOptions};
 
@@ -25,6 +26,8 @@ pub enum ModuleKind {
     Connector,
     /// Pixels to boxes.
     Detector,
+    /// Rows of pictures and words to the states that a decoder attends to.
+    Encoder,
 }
 
 impl ModuleKind {
@@ -37,6 +40,7 @@ impl ModuleKind {
             Self::TokenEmbedding => "token-embedding",
             Self::Connector => "connector",
             Self::Detector => "detector",
+            Self::Encoder => "encoder",
         }
     }
 }
@@ -196,94 +200,6 @@ fn cpu_only() -> Vec<Provider> {
     vec![Provider::Cpu]
 }
 
-/// Filter of a resize.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Resample {
-    /// Triangle.
-    Bilinear,
-    /// Cubic convolution, a = -0.5.
-    Bicubic,
-    /// Lanczos with three lobes.
-    Lanczos3,
-}
-
-/// How a view fills the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fit {
-    /// The centred square of `fraction` of the shorter side.
-    Crop,
-    /// The centred rectangle of `fraction` of both sides, proportions changed.
-    Stretch,
-    /// The same rectangle, with bars.
-    Pad,
-}
-
-/// What one batch row sees of the frame.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ViewSpec {
-    /// How it fills the input.
-    pub fit: Fit,
-    /// How much of the frame, above 0 and up to 1.
-    pub fraction: f32,
-}
-
-/// Order of the axes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// Planes of channels.
-    #[default]
-    Nchw,
-    /// Interleaved channels.
-    Nhwc,
-}
-
-/// Order of the channels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Order {
-    /// Red first.
-    #[default]
-    Rgb,
-    /// Blue first.
-    Bgr,
-}
-
-/// How pixels become a module's input: `(x / 255 - mean) / std` after cropping and resizing.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PreprocessSpec {
-    /// Width of the input in pixels.
-    pub width: u32,
-    /// Height of the input in pixels.
-    pub height: u32,
-    /// Filter of the antialiased resize.
-    pub resample: Resample,
-    /// One batch row for each: what is seen of the frame.
-    #[serde(default = "whole_view")]
-    pub views: Vec<ViewSpec>,
-    /// Subtracted, per channel R G B.
-    pub mean: [f32; 3],
-    /// Divided by, per channel R G B.
-    pub std: [f32; 3],
-    /// Order of the axes.
-    #[serde(default)]
-    pub layout: Layout,
-    /// Order of the channels.
-    #[serde(default)]
-    pub order: Order,
-}
-
-pub(super) fn whole_view() -> Vec<ViewSpec> {
-    vec![ViewSpec {
-        fit: Fit::Crop,
-        fraction: 1.0,
-    }]
-}
-
 /// How words become tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -292,6 +208,16 @@ pub struct TokenizerSpec {
     pub file: FileRef,
     /// Longest input in tokens.
     pub max_tokens: usize,
+    /// Text encoder: every text is padded to so many tokens. Absent: a text is as long as it is, unless the graph's input has a
+    /// fixed length.
+    pub pad_to: Option<usize>,
+    /// Text encoder: the token that fills; the tokenizer's own when absent.
+    pub pad_id: Option<u32>,
+    /// The text is put in lower case before it is tokenized.
+    #[serde(default)]
+    pub lowercase: bool,
+    /// The last token of a text that was cut. Absent: the tokenizer's post-processor keeps its tokens around the cut text.
+    pub end_id: Option<u32>,
 }
 
 /// A detector's labels and thresholds.

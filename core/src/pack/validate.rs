@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::file_ref::FileRef;
-use super::manifest::{CaptionerSpec, Manifest};
-use super::spec::{DetectorSpec, ModuleKind, ModuleSpec, PortSpec, PreprocessSpec, Role};
+use super::manifest::Manifest;
+use super::spec::{DetectorSpec, ModuleKind, ModuleSpec, PortSpec, Role, TokenizerSpec};
 use super::validate_values::{bad, file, golden, require, size, within};
-use super::{validate_decoder, validate_providers};
+use super::{validate_captioner, validate_decoder, validate_preprocess, validate_providers};
 use crate::error::Result;
 use crate::ort::Dim;
 
@@ -39,7 +39,7 @@ pub(super) fn manifest(manifest: &Manifest) -> Result<()> {
     same_file_same_hash(manifest)
 }
 
-fn name(key: &str, id: &str) -> Result<()> {
+pub(super) fn name(key: &str, id: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     require(
         !id.is_empty() && id.len() <= 64 && id.chars().all(plain),
@@ -80,6 +80,18 @@ fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
             "name a [[module]]'s id",
         ),
     };
+    let eyes = manifest.captioner.as_ref();
+    if let Some(id) = eyes.and_then(|spec| spec.visual_encoder.as_deref()) {
+        let key = "captioner.visual_encoder";
+        refers(key, id, ModuleKind::VisualEncoder)?;
+        let spec = manifest.modules.iter().find(|module| module.id == id);
+        require(
+            spec.is_some_and(|spec| spec.output_with(Role::Features).is_some()),
+            key,
+            format_args!("= {id:?} has no output with role = \"features\""),
+            "declare it: it is what the captioner reads",
+        )?;
+    }
     let by_id = |id: &str| manifest.modules.iter().find(|module| module.id == id);
     if let Some(index) = &manifest.tasks.index {
         refers(
@@ -96,6 +108,22 @@ fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
                 "name each detector once",
             )?;
         }
+    }
+    if let Some(ask) = &manifest.tasks.ask {
+        require(
+            ask.prompts.is_empty(),
+            "tasks.ask.prompts",
+            "has no meaning",
+            "only captions have named prompts: move it to [tasks.caption.prompts]",
+        )?;
+    }
+    for name in manifest
+        .tasks
+        .caption
+        .iter()
+        .flat_map(|task| task.prompts.keys())
+    {
+        self::name("tasks.caption.prompts", name)?;
     }
     if let Some(search) = &manifest.tasks.search {
         refers(
@@ -123,7 +151,7 @@ fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
         )?;
     }
     match &manifest.captioner {
-        Some(spec) => captioner(spec, refers),
+        Some(spec) => validate_captioner::captioner(spec, refers),
         None => {
             let served = [
                 ("caption", &manifest.tasks.caption),
@@ -139,35 +167,6 @@ fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
             }
         }
     }
-}
-
-/// What holds for every kind of captioner; the rest is for the kind to check.
-fn captioner(
-    spec: &CaptionerSpec,
-    refers: impl Fn(&str, &str, ModuleKind) -> Result<()>,
-) -> Result<()> {
-    name("captioner.kind", &spec.kind)?;
-    for (key, id, kind) in [
-        (
-            "language_decoder",
-            &spec.language_decoder,
-            ModuleKind::LanguageDecoder,
-        ),
-        (
-            "token_embedding",
-            &spec.token_embedding,
-            ModuleKind::TokenEmbedding,
-        ),
-        ("connector", &spec.connector, ModuleKind::Connector),
-    ] {
-        if let Some(id) = id {
-            refers(&format!("captioner.{key}"), id, kind)?;
-        }
-    }
-    for (name, declared) in &spec.files {
-        file(&format!("captioner.files.{name}"), declared)?;
-    }
-    Ok(())
 }
 
 fn module(module: &ModuleSpec) -> Result<()> {
@@ -216,11 +215,12 @@ fn module(module: &ModuleSpec) -> Result<()> {
         }
     }
     if let Some(spec) = &module.preprocess {
-        preprocess(spec, &module.inputs)?;
+        validate_preprocess::preprocess(spec, module)?;
     }
     if let Some(tokenizer) = &module.tokenizer {
         file("tokenizer.file", &tokenizer.file)?;
         size("tokenizer.max_tokens", tokenizer.max_tokens, 1 << 24)?;
+        padding(tokenizer, kind)?;
     }
     if let Some(spec) = &module.decoder {
         validate_decoder::decoder(spec)?;
@@ -233,6 +233,34 @@ fn module(module: &ModuleSpec) -> Result<()> {
     }
     Ok(())
 }
+
+fn padding(spec: &TokenizerSpec, kind: ModuleKind) -> Result<()> {
+    let keys = [
+        ("pad_to", spec.pad_to.is_some()),
+        ("pad_id", spec.pad_id.is_some()),
+        ("end_id", spec.end_id.is_some()),
+        ("lowercase", spec.lowercase),
+    ];
+    if let (false, Some((key, _))) = (
+        kind == ModuleKind::TextEncoder,
+        keys.iter().find(|(_, given)| *given),
+    ) {
+        let why = format!("has no meaning for a {}", kind.name());
+        return bad(format_args!("tokenizer.{key}"), why, "remove it");
+    }
+    match spec.pad_to {
+        Some(length) => require(
+            (spec.max_tokens..=MOST_PADDED).contains(&length),
+            "tokenizer.pad_to",
+            format_args!("= {length}"),
+            &format!("it is tokenizer.max_tokens or more, up to {MOST_PADDED}"),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Longest text that padding makes.
+const MOST_PADDED: usize = 1 << 16;
 
 fn ports(key: &str, ports: &[PortSpec]) -> Result<()> {
     let mut names = HashSet::new();
@@ -270,38 +298,6 @@ fn ports(key: &str, ports: &[PortSpec]) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-fn preprocess(spec: &PreprocessSpec, inputs: &[PortSpec]) -> Result<()> {
-    size("preprocess.width", spec.width as usize, 8192)?;
-    size("preprocess.height", spec.height as usize, 8192)?;
-    size("preprocess.views (its length)", spec.views.len(), 64)?;
-    require(
-        spec.views
-            .iter()
-            .all(|view| view.fraction > 0.0 && view.fraction <= 1.0),
-        "preprocess.views.fraction",
-        "is out of range",
-        "give a fraction above 0, up to 1",
-    )?;
-    require(
-        spec.mean.iter().all(|mean| mean.is_finite()),
-        "preprocess.mean",
-        format_args!("= {:?}", spec.mean),
-        "give finite numbers",
-    )?;
-    require(
-        spec.std.iter().all(|std| std.is_finite() && *std != 0.0),
-        "preprocess.std",
-        format_args!("= {:?}", spec.std),
-        "give finite numbers other than 0",
-    )?;
-    require(
-        inputs.len() == 1 && inputs[0].shape.len() == 4,
-        "inputs",
-        "are not one tensor of four dimensions",
-        "what sees pixels has one input, [batch, 3, height, width] or [batch, height, width, 3]",
-    )
 }
 
 fn detector(spec: &DetectorSpec, outputs: &[PortSpec]) -> Result<()> {

@@ -83,24 +83,37 @@ impl Runtime {
     /// The captioner, if it serves `task`, which is [`Task::Caption`] or [`Task::Ask`].
     pub(super) fn captioner(&self, task: Task) -> Result<&Arc<dyn Captioner>> {
         let manifest = self.pack().manifest();
-        let (served, what, table) = match task {
-            Task::Ask => (manifest.tasks.ask.is_some(), "answer questions", "ask"),
-            _ => (manifest.tasks.caption.is_some(), "caption", "caption"),
-        };
-        let unsupported = |message: String| Error::new(ErrorKind::Unsupported, message);
-        if !served {
-            let message = format!("pack {:?} cannot {what}", manifest.id);
-            return Err(unsupported(message).remedy(format!("use a pack with a [tasks.{table}]")));
+        if !manifest.tasks.has(task) {
+            return Err(lacks(&manifest.id, task));
         }
         self.0.captioner.as_ref().ok_or_else(|| {
             let kind = manifest.captioner.as_ref().map_or("", |spec| &spec.kind);
             let message = format!(
-                "pack {:?} cannot {what}: its captioner is of kind {kind:?}, which this program does not link",
-                manifest.id
+                "pack {:?} cannot {}: its captioner is of kind {kind:?}, which this program does not link",
+                manifest.id,
+                verb(task)
             );
-            unsupported(message).remedy(format!(
+            Error::new(ErrorKind::Unsupported, message).remedy(format!(
                 "use a build of Atom with the feature {kind:?}, or add the kind to RuntimeOptions::captioners"
             ))
         })
+    }
+}
+
+/// The error of a pack without what `task` needs.
+pub(super) fn lacks(pack: &str, task: Task) -> Error {
+    let table = match task {
+        // The same modules serve both.
+        Task::Assemble => Task::Search.name(),
+        _ => task.name(),
+    };
+    let message = format!("pack {pack:?} cannot {}", verb(task));
+    Error::new(ErrorKind::Unsupported, message).remedy(format!("use a pack with a [tasks.{table}]"))
+}
+
+fn verb(task: Task) -> &'static str {
+    match task {
+        Task::Ask => "answer questions",
+        task => task.name(),
     }
 }

@@ -13,6 +13,7 @@ use crate::language::PrefixStats;
 use crate::ort::{Presence, Share};
 use crate::os::cgroup::CgroupFs;
 use crate::os::{file, memory, smaps};
+use crate::pack::Task;
 
 /// Events that are shown.
 const SHOWN: usize = 32;
@@ -266,11 +267,10 @@ impl Status {
                 id: manifest.id.clone(),
                 version: manifest.version.clone(),
                 path: runtime.pack().dir().display().to_string(),
-                tasks: manifest
-                    .tasks
-                    .served()
+                tasks: Task::ALL
                     .into_iter()
-                    .map(Into::into)
+                    .filter(|task| runtime.serves(*task))
+                    .map(|task| task.name().to_owned())
                     .collect(),
             },
             providers: Provider::all(|provider| provider.known(environment)),

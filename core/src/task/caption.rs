@@ -33,7 +33,7 @@ impl SegmentCaptioner {
     }
 
     /// Says what segment `segment` of `store` shows: a caption kept by the same maker, unless `fresh`, the options ask
-    /// for one of several choices, or it is longer than they allow; else a new one, which is kept if the store is open
+    /// for another text, or it is longer than they allow; else a new one, which is kept if the store is open
     /// for writing.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl SegmentCaptioner {
         }
         let features = store.features(segment)?;
         let said = self.caption(&[&features], options, control, on_text)?;
-        if options.choices.is_empty()
+        if options.is_plain()
             && store.access() == Access::ReadWrite
             && let Err(error) = self.keep(store, segment, &said)
         {
@@ -74,7 +74,7 @@ impl SegmentCaptioner {
         segment: SegmentId,
         options: &TextOptions,
     ) -> Result<Option<Statement>> {
-        if !options.choices.is_empty() {
+        if !options.is_plain() {
             return Ok(None);
         }
         let Some(kept) = store.caption(segment, &self.maker)? else {
@@ -93,6 +93,8 @@ impl SegmentCaptioner {
                 tokens,
                 stop_reason,
                 evidence,
+                prompt_ids: Vec::new(),
+                token_ids: Vec::new(),
                 stored: true,
             })
             .filter(|_| fits)),

@@ -39,7 +39,12 @@ impl Axis {
             return;
         }
         self.made_for = wanted;
+        if resample == Resample::Nearest {
+            return self.nearest(whole, start as f32, (start + length) as f32, size);
+        }
         let (support, filter): (f64, fn(f64) -> f64) = match resample {
+            Resample::Nearest | Resample::Box => (0.5, area),
+            Resample::Hamming => (1.0, hamming),
             Resample::Bilinear => (1.0, triangle),
             Resample::Bicubic => (2.0, cubic),
             Resample::Lanczos3 => (3.0, lanczos3),
@@ -65,6 +70,19 @@ impl Axis {
             self.starts.push((first as usize, self.weights.len()));
             let fixed = |weight: &f64| (weight / sum * f64::from(1 << BITS)).round() as i32;
             self.weights.extend(exact.iter().map(fixed));
+        }
+    }
+
+    /// One source pixel for each pixel made: where Pillow's affine transform lands, sums and all.
+    fn nearest(&mut self, whole: u32, start: f32, end: f32, size: u32) {
+        let step = f64::from(end - start) / f64::from(size);
+        let mut at = f64::from(start) + step * 0.5;
+        self.weights = vec![1 << BITS; size as usize];
+        self.starts.clear();
+        for pixel in 0..size as usize {
+            let place = (at.max(0.0) as usize).min(whole.saturating_sub(1) as usize);
+            self.starts.push((place, pixel));
+            at += step;
         }
     }
 
@@ -133,6 +151,22 @@ impl Axis {
 
 fn byte(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
+}
+
+fn area(x: f64) -> f64 {
+    if x > -0.5 && x <= 0.5 { 1.0 } else { 0.0 }
+}
+
+fn hamming(x: f64) -> f64 {
+    let x = x.abs();
+    if x == 0.0 {
+        1.0
+    } else if x >= 1.0 {
+        0.0
+    } else {
+        let x = x * std::f64::consts::PI;
+        x.sin() / x * (0.54 + 0.46 * x.cos())
+    }
 }
 
 fn triangle(x: f64) -> f64 {

@@ -2,6 +2,7 @@
 
 use super::pixels::{CHANNELS, Rect, before_turn, upright};
 use super::resize::Resizer;
+use super::values::{Table, channels, table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{Frame, Rotation};
 use crate::pack::{Fit, Layout, Order, PreprocessSpec, Resample, ViewSpec};
@@ -20,7 +21,7 @@ pub struct Preprocessor {
     layout: Layout,
     order: Order,
     /// Normalised value of each byte, for R, G, B.
-    table: Box<[[f32; 256]; CHANNELS]>,
+    table: Box<Table<f32>>,
     /// One for each view, so that weights are made once as long as frames have the same size.
     resizers: Vec<Resizer>,
     small: Vec<u8>,
@@ -60,23 +61,13 @@ impl Preprocessor {
         {
             return Err(bad(format!("a view of {} of the frame", view.fraction)));
         }
-        let mut table = Box::new([[0.0; 256]; CHANNELS]);
-        for (channel, values) in table.iter_mut().enumerate() {
-            let (mean, std) = (spec.mean[channel], spec.std[channel]);
-            if !mean.is_finite() || !std.is_finite() || std == 0.0 {
-                return Err(bad(format!("mean {mean}, std {std}")));
-            }
-            for (byte, value) in values.iter_mut().enumerate() {
-                *value = (byte as f32 / 255.0 - mean) / std;
-            }
-        }
         Ok(Self {
             size: (spec.width, spec.height),
             resample: spec.resample,
             views: spec.views.clone(),
             layout: spec.layout,
             order: spec.order,
-            table,
+            table: table(spec)?,
             resizers: spec.views.iter().map(|_| Resizer::default()).collect(),
             small: Vec::new(),
         })
@@ -233,7 +224,7 @@ impl Preprocessor {
         &self,
         target: Target,
         rotation: Rotation,
-        table: &[[T; 256]; CHANNELS],
+        table: &Table<T>,
         out: &mut [T],
     ) {
         let (full_width, full_height) = (self.size.0 as usize, self.size.1 as usize);
@@ -241,10 +232,7 @@ impl Preprocessor {
         let (left, top) = (left as usize, top as usize);
         let (width, height) = (width as usize, height as usize);
         // Position of R, G, B among the channels of the input.
-        let channel = match self.order {
-            Order::Rgb => [0, 1, 2],
-            Order::Bgr => [2, 1, 0],
-        };
+        let channel = channels(self.order);
         let (pixel_step, channel_step) = match self.layout {
             Layout::Nchw => (1, full_width * full_height),
             Layout::Nhwc => (CHANNELS, 1),

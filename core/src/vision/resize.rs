@@ -49,7 +49,7 @@ impl Resizer {
         out: &mut Vec<u8>,
     ) -> Result<()> {
         out.resize(size.0 as usize * size.1 as usize * CHANNELS, 0);
-        if by_planes(frame, part, size) {
+        if by_planes(frame, part, size) && resample != Resample::Nearest {
             self.planes(frame, part, resample, size, out)
         } else {
             self.rgb(frame, part, resample, size, out)
@@ -209,6 +209,8 @@ impl Planes<'_> {
         let mut target = TypedImage::<P>::from_buffer(self.size.0, self.size.1, out)
             .map_err(|e| failed(self.size, &e))?;
         let filter = match self.resample {
+            Resample::Nearest | Resample::Box => FilterType::Box,
+            Resample::Hamming => FilterType::Hamming,
             Resample::Bilinear => FilterType::Bilinear,
             Resample::Bicubic => FilterType::CatmullRom,
             Resample::Lanczos3 => FilterType::Lanczos3,

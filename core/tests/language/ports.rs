@@ -244,7 +244,7 @@ fn an_encoders_keys_and_values_are_made_once_and_charged() {
 fn what_an_encoder_made_must_fit() {
     let (_dir, model) = model_of("crossed", "cached_rows = 1");
     let mut generation = model.start(20, &free()).expect("generation");
-    let map = |rows: usize, dim: usize, data: Vec<f32>| FeatureMap { rows, dim, data };
+    let map = FeatureMap::of_one;
     for bad in [
         map(0, WIDE, Vec::new()),
         map(2, WIDE, vec![0.0; 19]),

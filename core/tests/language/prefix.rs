@@ -152,6 +152,7 @@ fn what_does_not_fit_or_is_cancelled_is_an_error_and_keeps_nothing_wrong() {
     let error = begin(
         &[
             Part::Rows {
+                stands_for: None,
                 identity: [0; 32],
                 make: &|| Ok(FeatureMap::default()),
             },
@@ -182,12 +183,9 @@ fn a_decoder_of_embeddings_shares_pictures_and_makes_their_rows_once() {
     let cache = PrefixCache::new(64 << 20, registry.governor());
     let plain = LanguageModel::new(&registry, "mouth", Some("words")).expect("model");
     let shared = LanguageModel::sharing(&registry, "mouth", Some("words"), &cache).expect("model");
-    let picture = |seed: usize| FeatureMap {
-        rows: 6,
-        dim: 56,
-        data: (0..6 * 56)
-            .map(|i| ((i + seed * 99) as f32 * 0.37).sin() * 3.0)
-            .collect(),
+    let picture = |seed: usize| {
+        let wave = |i: usize| ((i + seed * 99) as f32 * 0.37).sin() * 3.0;
+        FeatureMap::of_one(6, 56, (0..6 * 56).map(wave).collect())
     };
     let made = Cell::new(0);
     let words = ids(&plain, "the picture of the thing");
@@ -199,6 +197,7 @@ fn a_decoder_of_embeddings_shares_pictures_and_makes_their_rows_once() {
         let parts = [
             Part::Ids(&words),
             Part::Rows {
+                stands_for: None,
                 identity: [seed as u8; 32],
                 make: &make,
             },

@@ -42,11 +42,7 @@ impl Expected {
 
     pub fn encoder(&self) -> FeatureMap {
         let data = self.floats("encoder");
-        FeatureMap {
-            rows: data.len() / WIDE,
-            dim: WIDE,
-            data,
-        }
+        FeatureMap::of_one(data.len() / WIDE, WIDE, data)
     }
 }
 

@@ -95,12 +95,8 @@ fn sample(number: u64) -> (Features, Vec<u8>) {
             score: 0.5,
             bbox: [0.0, 0.25, 0.5, 1.0],
         }],
-        map: FeatureMap {
-            rows: 2,
-            dim: 8,
-            data: floats(16),
-        },
-        made_by: None,
+        map: FeatureMap::of_one(2, 8, floats(16)),
+        ..Features::default()
     };
     let bytes = 100 + random.below(900);
     let thumbnail = (0..bytes).map(|_| random.next() as u8).collect();

@@ -217,11 +217,7 @@ fn measure_append() {
     let features = Features {
         embedding: vectors[0].clone(),
         posteriors: vec![0.001; 1000],
-        map: FeatureMap {
-            rows: 1,
-            dim: 1280,
-            data: vec![0.5; 1280],
-        },
+        map: FeatureMap::of_one(1, 1280, vec![0.5; 1280]),
         ..Features::default()
     };
     let thumbnail = vec![7; 15_000];

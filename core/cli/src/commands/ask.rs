@@ -12,7 +12,7 @@ use crate::generate;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// `"question"` with --stream, or `FILE "question"`.
+    /// `"question"` with --stream, or `FILE "question"`; the file is a video, or a PNG or JPEG picture.
     #[arg(required = true, num_args = 1..=2, value_name = "[FILE] QUESTION")]
     pub words: Vec<String>,
     #[command(flatten)]

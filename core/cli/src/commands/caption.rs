@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use atom_cli::output::nanoseconds;
 use atom_cli::session::Session;
+use atom_core::control::TextOptions;
 use atom_core::engine::{Caption, Operation, Pictures};
 use atom_core::runtime::Task;
 use atom_core::{Error, ErrorKind, Result};
@@ -14,7 +15,7 @@ use crate::generate;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A video file, instead of --stream.
+    /// A video, or a PNG or JPEG picture, instead of --stream.
     pub file: Option<PathBuf>,
     #[command(flatten)]
     pub at: generate::At,
@@ -24,6 +25,9 @@ pub struct Args {
     /// Everything from --at to this time, in seconds: what its keyframes agree on, and what comes or goes.
     #[arg(long, value_name = "S")]
     pub to: Option<f64>,
+    /// One of the pack's named prompts, such as `detailed-caption`.
+    #[arg(long, value_name = "NAME")]
+    pub prompt: Option<String>,
     #[command(flatten)]
     pub generate: generate::Generate,
 }
@@ -38,7 +42,10 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
             Some(to) => span(session, args, to)?,
             None => generate::picture(session, args.file.as_deref(), &args.at, Task::Caption)?,
         },
-        options: args.generate.text(),
+        options: TextOptions {
+            prompt: args.prompt.clone(),
+            ..args.generate.text()
+        },
         fresh: args.fresh,
         store_always: true,
     };
@@ -47,9 +54,15 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
 
 /// The keyframes from --at to --to, in the order of time: of the stored segments, or a file's frames.
 fn span(session: &mut Session, args: &Args, to: f64) -> Result<Pictures> {
-    let (from, end) = (nanoseconds("--at", args.at.at)?, nanoseconds("--to", to)?);
+    if let Some(file) = &args.file
+        && let Some(picture) = args.at.image(file, Some(to))?
+    {
+        return Ok(picture);
+    }
+    let (at, from) = args.at.time()?;
+    let end = nanoseconds("--to", to)?;
     if end <= from {
-        let message = format!("--to {to} s is not after --at {} s", args.at.at);
+        let message = format!("--to {to} s is not after --at {at} s");
         return Err(Error::new(ErrorKind::InvalidArgument, message)
             .remedy("leave --to out to describe one time"));
     }
@@ -60,10 +73,7 @@ fn span(session: &mut Session, args: &Args, to: f64) -> Result<Pictures> {
             let mut segments = store.segments(id, Some(from), Some(end))?;
             segments.retain(|segment| (from..=end).contains(&segment.keyframe_ns));
             if segments.is_empty() {
-                let message = format!(
-                    "stream {stream:?} has no keyframe from {} to {to} s",
-                    args.at.at
-                );
+                let message = format!("stream {stream:?} has no keyframe from {at} to {to} s");
                 return Err(Error::new(ErrorKind::NotFound, message)
                     .remedy("choose a longer time inside the stream"));
             }

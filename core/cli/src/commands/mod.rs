@@ -5,9 +5,11 @@ mod assemble;
 mod caption;
 mod compile;
 mod doctor;
+mod embed;
 mod frames;
 mod index;
 mod pack;
+mod pack_import;
 mod pack_split;
 mod run;
 mod search;
@@ -36,7 +38,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Look at packs.
+    /// Make packs and look at them.
     Pack {
         #[command(subcommand)]
         command: pack::Command,
@@ -45,9 +47,11 @@ pub enum Command {
     Index(index::Args),
     /// Find the times that fit some words.
     Search(search::Args),
-    /// Say what is to be seen at one time of a stream or of a file.
+    /// Print the search vector of a picture or of words.
+    Embed(embed::Args),
+    /// Say what is to be seen in a picture, or at one time of a stream or of a video.
     Caption(caption::Args),
-    /// Answer a question about one time of a stream or of a file.
+    /// Answer a question about a picture, or about one time of a stream or of a video.
     Ask(ask::Args),
     /// Choose clips for the lines of a script.
     Assemble(assemble::Args),
@@ -69,6 +73,7 @@ pub fn dispatch(session: &mut Session, command: Command) -> Result<ExitCode> {
         Command::Pack { command } => pack::run(session, command),
         Command::Index(args) => index::run(session, &args),
         Command::Search(args) => search::run(session, args),
+        Command::Embed(args) => embed::run(session, &args),
         Command::Caption(args) => caption::run(session, &args),
         Command::Ask(args) => ask::run(session, &args),
         Command::Assemble(args) => assemble::run(session, &args),

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use atom_cli::output::{bytes, print_json, print_line, progress, table};
-use atom_cli::session::Session;
-use atom_core::pack::Pack;
+use atom_cli::session::{Session, captioners};
+use atom_core::caption::{CaptionerKind, Vlm};
+use atom_core::pack::{Manifest, Pack, Task};
 use atom_core::{Error, ErrorKind, Result, cache};
 use serde::Serialize;
 
@@ -18,6 +19,8 @@ pub enum Command {
         /// Folder of packs; the cache's own when absent.
         dir: Option<PathBuf>,
     },
+    /// Make a pack of exported models, as Hugging Face repositories have them.
+    Import(super::pack_import::Args),
     /// Check every file of the pack and run every module on its golden input.
     Verify,
     /// Make modules out of one graph, cut at named tensors, and prove that they compute what it computes.
@@ -27,6 +30,7 @@ pub enum Command {
 pub fn run(session: &mut Session, command: Command) -> Result<ExitCode> {
     match command {
         Command::List { dir } => list(session, dir),
+        Command::Import(args) => super::pack_import::run(session, args),
         Command::Verify => verify(session),
         Command::Split(args) => pack_split::run(session, &args),
     }
@@ -130,9 +134,24 @@ fn describe(path: &Path) -> Result<Listed> {
         id: manifest.id.clone(),
         version: manifest.version.clone(),
         licence: manifest.licence.clone(),
-        tasks: manifest.tasks.served(),
+        tasks: Task::ALL
+            .into_iter()
+            .filter(|task| manifest.tasks.has(*task) && makes(manifest, *task))
+            .map(Task::name)
+            .collect(),
         modules,
     })
+}
+
+/// Whether this command links what `task` of the pack needs.
+fn makes(manifest: &Manifest, task: Task) -> bool {
+    let kind = manifest.captioner.as_ref().map(|spec| spec.kind.as_str());
+    match task {
+        Task::Caption | Task::Ask => {
+            kind == Some(Vlm.name()) || captioners().iter().any(|own| kind == Some(own.name()))
+        }
+        _ => true,
+    }
 }
 
 #[derive(Serialize)]

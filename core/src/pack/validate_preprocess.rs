@@ -1,0 +1,212 @@
+//! What `[module.preprocess]` must satisfy beyond its grammar. Every message names the key.
+
+use super::preprocess::{PreprocessSpec, StepSpec, whole_view};
+use super::spec::{ModuleKind, ModuleSpec, PortSpec, Role};
+use super::validate_values::{bad, require, size};
+use crate::error::Result;
+use crate::ort::DType;
+
+/// The largest side of a picture on its way, in pixels.
+const MOST: usize = 8192;
+/// Steps of one list.
+const MOST_STEPS: usize = 16;
+
+pub(super) fn preprocess(spec: &PreprocessSpec, module: &ModuleSpec) -> Result<()> {
+    size("preprocess.width", spec.width as usize, MOST)?;
+    size("preprocess.height", spec.height as usize, MOST)?;
+    size("preprocess.views (its length)", spec.views.len(), 64)?;
+    require(
+        spec.views
+            .iter()
+            .all(|view| view.fraction > 0.0 && view.fraction <= 1.0),
+        "preprocess.views.fraction",
+        "is out of range",
+        "give a fraction above 0, up to 1",
+    )?;
+    require(
+        spec.mean.iter().all(|mean| mean.is_finite()),
+        "preprocess.mean",
+        format_args!("= {:?}", spec.mean),
+        "give finite numbers",
+    )?;
+    require(
+        spec.std.iter().all(|std| std.is_finite() && *std != 0.0),
+        "preprocess.std",
+        format_args!("= {:?}", spec.std),
+        "give finite numbers other than 0",
+    )?;
+    require(
+        spec.rescale.is_finite() && spec.rescale != 0.0,
+        "preprocess.rescale",
+        format_args!("= {}", spec.rescale),
+        "give a finite number other than 0; 1/255 when left out",
+    )?;
+    match spec.steps.is_empty() {
+        true => views(spec, module),
+        false => steps(spec, module),
+    }
+}
+
+fn views(spec: &PreprocessSpec, module: &ModuleSpec) -> Result<()> {
+    for (key, given) in [
+        ("preprocess.pixel_mask", spec.pixel_mask.is_some()),
+        ("preprocess.video", spec.video.is_some()),
+    ] {
+        require(
+            !given,
+            key,
+            "has no meaning without preprocess.steps",
+            "give steps, or remove it",
+        )?;
+    }
+    require(
+        module.inputs.len() == 1 && module.inputs[0].shape.len() == 4,
+        "inputs",
+        "are not one tensor of four dimensions",
+        "what sees pixels has one input, [batch, 3, height, width] or [batch, height, width, 3]; with preprocess.steps also \
+         [1, pictures, 3, height, width] and a pixel_mask",
+    )
+}
+
+fn steps(spec: &PreprocessSpec, module: &ModuleSpec) -> Result<()> {
+    require(
+        spec.views == whole_view(),
+        "preprocess.views",
+        "stands beside preprocess.steps",
+        "give one of them",
+    )?;
+    require(
+        module.kind != ModuleKind::Detector,
+        "preprocess.steps",
+        "has no meaning for a detector",
+        "give views: boxes are found in them",
+    )?;
+    list("preprocess.steps", &spec.steps, spec)?;
+    if let Some(video) = &spec.video {
+        list("preprocess.video.steps", &video.steps, spec)?;
+    }
+    let single = |port: &&PortSpec| matches!(port.role, Role::Embedding | Role::Posteriors);
+    let lists = std::iter::once(&spec.steps).chain(spec.video.as_ref().map(|video| &video.steps));
+    let mut all = lists.flatten();
+    if let Some(port) = module.outputs.iter().find(single) {
+        require(
+            !all.any(|step| matches!(step, StepSpec::Tiles(_))),
+            "preprocess.steps",
+            format_args!(
+                "cut into tiles, and output {:?} is of one picture",
+                port.name
+            ),
+            "leave tiles out, or give only the role \"features\"",
+        )?;
+    }
+    inputs(spec, module)
+}
+
+/// Sizes in range, `tiles` last, and a result of the size that the graph reads.
+fn list(key: &str, steps: &[StepSpec], spec: &PreprocessSpec) -> Result<()> {
+    size(&format!("{key} (its length)"), steps.len(), MOST_STEPS)?;
+    for (at, step) in steps.iter().enumerate() {
+        let sides: &[Option<u32>] = match step {
+            StepSpec::Squash(to) => &[Some(to.width), Some(to.height)],
+            StepSpec::ShortestEdge(to) => &[Some(to.size), to.longest],
+            StepSpec::LongestEdge(to) => &[Some(to.size), to.most],
+            StepSpec::CenterCrop(to) => &[Some(to.width), Some(to.height)],
+            StepSpec::Pad(to) => &[to.width, to.height],
+            StepSpec::Tiles(to) => &[Some(to.size)],
+        };
+        for side in sides.iter().flatten() {
+            size(&format!("{key}[{at}] (a side)"), *side as usize, MOST)?;
+        }
+        if let StepSpec::ShortestEdge(to) = step {
+            require(
+                to.longest.is_none_or(|longest| longest >= to.size),
+                format_args!("{key}[{at}].longest"),
+                format_args!("is below size = {}", to.size),
+                "give at least size",
+            )?;
+        }
+        require(
+            at + 1 == steps.len() || !matches!(step, StepSpec::Tiles(_)),
+            format_args!("{key}[{at}]"),
+            "is tiles and not the last step",
+            "put it last: what follows is rescaling and normalising",
+        )?;
+    }
+    let made = match steps.last() {
+        Some(StepSpec::Squash(to)) => Some((to.width, to.height)),
+        Some(StepSpec::CenterCrop(to)) => Some((to.width, to.height)),
+        Some(StepSpec::Pad(to)) => to.width.zip(to.height),
+        Some(StepSpec::Tiles(to)) => Some((to.size, to.size)),
+        _ => None,
+    };
+    match made {
+        Some(made) if made == (spec.width, spec.height) => Ok(()),
+        Some((width, height)) => bad(
+            key,
+            format_args!(
+                "make {width}x{height} pixels, and the graph reads width x height = {}x{}",
+                spec.width, spec.height
+            ),
+            "correct one of them",
+        ),
+        None => bad(
+            key,
+            "do not end with a size that every picture gets",
+            "end with squash, center-crop, pad with width and height, or tiles",
+        ),
+    }
+}
+
+/// The input of pixels, and that of the mask.
+fn inputs(spec: &PreprocessSpec, module: &ModuleSpec) -> Result<()> {
+    let mask = spec.pixel_mask.as_deref();
+    let is_mask = |port: &&PortSpec| Some(port.name.as_str()) == mask;
+    let mut pixels = module.inputs.iter().filter(|port| !is_mask(port));
+    let Some(port) = pixels.next() else {
+        return bad(
+            "inputs",
+            "hold no pixels",
+            "declare the input that reads the picture",
+        );
+    };
+    if let Some(other) = pixels.next() {
+        return bad(
+            "inputs",
+            format_args!(
+                "hold {:?} and {:?}, and only one can be the picture",
+                port.name, other.name
+            ),
+            "name the mask in preprocess.pixel_mask; other inputs of a visual encoder are not supported",
+        );
+    }
+    let rank = port.shape.len();
+    require(
+        rank == 4 || rank == 5,
+        "inputs.shape",
+        format_args!("of {:?} has {rank} dimensions", port.name),
+        "pixels are [pictures, 3, height, width] or [1, pictures, 3, height, width], or with the channels last",
+    )?;
+    let Some(name) = mask else { return Ok(()) };
+    let Some(mask) = module.inputs.iter().find(is_mask) else {
+        return bad(
+            "preprocess.pixel_mask",
+            format_args!("= {name:?} is no input"),
+            "name a declared input",
+        );
+    };
+    require(
+        mask.shape.len() + 1 == rank,
+        "preprocess.pixel_mask",
+        format_args!("= {name:?} has {} dimensions", mask.shape.len()),
+        "it has those of the pixels without the channels",
+    )?;
+    require(
+        matches!(
+            mask.dtype,
+            DType::Bool | DType::U8 | DType::I32 | DType::I64 | DType::F32 | DType::F16
+        ),
+        "preprocess.pixel_mask",
+        format_args!("= {name:?} is of a type that no mask has"),
+        "it is bool, u8, i32, i64, f32 or f16",
+    )
+}
