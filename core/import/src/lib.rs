@@ -96,6 +96,7 @@ pub fn import(options: &ImportOptions, control: &Control) -> Result<Report> {
     })?;
     let mut notes = plan.notes.clone();
     let mut proof = prove::run(&mut plan, &mut site, environment, control, &mut notes)?;
+    manifest::write(&mut site, &plan, &proof.goldens)?;
     if !options.keep_graphs {
         tune::run(&mut plan, &mut site, &mut proof, control, &mut notes)?;
     }
