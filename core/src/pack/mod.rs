@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use crate::features::Source;
 pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
@@ -33,7 +34,7 @@ pub use legacy::LegacyIdentity;
 pub use manifest::{CaptionerSpec, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec};
 pub use preprocess::{
     At, CropStep, Fit, Layout, LongestEdgeStep, Order, PadStep, PreprocessSpec, Resample,
-    ShortestEdgeStep, Source, SquashStep, StepSpec, TilesStep, VideoSteps, ViewSpec, Whole,
+    ShortestEdgeStep, SquashStep, StepSpec, TilesStep, VideoSteps, ViewSpec, Whole,
 };
 pub use spec::{
     DetectorSpec, GoldenPort, GoldenSpec, LoadPath, ModuleKind, ModuleSpec, Policy, PortSpec,
