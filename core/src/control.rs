@@ -132,25 +132,116 @@ impl Control {
     }
 }
 
-/// What a caller may ask of a text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a caller may ask of a text. What is left out is as the pack says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextOptions {
     /// The most tokens to generate, 1 or more.
     pub max_tokens: usize,
     /// When not empty the text is exactly one of these: the one the model finds likeliest.
     pub choices: Vec<String>,
+    /// Captions only: the name of one of the pack's further prompts.
+    pub prompt: Option<String>,
+    /// How many texts a beam search follows at once, 1 to [`MOST_BEAMS`]; 1 is greedy.
+    pub beams: Option<usize>,
+    /// 0 takes the likeliest token at each step; above 0 a token is drawn at random, from logits divided by this.
+    pub temperature: Option<f32>,
+    /// Draws among so many of the likeliest tokens; 0: among all.
+    pub top_k: Option<usize>,
+    /// Draws among the likeliest tokens whose probabilities together reach this, above 0 and up to 1.
+    pub top_p: Option<f32>,
+    /// Start of the random sequence. The same seed draws the same text.
+    pub seed: Option<u64>,
 }
+
+/// The most texts that a beam search follows at once.
+pub const MOST_BEAMS: usize = 64;
+
+impl Eq for TextOptions {}
 
 impl TextOptions {
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] when `max_tokens` is 0.
+    /// [`ErrorKind::InvalidArgument`] naming the option that is out of its range.
     pub fn check(&self) -> Result<()> {
+        let bad = |what: String, remedy: &str| {
+            Err(Error::new(ErrorKind::InvalidArgument, what).remedy(remedy))
+        };
         if self.max_tokens == 0 {
-            let error = Error::new(ErrorKind::InvalidArgument, "max_tokens is 0");
-            return Err(error.remedy("give 1 or more"));
+            return bad("max_tokens is 0".to_owned(), "give 1 or more");
+        }
+        if let Some(beams) = self.beams
+            && !(1..=MOST_BEAMS).contains(&beams)
+        {
+            let remedy = format!("give 1 to {MOST_BEAMS}; 1 is greedy");
+            return bad(format!("beams is {beams}"), &remedy);
+        }
+        if let Some(temperature) = self.temperature
+            && !(temperature >= 0.0 && temperature.is_finite())
+        {
+            return bad(
+                format!("temperature is {temperature}"),
+                "give 0 (greedy) or more",
+            );
+        }
+        if let Some(top_p) = self.top_p
+            && !(top_p > 0.0 && top_p <= 1.0)
+        {
+            return bad(
+                format!("top_p is {top_p}"),
+                "give a number above 0, up to 1",
+            );
+        }
+        let draws = self.temperature.is_some_and(|t| t > 0.0)
+            || self.top_k.is_some()
+            || self.top_p.is_some()
+            || self.seed.is_some();
+        if draws && self.beams.is_some_and(|beams| beams > 1) {
+            return bad(
+                "beams are given together with temperature, top_k, top_p or seed".to_owned(),
+                "a beam search draws nothing at random: leave one of them out",
+            );
         }
         Ok(())
+    }
+
+    /// Whether a text made with these options is the one that every caller gets who asks for none but `max_tokens`. Only such a
+    /// text is stored with its segment, and served from there.
+    pub fn is_plain(&self) -> bool {
+        let Self {
+            max_tokens: _,
+            choices,
+            prompt,
+            beams,
+            temperature,
+            top_k,
+            top_p,
+            seed,
+        } = self;
+        let how = beams.is_none() && temperature.is_none() && seed.is_none();
+        choices.is_empty() && prompt.is_none() && how && top_k.is_none() && top_p.is_none()
+    }
+
+    /// Refuses options that say how tokens are chosen, for a captioner of kind `kind` that chooses none freely.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] naming the option.
+    pub fn refuse_free(&self, kind: &str) -> Result<()> {
+        let given = [
+            ("prompt", self.prompt.is_some()),
+            ("beams", self.beams.is_some()),
+            ("temperature", self.temperature.is_some()),
+            ("top_k", self.top_k.is_some()),
+            ("top_p", self.top_p.is_some()),
+            ("seed", self.seed.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("{name} has no meaning for a captioner of kind {kind:?}"),
+            )
+            .remedy("leave it out, or use a pack whose captioner is a \"vlm\"")),
+        }
     }
 }
 
@@ -159,6 +250,12 @@ impl Default for TextOptions {
         Self {
             max_tokens: 48,
             choices: Vec::new(),
+            prompt: None,
+            beams: None,
+            temperature: None,
+            top_k: None,
+            top_p: None,
+            seed: None,
         }
     }
 }

@@ -338,12 +338,12 @@ impl Runtime {
     ) -> Result<Features> {
         let mut encoder = VisualEncoder::for_pictures(&self.0.registry)?;
         let mut features = encoder.encode_parts(frame, source, self.text_parts(), control)?;
-        features.time_ns = (source == Source::Video).then(|| frame.timestamp_ns());
+        features.at_ns = (source == Source::Video).then(|| frame.timestamp_ns());
         Ok(features)
     }
 
     /// What the captioner reads.
-    fn text_parts(&self) -> Parts {
+    pub(super) fn text_parts(&self) -> Parts {
         let captioner = self.0.captioner.as_ref();
         captioner.map_or(Parts::ALL, |captioner| captioner.reads())
     }

@@ -132,6 +132,8 @@ fn a_captioner_of_ten_lines_serves_a_pack() {
     let again = caption(&runtime, &store, segment).unwrap();
     let stored = Statement {
         stored: true,
+        prompt_ids: Vec::new(),
+        token_ids: Vec::new(),
         ..said.clone()
     };
     assert_eq!(again, stored);

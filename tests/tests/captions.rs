@@ -131,6 +131,8 @@ fn indexed_with_captions_nothing_is_generated_again() {
         assert_eq!(
             Statement {
                 stored: true,
+                prompt_ids: Vec::new(),
+                token_ids: Vec::new(),
                 ..fresh
             },
             *kept

@@ -63,6 +63,21 @@ pub struct Generate {
     /// A text the answer may be; given several times, the answer is exactly one of them.
     #[arg(long = "choice", value_name = "TEXT")]
     pub choices: Vec<String>,
+    /// Texts that a beam search follows at once; 1 is greedy. The pack decides when absent.
+    #[arg(long, value_name = "N")]
+    pub beams: Option<usize>,
+    /// Draw tokens at random, from logits divided by this; 0 takes the likeliest. The pack decides when absent.
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Draw among the K likeliest tokens; 0: among all.
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Draw among the likeliest tokens whose probabilities together reach P.
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Start of the random sequence: the same seed draws the same text.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
 }
 
 impl Generate {
@@ -70,6 +85,12 @@ impl Generate {
         TextOptions {
             max_tokens: self.max_tokens,
             choices: self.choices.clone(),
+            beams: self.beams,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+            ..TextOptions::default()
         }
     }
 }
@@ -78,6 +99,10 @@ impl Generate {
 struct Generated<'a> {
     text: &'a str,
     tokens: u64,
+    /// The tokens of the prompt, as the decoder or encoder reads them; the picture's rows stand as its token.
+    prompt_ids: &'a [u32],
+    /// The tokens generated, without the one that ended the text.
+    token_ids: &'a [u32],
     stop_reason: &'a str,
     /// What the text rests on, as the pack's captioner says it.
     grounds: serde_json::Value,
@@ -200,6 +225,8 @@ pub fn show(
         print_json(&Generated {
             text: &generated.text,
             tokens: generated.tokens,
+            prompt_ids: &generated.prompt_ids,
+            token_ids: &generated.token_ids,
             stop_reason: generated.stop_reason.name(),
             grounds,
             stored: generated.stored,

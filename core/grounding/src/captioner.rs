@@ -173,6 +173,7 @@ impl Captioner for GroundedCaptioner {
         control: &Control,
         on_text: OnText<'_>,
     ) -> Result<Statement> {
+        options.refuse_free("grounded")?;
         let grounding = self.grounding(control)?;
         let seen = grounding.observe(frames)?;
         let context = seen.context();
@@ -196,6 +197,7 @@ impl Captioner for GroundedCaptioner {
         control: &Control,
         on_text: OnText<'_>,
     ) -> Result<Statement> {
+        options.refuse_free("grounded")?;
         let grounding = self.grounding(control)?;
         let seen = grounding.observe(frames)?;
         let answer = answer(&seen, question);

@@ -60,9 +60,8 @@ impl CaptionerContext {
         self.pack().manifest().tasks.prompt(task)
     }
 
-    /// Refuses a pack that leaves out a key the kind needs or has one without meaning for it. Keys are `visual_encoder`, `language_decoder`,
-    /// `token_embedding`, `connector`, `image_token`, `files.NAME` and `options` of `[captioner]`, and `prompt` of the tasks the
-    /// pack serves.
+    /// Refuses a pack that leaves out a key the kind needs or has one without meaning for it. Keys are those of
+    /// `[captioner]`, with `files.NAME` for a file, and `prompt` of the tasks the pack serves.
     ///
     /// # Errors
     /// [`ErrorKind::BadPack`] naming the key.

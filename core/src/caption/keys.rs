@@ -12,6 +12,12 @@ pub(super) fn expect(
 ) -> Result<()> {
     let mut given: Vec<String> = [
         ("visual_encoder", spec.visual_encoder.is_some()),
+        ("features", spec.features.is_some()),
+        ("encoder", spec.encoder.is_some()),
+        ("video_token", spec.video_token.is_some()),
+        ("content", spec.content.is_some()),
+        ("add_special_tokens", spec.add_special_tokens.is_some()),
+        ("video", spec.video.is_some()),
         ("language_decoder", spec.language_decoder.is_some()),
         ("token_embedding", spec.token_embedding.is_some()),
         ("connector", spec.connector.is_some()),
@@ -43,6 +49,13 @@ pub(super) fn expect(
             Some(_) if !known("prompt") => return Err(meaningless(&key, &spec.kind)),
             _ => {}
         }
+    }
+    let named = tasks
+        .caption
+        .as_ref()
+        .is_some_and(|task| !task.prompts.is_empty());
+    if named && !known("prompt") {
+        return Err(meaningless("tasks.caption.prompts", &spec.kind));
     }
     Ok(())
 }

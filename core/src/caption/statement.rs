@@ -17,6 +17,11 @@ pub struct Statement {
     pub text: String,
     /// Tokens that a decoder made for it; 0 if none was needed.
     pub tokens: usize,
+    /// The tokens of the prompt; a picture's rows stand as the token in whose place they are, and are left out if there is none.
+    /// Empty if no decoder was needed.
+    pub prompt_ids: Vec<u32>,
+    /// The tokens that a decoder made, without the one that ended the text. Empty for a stored text.
+    pub token_ids: Vec<u32>,
     /// Why it ended.
     pub stop_reason: StopReason,
     /// What the text rests on, in a stable shape of the captioner's own; an empty list if it was generated freely.
@@ -36,6 +41,8 @@ impl Statement {
         Self {
             text,
             tokens: 0,
+            prompt_ids: Vec::new(),
+            token_ids: Vec::new(),
             stop_reason,
             evidence,
             stored: false,
@@ -47,6 +54,8 @@ impl Statement {
         Self {
             text: generated.text,
             tokens: generated.tokens,
+            prompt_ids: Vec::new(),
+            token_ids: generated.token_ids,
             stop_reason: generated.stop_reason,
             evidence,
             stored: false,
@@ -63,6 +72,8 @@ impl Statement {
         Ok(Self {
             text: String::new(),
             tokens: 0,
+            prompt_ids: Vec::new(),
+            token_ids: Vec::new(),
             stop_reason,
             evidence: Value::Array(Vec::new()),
             stored: false,

@@ -49,6 +49,10 @@ pub struct Text {
     pub text: String,
     /// Tokens that the decoder generated for it.
     pub tokens: u64,
+    /// The tokens of the prompt; the picture's rows stand as the token in whose place they are. Empty if no decoder was needed.
+    pub prompt_ids: Vec<u32>,
+    /// The tokens the decoder generated, without the one that ended the text. Empty for a stored text.
+    pub token_ids: Vec<u32>,
     /// Why it ended.
     pub stop_reason: StopReason,
     /// What it rests on, as JSON whose shape the pack's captioner decides.

@@ -8,11 +8,6 @@ use super::{
 use crate::control::{Control, TextOptions};
 use crate::error::Result;
 
-/// `text` with every special token it spells out made plain text, so that a user's words cannot leave their place in a prompt.
-pub(crate) fn harmless(text: &str) -> String {
-    text.replace("<|", "< |")
-}
-
 /// What a model is asked: a context, and what is wanted of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
@@ -56,7 +51,10 @@ struct Prompt {
 impl Prompt {
     fn new(model: &LanguageModel, request: Request<'_>) -> Result<Self> {
         let Request { context, wanted } = request;
-        let prompt = |words: &str| model.prompt(&[Message::user(harmless(words))]);
+        let prompt = |words: &str| {
+            let words = model.tokenizer().harmless(words)?;
+            model.prompt(&[Message::user(words)])
+        };
         let ids = prompt(&format!("{context} {wanted}"))?;
         // Found by comparing: where one text ends and the next begins is for template and tokenizer to say.
         let common = |words: &str| {

@@ -2,110 +2,21 @@
 
 use std::ops::ControlFlow;
 
-use serde::{Deserialize, Serialize};
-
 use super::constraint::{Constraint, Next};
 use super::generation::Generation;
-use super::sampling::{Sampler, Sampling};
+use super::rules::Place;
+use super::sampling::{Sampler, check_finite};
 use super::stop::StopStrings;
+use super::text::{GenerateOptions, Generated, StopReason, interrupted, sorted};
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-
-/// What a text may be and when it ends.
-#[derive(Debug, Clone)]
-pub struct GenerateOptions {
-    /// The most tokens, forced ones included; 0 gives an empty text.
-    pub max_tokens: usize,
-    /// How tokens are drawn.
-    pub sampling: Sampling,
-    /// The text ends before the first of these.
-    pub stop: Vec<String>,
-    /// What the text may be.
-    pub constraint: Option<Constraint>,
-}
-
-impl Default for GenerateOptions {
-    fn default() -> Self {
-        Self {
-            max_tokens: 256,
-            sampling: Sampling::default(),
-            stop: Vec::new(),
-            constraint: None,
-        }
-    }
-}
-
-/// Why a text ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum StopReason {
-    /// It is complete: the model ended it, or it was composed without one.
-    EndOfText,
-    /// It has as many tokens as allowed.
-    MaxTokens,
-    /// A stop string came.
-    StopString,
-    /// The deadline passed; the text is what there was by then.
-    Deadline,
-    /// The caller cancelled, or its callback broke off; the text is what there was by then.
-    Cancelled,
-    /// The constraint is fulfilled and allows nothing more.
-    Constraint,
-}
-
-impl StopReason {
-    /// The reason of that [`name`](Self::name).
-    pub fn from_name(name: &str) -> Option<Self> {
-        let all = [
-            Self::EndOfText,
-            Self::MaxTokens,
-            Self::StopString,
-            Self::Deadline,
-            Self::Cancelled,
-            Self::Constraint,
-        ];
-        all.into_iter().find(|reason| reason.name() == name)
-    }
-
-    /// The name in reports and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::EndOfText => "end_of_text",
-            Self::MaxTokens => "max_tokens",
-            Self::StopString => "stop_string",
-            Self::Deadline => "deadline",
-            Self::Cancelled => "cancelled",
-            Self::Constraint => "constraint",
-        }
-    }
-}
-
-impl std::fmt::Display for StopReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A generated text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Generated {
-    /// Exactly what was streamed: without stop string, special tokens, or a character cut in two at the end.
-    pub text: String,
-    /// Number of `token_ids`.
-    pub tokens: usize,
-    /// The tokens drawn, without the one that ended the text.
-    pub token_ids: Vec<u32>,
-    /// Why it ended.
-    pub stop_reason: StopReason,
-}
 
 impl Generation {
     /// Continues the text. `on_text` gets every piece as it becomes certain, on this thread, and breaks off by
     /// returning [`ControlFlow::Break`]. The tokens drawn become part of this generation; `truncate` takes them back.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`], before anything runs, for options out of range, when nothing was fed, or when
+    /// [`ErrorKind::InvalidArgument`], before anything runs, for options out of range or that exclude each other, when nothing was fed, or when
     /// `max_tokens` (or the constraint's longest text, if shorter) does not fit into the context;
     /// [`ErrorKind::Inference`] for a failed step or logits that are not finite. Cancel and deadline are no errors
     /// here: they end the text, also from within a step.
@@ -134,8 +45,15 @@ impl Generation {
         }
         // The last token need not go through the decoder.
         self.check_room(options.max_tokens.min(longest).saturating_sub(1))?;
+        options.rules.check(self.model.0.spec.vocab)?;
+        if options.beams.count != 1 {
+            return self.beam_search(options, control, on_text);
+        }
 
         let end_tokens = sorted(&self.model.0.spec.eos);
+        // Every token before the next one.
+        let mut seen = self.ids();
+        let mut scores = Vec::new();
         let mut decode = self.model.tokenizer().stream();
         let mut text = String::new();
         let mut token_ids = Vec::new();
@@ -173,7 +91,20 @@ impl Generation {
                     }
                     allowed.as_slice()
                 });
-                let token = sampler.next(&self.logits, self.history(), limit)?;
+                check_finite(&self.logits)?;
+                let token = if options.rules.is_empty() {
+                    sampler.next(&self.logits, &seen, limit)?
+                } else {
+                    scores.clone_from(&self.logits);
+                    let place = Place {
+                        seen: &seen,
+                        made: token_ids.len(),
+                        most: options.max_tokens,
+                        ends: &end_tokens,
+                    };
+                    options.rules.apply(&mut scores, &place);
+                    sampler.next(&scores, &seen, limit)?
+                };
                 if end_tokens.binary_search(&token).is_ok() {
                     break StopReason::EndOfText;
                 }
@@ -184,6 +115,7 @@ impl Generation {
             }
             self.pending.push(token);
             token_ids.push(token);
+            seen.push(token);
             let (piece, met) = stop.push(&decode.push(token)?);
             if show(&piece).is_break() {
                 stop.rest();
@@ -202,19 +134,4 @@ impl Generation {
             stop_reason,
         })
     }
-}
-
-/// The reason a cancelled or overdue step stands for; other errors stay errors.
-fn interrupted(error: Error) -> Result<StopReason> {
-    match error.kind() {
-        ErrorKind::Cancelled => Ok(StopReason::Cancelled),
-        ErrorKind::DeadlineExceeded => Ok(StopReason::Deadline),
-        _ => Err(error),
-    }
-}
-
-fn sorted(ids: &[u32]) -> Vec<u32> {
-    let mut ids = ids.to_vec();
-    ids.sort_unstable();
-    ids
 }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::embedding::Embedding;
 use super::encoded::Encoded;
 use super::kv::Kv;
-use super::model::{Embedding, LanguageModel};
+use super::model::LanguageModel;
+use super::past::Past;
 use super::positions::Positions;
 use super::prefix::Prefix;
 use super::sampling::NO_TOKEN;
@@ -32,8 +34,8 @@ pub struct Generation {
     /// What it attends to, for a decoder that reads an encoder's output.
     pub(super) encoded: Option<Arc<Encoded>>,
     pub(super) positions: Positions,
-    /// Every token in the cache; `NO_TOKEN` for rows fed as embeddings.
-    pub(super) history: Vec<u32>,
+    /// Every position in the cache.
+    pub(super) history: Vec<Past>,
     /// Tokens that belong to the text and have not been through the decoder yet.
     pub(super) pending: Vec<u32>,
     /// Of the token after the last one of `history`; empty when they are not known.
@@ -203,15 +205,28 @@ impl Generation {
         positions: Option<&[[i64; 3]]>,
         control: &Control,
     ) -> Result<()> {
+        if rows == 0 && embeds.is_empty() {
+            return Ok(());
+        }
+        let past = vec![Past::unknown(); rows];
+        self.feed_past(embeds, &past, positions, control)
+    }
+
+    /// Appends rows of input embeddings; `past` says what each stands for.
+    pub(super) fn feed_past(
+        &mut self,
+        embeds: &[f32],
+        past: &[Past],
+        positions: Option<&[[i64; 3]]>,
+        control: &Control,
+    ) -> Result<()> {
         let Rows::Embeds(_, width) = self.map.rows().1 else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("{:?} reads token ids, not embeddings", self.model.0.id),
             ));
         };
-        if rows == 0 && embeds.is_empty() {
-            return Ok(());
-        }
+        let rows = past.len();
         let fits = rows > 0
             && embeds.len().is_multiple_of(rows)
             && width.is_none_or(|width| embeds.len() / rows == width);
@@ -237,7 +252,7 @@ impl Generation {
         let mut fed = 0;
         while fed < rows {
             let next = fed + self.rows_of_step(rows - fed, rows);
-            let chunk = Input::Embeds(&embeds[fed * width..next * width], next - fed);
+            let chunk = Input::Embeds(&embeds[fed * width..next * width], &past[fed..next]);
             let positions = positions.map(|positions| &positions[fed..next]);
             self.step(&chunk, positions, 1, control)?;
             fed = next;
@@ -332,9 +347,12 @@ impl Generation {
         self.kv.check_room(self.position().saturating_add(more))
     }
 
-    /// Every committed token.
-    pub(super) fn history(&self) -> &[u32] {
-        &self.history
+    /// The tokens of prompt and text so far. A row of a picture stands as the token in whose place it is, and is left out if there
+    /// is none.
+    pub fn ids(&self) -> Vec<u32> {
+        let committed = self.history.iter().map(|past| past.id);
+        let all = committed.chain(self.pending.iter().copied());
+        all.filter(|id| *id != NO_TOKEN).collect()
     }
 
     /// Runs what is pending, so that `logits` are those after the last token.
@@ -345,9 +363,9 @@ impl Generation {
         if self.pending.is_empty() && self.logits.is_empty() {
             match self.history.last().copied() {
                 // After a truncation: run the last token again for its logits.
-                Some(last) if last != NO_TOKEN => {
+                Some(last) if !last.embedded => {
                     self.truncate(self.history.len() - 1)?;
-                    self.pending.push(last);
+                    self.pending.push(last.id);
                 }
                 Some(_) => {
                     return Err(Error::new(
@@ -383,6 +401,8 @@ impl Generation {
     fn rows_of_step(&self, left: usize, all: usize) -> usize {
         let map = &self.map;
         match (map.spec().cached_rows, map.most_rows(self.committed())) {
+            // Several steps would give other numbers than one.
+            (None, _) if !map.spec().exact_prefix => left,
             (None, _) => left.min(chunk_of(all)),
             // Later steps would take them one by one or a few at a time.
             (Some(_), None) => left,

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
+use super::embedding::Embedding;
 use super::generation::Generation;
 use super::kv::Kv;
 use super::prefix::PrefixCache;
-use super::prompt::{ChatTemplate, Message};
+use super::prompt::{ChatTemplate, Markers, Message};
+use super::rules::Rules;
+use super::sampling::Sampling;
+use super::text::{Beams, GenerateOptions};
 use super::tokenizer::Tokenizer;
 use crate::budget::{Ledger, Owner, WaitPolicy};
-use crate::control::Control;
+use crate::control::{Control, TextOptions};
 use crate::decoder::{DecoderMap, Rows};
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::FeatureMap;
 use crate::identity::Canonical;
 use crate::module::{Lease, Registry};
-use crate::ort::DType;
 use crate::pack::{DecoderSpec, Forms, ModuleKind};
 
 /// A language decoder. Cheap to clone; may be used from any thread. Making one loads nothing: the decoder's session is
@@ -41,15 +45,6 @@ impl std::fmt::Debug for LanguageModel {
             .field("token_embedding", &self.0.embedding)
             .finish_non_exhaustive()
     }
-}
-
-/// A leased token-embedding module and its ports' names and types.
-#[derive(Clone)]
-pub(super) struct Embedding {
-    pub(super) lease: Lease,
-    pub(super) input: String,
-    pub(super) output: String,
-    pub(super) ids: DType,
 }
 
 impl LanguageModel {
@@ -144,22 +139,39 @@ impl LanguageModel {
         self.0.spec.context
     }
 
-    /// The tokens of a conversation, up to where the assistant's answer begins: the pack's chat template, or, without
+    /// The tokens of a conversation in words, up to where the assistant's answer begins: the pack's chat template, or, without
     /// one, the messages' contents, each on a line of its own, as a plain text.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] when the template refuses the messages, or for a prompt longer than the context.
     pub fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        let ids = match &self.0.template {
-            Some(template) => self
-                .0
-                .tokenizer
-                .encode(&template.render(messages)?, false)?,
+        let text = self.render(messages, &Markers::default())?;
+        self.tokens(&text, None)
+    }
+
+    /// The text of a conversation, up to where the assistant's answer begins: the pack's chat template, or, without one, the
+    /// messages' contents, each on a line of its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the template refuses the messages; [`ErrorKind::BadPack`] when it fails.
+    pub fn render(&self, messages: &[Message], markers: &Markers) -> Result<String> {
+        match &self.0.template {
+            Some(template) => template.render(messages, markers),
             None => {
-                let lines: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
-                self.0.tokenizer.encode(&lines.join("\n"), true)?
+                let lines: Vec<String> = messages.iter().map(|m| m.as_text(markers)).collect();
+                Ok(lines.join("\n"))
             }
-        };
+        }
+    }
+
+    /// The tokens of a rendered prompt. `special` says whether the tokenizer puts its own tokens around it; `None`: only without
+    /// a chat template.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for a prompt longer than the context, or one the vocabulary cannot spell.
+    pub fn tokens(&self, text: &str, special: Option<bool>) -> Result<Vec<u32>> {
+        let special = special.unwrap_or(self.0.template.is_none());
+        let ids = self.0.tokenizer.encode(text, special)?;
         if ids.len() > self.context() {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -173,6 +185,74 @@ impl LanguageModel {
             .remedy("shorten it"));
         }
         Ok(ids)
+    }
+
+    /// The manifest's table for the decoder.
+    pub(crate) fn spec(&self) -> &DecoderSpec {
+        &self.0.spec
+    }
+
+    /// How a text is generated: what the caller says goes over what the pack says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] naming the option that is out of its range.
+    pub fn options(&self, given: &TextOptions) -> Result<GenerateOptions> {
+        given.check()?;
+        let own = &self.0.spec.generation;
+        let draws = given.top_k.is_some() || given.top_p.is_some() || given.seed.is_some();
+        let beams = given.beams.unwrap_or(own.beams);
+        let temperature = match given.temperature {
+            Some(temperature) => temperature,
+            None if draws => own.temperature,
+            None if own.sample && given.beams.is_none_or(|beams| beams == 1) => own.temperature,
+            None => 0.0,
+        };
+        Ok(GenerateOptions {
+            max_tokens: given.max_tokens,
+            sampling: Sampling {
+                temperature,
+                top_k: given.top_k.unwrap_or(own.top_k),
+                top_p: given.top_p.unwrap_or(own.top_p),
+                repetition_penalty: own.repetition_penalty,
+                seed: given.seed.unwrap_or(0),
+            },
+            stop: Vec::new(),
+            constraint: None,
+            rules: Rules {
+                no_repeat_ngram: own.no_repeat_ngram,
+                min_tokens: own.min_tokens,
+                forced_first: own.forced_first,
+                forced_last: own.forced_last,
+                suppress: own.suppress.clone(),
+            },
+            beams: Beams {
+                // Who draws follows one text.
+                count: if temperature > 0.0 { 1 } else { beams },
+                length_penalty: own.length_penalty,
+                early_stopping: own.early_stopping,
+            },
+        })
+    }
+
+    /// The input embeddings of `ids`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadPack`] without a token embedding; [`ErrorKind::BadModel`] naming a port that does not fit;
+    /// [`ErrorKind::Inference`]; what loading the module returns.
+    pub(crate) fn embed(&self, ids: &[u32], control: &Control) -> Result<FeatureMap> {
+        let Some(id) = &self.0.embedding else {
+            let what = format!(
+                "the words of a prompt for {:?} cannot be embedded",
+                self.0.id
+            );
+            return Err(Error::new(ErrorKind::BadPack, what)
+                .remedy("name the module in captioner.token_embedding in pack.toml"));
+        };
+        let lease = self.0.registry.lease_with(id, control)?;
+        let embedding = Embedding::new(id, lease, "inputs_embeds")?;
+        let rows = embedding.rows(ids, control)?;
+        let dim = rows.shape()[2];
+        Ok(FeatureMap::of_one(ids.len(), dim, rows.to_f32s()?))
     }
 
     /// Begins an empty generation with a cache for `capacity` positions (rounded up; it grows when more are needed).
@@ -233,7 +313,9 @@ impl Inner {
             ((_, Rows::Ids(_)), _) => None,
             ((port, Rows::Embeds(dtype, width)), Some(id)) => {
                 let lease = self.registry.lease_with(id, control)?;
-                Some(check_embedding(id, lease, port, dtype, width)?)
+                let embedding = Embedding::new(id, lease, port)?;
+                embedding.fits(port, dtype, width)?;
+                Some(embedding)
             }
             ((port, Rows::Embeds(..)), None) => {
                 let what = format!(
@@ -260,57 +342,4 @@ fn expect_kind(id: &str, kind: ModuleKind, expected: ModuleKind) -> Result<()> {
             expected.name()
         ),
     ))
-}
-
-fn check_embedding(
-    id: &str,
-    lease: Lease,
-    port: &str,
-    dtype: DType,
-    width: Option<usize>,
-) -> Result<Embedding> {
-    let bad = |what: String| {
-        Error::new(
-            ErrorKind::BadModel,
-            format!("token embedding {id:?}: {what}"),
-        )
-    };
-    let (input, ids) = match lease.inputs() {
-        [port] if matches!(port.dtype, DType::I64 | DType::I32) => (port.name.clone(), port.dtype),
-        inputs => {
-            let inputs: Vec<&str> = inputs.iter().map(|port| port.name.as_str()).collect();
-            return Err(bad(format!(
-                "it must have one input, i64 or i32; it has {}",
-                inputs.join(", ")
-            )));
-        }
-    };
-    let outputs = lease.outputs();
-    let Some(output) = outputs
-        .iter()
-        .find(|own| own.name == port)
-        .or(outputs.first())
-    else {
-        return Err(bad("it has no output".to_owned()));
-    };
-    if output.dtype != dtype {
-        return Err(bad(format!(
-            "port {:?} is {}, but the decoder's {port:?} is {dtype}",
-            output.name, output.dtype
-        )));
-    }
-    if let (Some(width), Some(crate::ort::Dim::Fixed(have))) = (width, output.shape.last())
-        && *have != width
-    {
-        return Err(bad(format!(
-            "port {:?} is {have} wide, but the decoder's {port:?} is {width}",
-            output.name
-        )));
-    }
-    Ok(Embedding {
-        input,
-        output: output.name.clone(),
-        ids,
-        lease,
-    })
 }

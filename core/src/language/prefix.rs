@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::generation::Generation;
 use super::kv::Snapshot;
 use super::model::LanguageModel;
+use super::past::Past;
 use super::positions::Positions;
 use crate::budget::policy::{Age, Use};
 use crate::budget::{Action, Charge, Given, Governor, Ledger, Offer, Owner, Reclaim};
@@ -26,10 +27,23 @@ use crate::features::FeatureMap;
 pub enum Part<'a> {
     /// Tokens.
     Ids(&'a [u32]),
+    /// Tokens with rows of input embeddings in place of each `marker`, in order. There are as many rows as markers.
+    Marked {
+        /// The tokens.
+        ids: &'a [u32],
+        /// The token in whose place rows stand.
+        marker: u32,
+        /// A hash of all that the rows depend on.
+        identity: [u8; 32],
+        /// Makes the rows, if they are needed.
+        make: &'a dyn Fn() -> Result<FeatureMap>,
+    },
     /// Rows of input embeddings, made only if they are needed.
     Rows {
         /// A hash of all they depend on.
         identity: [u8; 32],
+        /// The token in whose place they stand, if any.
+        stands_for: Option<u32>,
         /// Makes them.
         make: &'a dyn Fn() -> Result<FeatureMap>,
     },
@@ -42,8 +56,8 @@ pub(super) type Key = [u8; 32];
 pub(super) struct Prefix {
     pub(super) kv: Snapshot,
     pub(super) positions: Positions,
-    /// The tokens in it.
-    pub(super) history: Vec<u32>,
+    /// The positions in it.
+    pub(super) history: Vec<Past>,
 }
 
 struct Entry {
@@ -323,7 +337,8 @@ impl LanguageModel {
             .iter()
             .filter(|part| !matches!(part, Part::Ids([])))
             .collect();
-        let cache = self.0.prefixes.as_ref();
+        let exact = self.0.spec.exact_prefix;
+        let cache = self.0.prefixes.as_ref().filter(|_| exact);
         let keys = match cache {
             Some(_) => self.keys(&parts),
             None => Vec::new(),
@@ -337,7 +352,12 @@ impl LanguageModel {
         for part in &parts[done..] {
             rest.push(match part {
                 Part::Ids(ids) => Fed::Ids(ids),
-                Part::Rows { make, .. } => Fed::Rows(make()?),
+                Part::Rows {
+                    make, stands_for, ..
+                } => Fed::Rows(*stands_for, make()?),
+                Part::Marked {
+                    ids, marker, make, ..
+                } => Fed::marked(ids, *marker, make()?)?,
             });
         }
         let length = kept + rest.iter().map(Fed::len).sum::<usize>();
@@ -353,11 +373,13 @@ impl LanguageModel {
         if let Some((_, prefix)) = &found {
             generation.take_over(prefix, control)?;
         }
+        if !exact {
+            // Everything in one step.
+            generation.feed_parts(&rest, control)?;
+            return Ok(generation);
+        }
         for (at, part) in (done..).zip(&rest) {
-            match part {
-                Fed::Ids(ids) => generation.feed(ids, control)?,
-                Fed::Rows(map) => generation.feed_embeds(&map.data, map.rows, control)?,
-            }
+            generation.feed_parts(std::slice::from_ref(part), control)?;
             if let (Some(cache), Some(key)) = (cache, keys.get(at)) {
                 cache.keep(*key, &generation);
             }
@@ -383,6 +405,17 @@ impl LanguageModel {
                     hash.update([1]);
                     hash.update(identity);
                 }
+                Part::Marked {
+                    ids,
+                    marker,
+                    identity,
+                    ..
+                } => {
+                    hash.update([2]);
+                    hash.update(identity);
+                    hash.update(marker.to_le_bytes());
+                    ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+                }
             }
             key = hash.finalize().into();
             key
@@ -394,14 +427,109 @@ impl LanguageModel {
 /// A part as it is fed.
 enum Fed<'a> {
     Ids(&'a [u32]),
-    Rows(FeatureMap),
+    Rows(Option<u32>, FeatureMap),
+    /// As many rows as markers.
+    Marked(&'a [u32], u32, FeatureMap),
 }
 
-impl Fed<'_> {
+impl<'a> Fed<'a> {
+    fn marked(ids: &'a [u32], marker: u32, map: FeatureMap) -> Result<Self> {
+        let markers = ids.iter().filter(|id| **id == marker).count();
+        if markers != map.rows || map.rows.checked_mul(map.dim) != Some(map.data.len()) {
+            let what = format!(
+                "the prompt has {markers} places for rows of features, but there are {} rows",
+                map.rows
+            );
+            return Err(Error::new(ErrorKind::BadPack, what).remedy(
+                "captioner.files.image_prompt must write the image token once for each row of a picture",
+            ));
+        }
+        Ok(Self::Marked(ids, marker, map))
+    }
+
     fn len(&self) -> usize {
         match self {
-            Self::Ids(ids) => ids.len(),
-            Self::Rows(map) => map.rows,
+            Self::Ids(ids) | Self::Marked(ids, ..) => ids.len(),
+            Self::Rows(_, map) => map.rows,
         }
+    }
+}
+
+impl Generation {
+    /// Feeds `parts` as one.
+    fn feed_parts(&mut self, parts: &[Fed<'_>], control: &Control) -> Result<()> {
+        if parts.iter().all(|part| matches!(part, Fed::Ids(_))) {
+            let ids: Vec<u32> = parts
+                .iter()
+                .flat_map(|part| match part {
+                    Fed::Ids(ids) => *ids,
+                    _ => &[],
+                })
+                .copied()
+                .collect();
+            return self.feed(&ids, control);
+        }
+        let (mut values, mut past) = (Vec::new(), Vec::new());
+        for part in parts {
+            match part {
+                Fed::Ids(ids) => {
+                    values.extend(self.embed(ids, control)?);
+                    past.extend(ids.iter().copied().map(Past::token));
+                }
+                Fed::Rows(stands_for, map) => {
+                    values.extend_from_slice(&map.data);
+                    let row = stands_for.map_or_else(Past::unknown, Past::row);
+                    past.resize(past.len() + map.rows, row);
+                }
+                Fed::Marked(ids, marker, map) => {
+                    values.extend(self.embed_around(ids, *marker, map, control)?);
+                    past.extend(ids.iter().map(|id| match id == marker {
+                        true => Past::row(*id),
+                        false => Past::token(*id),
+                    }));
+                }
+            }
+        }
+        self.feed_past(&values, &past, None, control)
+    }
+
+    /// The embeddings of `ids`, with the rows of `map` in place of each `marker`.
+    fn embed_around(
+        &self,
+        ids: &[u32],
+        marker: u32,
+        map: &FeatureMap,
+        control: &Control,
+    ) -> Result<Vec<f32>> {
+        if ids.iter().all(|id| *id == marker) {
+            return Ok(map.data.clone());
+        }
+        let mut values = self.embed(ids, control)?;
+        let width = values.len() / ids.len();
+        if width != map.dim {
+            let what = format!(
+                "rows of features are {} wide, but embeddings of tokens {width}",
+                map.dim
+            );
+            return Err(Error::new(ErrorKind::BadModel, what)
+                .remedy("name the module between them in captioner.connector in pack.toml"));
+        }
+        let places = values.chunks_exact_mut(width).zip(ids);
+        let places = places.filter(|(_, id)| **id == marker);
+        for ((place, _), row) in places.zip(map.data.chunks_exact(width)) {
+            place.copy_from_slice(row);
+        }
+        Ok(values)
+    }
+
+    /// The embeddings of `ids`.
+    fn embed(&self, ids: &[u32], control: &Control) -> Result<Vec<f32>> {
+        let embedding = self.embedding.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("{:?} reads token ids, not embeddings", self.model().0.id),
+            )
+        })?;
+        embedding.rows(ids, control)?.to_f32s()
     }
 }

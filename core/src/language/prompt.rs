@@ -1,62 +1,112 @@
-//! Chat prompts: a pack's Jinja chat template rendered the way Hugging Face renders it.
-//!
-//! The crate hf-chat-template sets up the same environment, but bounds neither the steps of a template nor the length of what it
-//! writes, and hides the environment that could: a bad pack could hang the process or take all memory.
+//! Conversations as prompts: a pack's Jinja chat template rendered the way Hugging Face renders it.
 
-use std::fmt::Write as _;
-use std::io;
-
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, UndefinedBehavior, context};
+use minijinja::context;
 use serde::Serialize;
 
-use crate::error::{Error, ErrorKind, Result};
+use super::jinja::Template;
+use crate::error::Result;
+use crate::pack::ContentForm;
+
+/// A piece of what was said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ContentPart {
+    /// A picture.
+    Image,
+    /// A video.
+    Video,
+    /// Words. Special tokens written out in them are special: do not pass text of strangers in a role they should not speak in.
+    Text {
+        /// The words.
+        text: String,
+    },
+}
+
+impl ContentPart {
+    /// Words.
+    pub fn text(words: impl Into<String>) -> Self {
+        Self::Text { text: words.into() }
+    }
+}
 
 /// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// `system`, `user` or `assistant`, or another role the pack's template knows.
     pub role: String,
-    /// What was said. Special tokens written out in it are special: do not pass text of strangers in a role they
-    /// should not speak in.
-    pub content: String,
+    /// What was said, in order.
+    pub content: Vec<ContentPart>,
 }
 
 impl Message {
+    /// A message of `role` with nothing but words.
+    pub fn new(role: impl Into<String>, words: impl Into<String>) -> Self {
+        Self::of(role, vec![ContentPart::text(words)])
+    }
+
     /// A message of `role`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+    pub fn of(role: impl Into<String>, content: Vec<ContentPart>) -> Self {
         Self {
             role: role.into(),
-            content: content.into(),
+            content,
         }
     }
 
     /// What the model is to be.
-    pub fn system(content: impl Into<String>) -> Self {
-        Self::new("system", content)
+    pub fn system(words: impl Into<String>) -> Self {
+        Self::new("system", words)
     }
 
     /// What the user says.
-    pub fn user(content: impl Into<String>) -> Self {
-        Self::new("user", content)
+    pub fn user(words: impl Into<String>) -> Self {
+        Self::new("user", words)
     }
 
     /// What the model said.
-    pub fn assistant(content: impl Into<String>) -> Self {
-        Self::new("assistant", content)
+    pub fn assistant(words: impl Into<String>) -> Self {
+        Self::new("assistant", words)
+    }
+
+    /// The content as one string.
+    pub(super) fn as_text(&self, markers: &Markers) -> String {
+        let piece = |part: &ContentPart| match part {
+            ContentPart::Image => markers.image.clone(),
+            ContentPart::Video => markers.video.clone(),
+            ContentPart::Text { text } => text.clone(),
+        };
+        self.content.iter().map(piece).collect()
     }
 }
 
-/// Most instructions one rendering may take: a template in a pack must not hang the process.
-const FUEL: u64 = 2_000_000;
-/// Longest prompt a template may write, in bytes.
-const MAX_PROMPT_BYTES: usize = super::tokenizer::MAX_TEXT_BYTES;
-const NAME: &str = "chat_template";
+/// How a conversation becomes a text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Markers {
+    /// What stands for a picture where the content is one string.
+    pub image: String,
+    /// What stands for a video there.
+    pub video: String,
+    /// What the chat template gets as a message's content.
+    pub form: ContentForm,
+}
+
+/// A message as templates see it.
+#[derive(Serialize)]
+struct Seen<'a> {
+    role: &'a str,
+    content: Content<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    Text(String),
+    Parts(&'a [ContentPart]),
+}
 
 /// A compiled chat template. May be used from any thread.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
     bos_token: String,
     eos_token: String,
 }
@@ -69,23 +119,10 @@ impl ChatTemplate {
     /// strings and dicts.
     ///
     /// # Errors
-    /// [`ErrorKind::BadPack`] naming the line that does not parse.
+    /// [`ErrorKind::BadPack`](crate::error::ErrorKind::BadPack) naming the line that does not parse.
     pub fn new(source: &str, bos_token: &str, eos_token: &str) -> Result<Self> {
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_undefined_behavior(UndefinedBehavior::Chainable);
-        environment.set_fuel(Some(FUEL));
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", tojson);
-        environment
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(|error| bad("does not parse", &error))?;
         Ok(Self {
-            environment,
+            template: Template::new("the pack's chat template", source)?,
             bos_token: bos_token.to_owned(),
             eos_token: eos_token.to_owned(),
         })
@@ -94,231 +131,33 @@ impl ChatTemplate {
     /// The prompt for `messages`, ending where the assistant's answer begins (`add_generation_prompt`).
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] when the template refuses the messages (`raise_exception`),
-    /// [`ErrorKind::BadPack`] when the template itself fails, never ends, or writes more than a mebibyte.
-    pub fn render(&self, messages: &[Message]) -> Result<String> {
-        let template = self
-            .environment
-            .get_template(NAME)
-            .map_err(|error| bad("is missing", &error))?;
-        let mut prompt = Limited(Vec::new());
-        let values = context! {
+    /// [`ErrorKind::InvalidArgument`](crate::error::ErrorKind::InvalidArgument) when the template refuses the messages
+    /// (`raise_exception`), [`ErrorKind::BadPack`](crate::error::ErrorKind::BadPack) when the template itself fails, never ends, or
+    /// writes more than a mebibyte.
+    pub fn render(&self, messages: &[Message], markers: &Markers) -> Result<String> {
+        let seen = |message: &'_ Message| -> minijinja::Value {
+            minijinja::Value::from_serialize(Seen {
+                role: &message.role,
+                content: match markers.form {
+                    ContentForm::Text => Content::Text(message.as_text(markers)),
+                    ContentForm::Parts => Content::Parts(&message.content),
+                },
+            })
+        };
+        let messages: Vec<_> = messages.iter().map(seen).collect();
+        self.template.render(context! {
             messages => messages,
             add_generation_prompt => true,
             bos_token => self.bos_token,
             eos_token => self.eos_token,
-        };
-        template
-            .render_captured_to(values, &mut prompt)
-            .map_err(|error| match refusal(&error) {
-                Some(message) => Error::new(
-                    ErrorKind::InvalidArgument,
-                    format!("the pack's chat template refuses these messages: {message}"),
-                ),
-                None => bad("fails", &error),
-            })?;
-        String::from_utf8(prompt.0)
-            .map_err(|_| Error::new(ErrorKind::Internal, "a template wrote bytes, not text"))
-    }
-}
-
-fn bad(what: &str, error: &minijinja::Error) -> Error {
-    let line = error
-        .line()
-        .map_or_else(String::new, |line| format!(" in line {line}"));
-    Error::new(
-        ErrorKind::BadPack,
-        format!("the pack's chat template {what}{line}: {error}"),
-    )
-}
-
-/// Marks the one error that is the caller's and not the pack's.
-const REFUSED: &str = "\u{1}refused:";
-
-fn raise_exception(message: String) -> Result<String, minijinja::Error> {
-    Err(minijinja::Error::new(
-        minijinja::ErrorKind::InvalidOperation,
-        format!("{REFUSED}{message}"),
-    ))
-}
-
-fn refusal(error: &minijinja::Error) -> Option<String> {
-    Some(error.detail()?.strip_prefix(REFUSED)?.to_owned())
-}
-
-/// `json.dumps(value, ensure_ascii=False, indent=indent)`, as `transformers` defines the filter; other keywords are
-/// accepted and change nothing that a prompt depends on.
-fn tojson(value: Value, arguments: Kwargs) -> Result<Value, minijinja::Error> {
-    let failed = |error: serde_json::Error| {
-        minijinja::Error::new(minijinja::ErrorKind::BadSerialization, error.to_string())
-    };
-    let indent: Option<usize> = arguments.get("indent")?;
-    for key in ["ensure_ascii", "separators", "sort_keys"] {
-        let _: Option<Value> = arguments.get(key)?;
-    }
-    arguments.assert_all_used()?;
-    let mut out = Vec::new();
-    match indent {
-        Some(width) => {
-            let indent = " ".repeat(width.min(16));
-            let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
-            let mut writer = serde_json::Serializer::with_formatter(&mut out, formatter);
-            value.serialize(&mut writer).map_err(failed)?;
-        }
-        None => {
-            let mut writer = serde_json::Serializer::with_formatter(&mut out, Spaced);
-            value.serialize(&mut writer).map_err(failed)?;
-        }
-    }
-    let text = String::from_utf8(out).map_err(|error| {
-        minijinja::Error::new(minijinja::ErrorKind::BadSerialization, error.to_string())
-    })?;
-    Ok(Value::from_safe_string(text))
-}
-
-/// Python's separators: `", "` and `": "`.
-struct Spaced;
-
-impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
-    }
-    fn begin_object_key<W: ?Sized + io::Write>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
-    }
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
-}
-
-/// Today by `format`; the directives templates use: `%Y %m %d %b %B %a %A %H %M %S %j %y %e %-d %%`. UTC.
-fn strftime_now(format: String) -> String {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs());
-    strftime(&format, now)
-}
-
-fn strftime(format: &str, unix_seconds: u64) -> String {
-    const MONTHS: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
-    const DAYS: [&str; 7] = [
-        "Thursday",
-        "Friday",
-        "Saturday",
-        "Sunday",
-        "Monday",
-        "Tuesday",
-        "Wednesday",
-    ];
-    let (days, seconds) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    let (year, month, day, day_of_year) = civil(days);
-    let month_name = MONTHS[(month - 1) as usize];
-    let day_name = DAYS[(days % 7) as usize];
-    let mut out = String::new();
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        // Writing to a string cannot fail.
-        let _ = match chars.next() {
-            Some('Y') => write!(out, "{year}"),
-            Some('y') => write!(out, "{:02}", year % 100),
-            Some('m') => write!(out, "{month:02}"),
-            Some('d') => write!(out, "{day:02}"),
-            Some('e') => write!(out, "{day:2}"),
-            Some('j') => write!(out, "{day_of_year:03}"),
-            Some('B') => out.write_str(month_name),
-            Some('b' | 'h') => out.write_str(&month_name[..3]),
-            Some('A') => out.write_str(day_name),
-            Some('a') => out.write_str(&day_name[..3]),
-            Some('H') => write!(out, "{:02}", seconds / 3600),
-            Some('M') => write!(out, "{:02}", seconds / 60 % 60),
-            Some('S') => write!(out, "{:02}", seconds % 60),
-            Some('%') => out.write_char('%'),
-            Some('-') => match chars.next() {
-                Some('d') => write!(out, "{day}"),
-                Some('m') => write!(out, "{month}"),
-                Some(other) => write!(out, "%-{other}"),
-                None => out.write_str("%-"),
-            },
-            Some(other) => write!(out, "%{other}"),
-            None => out.write_char('%'),
-        };
-    }
-    out
-}
-
-/// Year, month 1..=12, day 1..=31 and day of the year 1..=366 of a day counted from 1970-01-01.
-fn civil(mut days: u64) -> (u64, u64, u64, u64) {
-    let leap =
-        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
-    let mut year = 1970;
-    loop {
-        let length = 365 + u64::from(leap(year));
-        if days < length {
-            break;
-        }
-        days -= length;
-        year += 1;
-    }
-    let day_of_year = days + 1;
-    let mut month = 1;
-    loop {
-        let length = match month {
-            2 => 28 + u64::from(leap(year)),
-            4 | 6 | 9 | 11 => 30,
-            _ => 31,
-        };
-        if days < length {
-            return (year, month, days + 1, day_of_year);
-        }
-        days -= length;
-        month += 1;
-    }
-}
-
-/// A buffer that refuses to grow past [`MAX_PROMPT_BYTES`].
-struct Limited(Vec<u8>);
-
-impl io::Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_PROMPT_BYTES {
-            return Err(io::Error::other("the prompt is longer than a mebibyte"));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     const CHATML: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
         {{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}\
@@ -326,7 +165,7 @@ mod tests {
         {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
     fn render(source: &str, messages: &[Message]) -> Result<String> {
-        ChatTemplate::new(source, "<s>", "</s>")?.render(messages)
+        ChatTemplate::new(source, "<s>", "</s>")?.render(messages, &Markers::default())
     }
 
     #[test]
@@ -390,15 +229,5 @@ mod tests {
             let error = render(source, &[]).expect_err("hostile");
             assert_eq!(error.kind(), ErrorKind::BadPack, "{error}");
         }
-    }
-
-    #[test]
-    fn dates() {
-        assert_eq!(strftime("%d %b %Y", 0), "01 Jan 1970");
-        assert_eq!(
-            strftime("%A %-d %B %Y %H:%M:%S %j %q", 1_709_210_096),
-            "Thursday 29 February 2024 12:34:56 060 %q"
-        );
-        assert_eq!(strftime("%a %e %m %y%", 978_307_199), "Sun 31 12 00%");
     }
 }

@@ -87,15 +87,14 @@ impl Sampler {
         })
     }
 
-    /// The next token. `logits` has one number per token of the vocabulary; `history` is every token before it;
-    /// `allowed`, in ascending order, limits the choice.
+    /// The next token. `logits` has one number per token of the vocabulary, negative infinity for one that may not come; `history`
+    /// is every token before it; `allowed`, in ascending order, limits the choice.
     pub(crate) fn next(
         &mut self,
         logits: &[f32],
         history: &[u32],
         allowed: Option<&[u32]>,
     ) -> Result<u32> {
-        check_finite(logits)?;
         if allowed.is_none()
             && self.sampling.temperature == 0.0
             && self.sampling.repetition_penalty == 1.0
@@ -111,6 +110,8 @@ impl Sampler {
             ),
             None => self.candidates.extend((0u32..).zip(logits.iter().copied())),
         }
+        self.candidates
+            .retain(|(_, logit)| *logit > f32::NEG_INFINITY);
         self.penalise(history);
         if self.sampling.temperature == 0.0 || self.candidates.is_empty() {
             return highest(self.candidates.iter().copied());
@@ -211,7 +212,7 @@ fn highest(candidates: impl Iterator<Item = (u32, f32)>) -> Result<u32> {
     })
 }
 
-/// [`highest`] of a whole vocabulary of finite logits, in two passes that vectorise.
+/// [`highest`] of a whole vocabulary, in two passes that vectorise.
 fn likeliest(logits: &[f32]) -> Result<u32> {
     const LANES: usize = 16;
     let mut top = [f32::NEG_INFINITY; LANES];
@@ -227,6 +228,7 @@ fn likeliest(logits: &[f32]) -> Result<u32> {
         .copied()
         .fold(f32::NEG_INFINITY, f32::max);
     let at = logits.iter().position(|logit| *logit == top);
+    let at = at.filter(|_| top > f32::NEG_INFINITY);
     highest(at.map(|at| (at as u32, top)).into_iter())
 }
 

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::generation::Generation;
-use super::sampling::NO_TOKEN;
+use super::past::Past;
 use crate::budget::WaitPolicy;
 use crate::control::Control;
 use crate::decoder::{Rows, Step, whole};
@@ -14,8 +14,8 @@ use crate::trace;
 /// What a step reads.
 pub(super) enum Input<'a> {
     Ids(&'a [u32]),
-    /// Rows of the decoder's width.
-    Embeds(&'a [f32], usize),
+    /// Rows of the decoder's width, and what each stands for.
+    Embeds(&'a [f32], &'a [Past]),
 }
 
 impl Generation {
@@ -36,7 +36,7 @@ impl Generation {
         control.check()?;
         let rows = match input {
             Input::Ids(ids) => ids.len(),
-            Input::Embeds(_, rows) => *rows,
+            Input::Embeds(_, past) => past.len(),
         };
         let past = self.committed();
         let total = past + rows;
@@ -101,8 +101,8 @@ impl Generation {
         self.logits.clear();
         extend_row(&mut self.logits, &logits, last, vocab)?;
         match input {
-            Input::Ids(ids) => self.history.extend_from_slice(ids),
-            Input::Embeds(..) => self.history.resize(total, NO_TOKEN),
+            Input::Ids(ids) => self.history.extend(ids.iter().copied().map(Past::token)),
+            Input::Embeds(_, past) => self.history.extend_from_slice(past),
         }
         Ok(logits)
     }
@@ -118,30 +118,10 @@ impl Generation {
                 let embedding = self.embedding.as_ref().ok_or_else(|| {
                     Error::new(ErrorKind::Internal, "a generation lost its token embedding")
                 })?;
-                let ids_tensor = ids_of(embedding.ids, ids)?;
-                let run = RunArgs {
-                    inputs: vec![(&embedding.input, &ids_tensor)],
-                    outputs: vec![&embedding.output],
-                    in_place: Vec::new(),
-                    cancel: Some(&control.cancel),
-                    deadline: control.deadline,
-                };
-                match embedding.lease.step(control)?.run(run)?.pop() {
-                    Some(rows) if rows.shape().len() == 3 && rows.shape()[1] == ids.len() => {
-                        Ok(rows)
-                    }
-                    other => Err(Error::new(
-                        ErrorKind::Inference,
-                        format!(
-                            "the token embedding returned {other:?} for {} tokens, expected [1, {}, width]",
-                            ids.len(),
-                            ids.len()
-                        ),
-                    )),
-                }
+                embedding.rows(ids, control)
             }
-            (Input::Embeds(values, rows), Rows::Embeds(dtype, _)) => {
-                let shape = [1, *rows, values.len() / rows];
+            (Input::Embeds(values, past), Rows::Embeds(dtype, _)) => {
+                let shape = [1, past.len(), values.len() / past.len()];
                 match dtype {
                     DType::F16 => {
                         let halves = values.iter().copied().map(f16::from_f32).collect();

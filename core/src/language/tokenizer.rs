@@ -96,6 +96,17 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// What the library makes of `text`, with offsets in bytes, and the library's tokenizer.
+    pub(super) fn encoding(
+        &self,
+        text: &str,
+    ) -> Result<(&tokenizers::Tokenizer, tokenizers::Encoding)> {
+        check_length(text)?;
+        let tokenizer = &self.0.tokenizer;
+        let encoding = guarded(|| tokenizer.encode(text, false)).map_err(cannot)?;
+        Ok((tokenizer, encoding))
+    }
+
     /// The ids of `text` with special tokens, its end cut so that at most `max_tokens` remain and the special tokens
     /// stay in place.
     ///

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::file_ref::FileRef;
+use super::generation::GenerationSpec;
 use crate::ort::DType;
 
 /// What stands for the layer's number in a [`LayerName`].
@@ -43,6 +44,9 @@ pub struct DecoderSpec {
     pub bos: Option<u32>,
     /// Tokens that end it.
     pub eos: Vec<u32>,
+    /// The first tokens of every text of an encoder-decoder model; others begin with the prompt.
+    #[serde(default)]
+    pub start: Vec<u32>,
     /// A Jinja chat template.
     pub chat_template: Option<FileRef>,
     /// The most rows of a step that reads the cache; no limit if absent. A graph whose cache branch was traced with one new
@@ -57,6 +61,18 @@ pub struct DecoderSpec {
     /// Inputs with a fixed value, by name.
     #[serde(default)]
     pub constants: BTreeMap<String, Constant>,
+    /// How texts are generated unless the caller says otherwise.
+    #[serde(default)]
+    pub generation: GenerationSpec,
+    /// Whether a row depends on no row after it, so that a prompt fed in steps gives what it gives at once. A dynamically quantised
+    /// decoder is not exact: its activations are scaled by all rows of a step. Prompts of such a decoder are fed in one step and
+    /// share no prefix.
+    #[serde(default = "exact")]
+    pub exact_prefix: bool,
+}
+
+fn exact() -> bool {
+    true
 }
 
 /// The name of a port that every layer has, such as `past_key_values.%d.key`.

@@ -26,6 +26,7 @@ use std::path::Path;
 
 use super::decoder::{Constant, DecoderPorts, DecoderSpec, LayerName, Scalar};
 use super::file_ref::FileRef;
+use super::generation::{EarlyStopping, GenerationSpec, Never};
 use super::manifest::Manifest;
 use super::preprocess::{
     At, CropStep, Fit, Layout, LongestEdgeStep, Order, PadStep, PreprocessSpec, Resample,
@@ -324,6 +325,15 @@ impl Encode for Constant {
     }
 }
 
+impl Encode for EarlyStopping {
+    fn value(&self) -> Value {
+        match self {
+            Self::Finished(flag) => flag.value(),
+            Self::Word(Never::Never) => "never".value(),
+        }
+    }
+}
+
 impl Encode for Scalar {
     fn value(&self) -> Value {
         match self {
@@ -361,7 +371,30 @@ macro_rules! encoded_structs {
         $with!(PadStep { width, height, colour = [0_u8; 3], at = At::Center });
         $with!(TilesStep { size, whole = Whole::Last, resample });
         $with!(DetectorSpec { labels, min_score, nms_iou });
-        $with!(TokenizerSpec { file, max_tokens });
+        $with!(TokenizerSpec {
+            file,
+            max_tokens,
+            pad_to,
+            pad_id,
+            lowercase = false,
+            end_id,
+        });
+        $with!(GenerationSpec {
+            beams = 1_usize,
+            length_penalty = 1.0_f32,
+            early_stopping = EarlyStopping::Finished(false),
+            no_repeat_ngram = 0_usize,
+            repetition_penalty = 1.0_f32,
+            forced_first,
+            forced_last,
+            suppress = Vec::<u32>::new(),
+            min_tokens = 0_usize,
+            temperature = 1.0_f32,
+            top_k = 50_usize,
+            top_p = 1.0_f32,
+            sample = false,
+            max_tokens,
+        });
         // The other dimensions are the graph's, and loading refuses a manifest that disagrees. What its ports are called says
         // which of them reads what.
         $with!(DecoderPorts {
@@ -392,6 +425,9 @@ macro_rules! encoded_structs {
             first_position = 0_u32,
             ports = DecoderPorts::default(),
             constants = BTreeMap::<String, Constant>::new(),
+            start = Vec::<u32>::new(),
+            generation = GenerationSpec::default(),
+            exact_prefix = true,
         } ignoring { layers, kv_heads, head_dim, vocab, kv, kv_dtype });
     };
 }

@@ -1,7 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::pack::{Dim, LoadPath, Policy, Precision, Provider};
+use crate::pack::{
+    Dim, EarlyStopping, GenerationSpec, LoadPath, Never, Policy, Precision, Provider,
+};
 
 const REFERENCE: &str = include_str!("../../../tests/fixtures/identity/reference.toml");
 const NPU: &str = include_str!("../../../tests/fixtures/identity/reference-npu.toml");
@@ -306,6 +308,11 @@ fn a_decoder_is_what_it_reads_and_says() {
         &|d| d.chat_template = None,
         &|d| other(d.chat_template.as_mut().unwrap()),
         &|d| d.cached_rows = Some(1),
+        &|d| d.start = vec![2],
+        &|d| d.exact_prefix = false,
+        &|d| d.generation.beams = 3,
+        &|d| d.generation.forced_last = Some(2),
+        &|d| d.generation.early_stopping = EarlyStopping::Word(Never::Never),
         &|d| d.first_position = 1,
         &|d| d.ports.past_key = Some(LayerName::new("past_key_values.%d.value")),
         &|d| {
@@ -395,6 +402,7 @@ sampled! {
     DetectorSpec: |m| m.detector.clone().into_iter().collect();
     TokenizerSpec: |m| m.tokenizer.clone().into_iter().collect();
     DecoderSpec: |m| m.decoder.clone().into_iter().collect();
+    GenerationSpec: |m| m.decoder.iter().map(|decoder| decoder.generation.clone()).collect();
     DecoderPorts: |m| m.decoder.iter().map(|decoder| {
         let logits = Some("scores".into());
         DecoderPorts { logits, ..decoder.ports.clone() }
@@ -463,7 +471,7 @@ fn a_field_with_a_default_added_to_any_struct_changes_nothing() {
     encoded_structs!(grow);
     assert_eq!(
         GROWN.lock().unwrap().len(),
-        13,
+        14,
         "a struct has no sample in the known packs"
     );
 }

@@ -85,6 +85,7 @@ fn hash_module(hash: &mut Sha256, module: &ModuleSpec) {
         ModuleKind::TokenEmbedding => "TokenEmbedding",
         ModuleKind::Connector => "Connector",
         ModuleKind::Detector => "Detector",
+        ModuleKind::Encoder => "Encoder",
     };
     let precision = match module.precision {
         Precision::Fp32 => "Fp32",

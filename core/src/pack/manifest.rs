@@ -149,6 +149,21 @@ fn plain_template() -> String {
 pub struct PromptTask {
     /// The prompt, for a kind of captioner that takes one.
     pub prompt: Option<String>,
+    /// Captions only: further prompts, by the names that callers give.
+    #[serde(default)]
+    pub prompts: BTreeMap<String, String>,
+}
+
+/// When the rows that a captioner reads are made, and whether they are kept with their segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowsPolicy {
+    /// At indexing; kept.
+    Eager,
+    /// When they are first asked for, of the keyframe's JPEG; kept.
+    OnDemand,
+    /// Each time they are asked for, of the keyframe's JPEG; never kept.
+    Never,
 }
 
 /// What makes captions and answers. Which keys a captioner needs and which it refuses depends on its kind.
@@ -159,6 +174,11 @@ pub struct CaptionerSpec {
     pub kind: String,
     /// The module whose output of role `features` the captioner reads; the index task's encoder when absent.
     pub visual_encoder: Option<String>,
+    /// When the rows that the captioner reads are made and whether they are kept; see [`Manifest::rows_policy`].
+    #[serde(default)]
+    pub features: Option<RowsPolicy>,
+    /// The encoder of an encoder-decoder model: reads the pictures' rows and the prompt's embeddings.
+    pub encoder: Option<String>,
     /// The decoder's module.
     pub language_decoder: Option<String>,
     /// The module from token ids to the decoder's input embeddings.
@@ -167,12 +187,51 @@ pub struct CaptionerSpec {
     pub connector: Option<String>,
     /// The token that marks where the features go in a prompt.
     pub image_token: Option<String>,
+    /// What the chat template writes where a video goes; `<video>` when absent.
+    pub video_token: Option<String>,
+    /// What the chat template gets as a message's content; `text` when absent.
+    pub content: Option<ContentForm>,
+    /// Whether the tokenizer puts its own tokens around the prompt. Absent: only without a chat template.
+    pub add_special_tokens: Option<bool>,
+    /// Which frames of a video the prompt shows.
+    pub video: Option<VideoSpec>,
     /// Further files, by the name the kind gives them.
     #[serde(default)]
     pub files: BTreeMap<String, FileRef>,
     /// Settings that only the kind knows.
     #[serde(default)]
     pub options: toml::Table,
+}
+
+/// What a chat template gets as a message's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentForm {
+    /// A list of records with a `type`: `image`, `video`, or `text` with the words as `text`.
+    Parts,
+    /// One string, with the markers of pictures and videos in it.
+    #[default]
+    Text,
+}
+
+/// Which frames of a video the prompt shows.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VideoSpec {
+    /// Frames per second.
+    #[serde(default = "one_per_second")]
+    pub fps: f32,
+    /// The most frames.
+    #[serde(default = "most_frames")]
+    pub max_frames: usize,
+}
+
+fn one_per_second() -> f32 {
+    1.0
+}
+
+fn most_frames() -> usize {
+    64
 }
 
 impl Manifest {
@@ -197,6 +256,28 @@ impl Manifest {
         let own = self.captioner.as_ref()?.visual_encoder.as_deref();
         let index = self.tasks.index.as_ref();
         own.or_else(|| index.map(|index| index.visual_encoder.as_str()))
+    }
+
+    /// When the captioner's rows are made. The default is [`RowsPolicy::OnDemand`] for a captioner with an encoder of its own, and
+    /// [`RowsPolicy::Eager`] for one that reads the index task's encoder, whose rows cost no further run.
+    pub fn rows_policy(&self) -> RowsPolicy {
+        let given = self.captioner.as_ref().and_then(|spec| spec.features);
+        given.unwrap_or(match self.captioner_has_own_encoder() {
+            true => RowsPolicy::OnDemand,
+            false => RowsPolicy::Eager,
+        })
+    }
+
+    /// Whether rows that a store lacks are made of its keyframes.
+    pub fn remakes_rows(&self) -> bool {
+        self.captioner_encoder().is_some()
+            && (self.captioner_has_own_encoder() || self.rows_policy() != RowsPolicy::Eager)
+    }
+
+    fn captioner_has_own_encoder(&self) -> bool {
+        let index = self.tasks.index.as_ref();
+        let index = index.map(|index| index.visual_encoder.as_str());
+        self.captioner_encoder().is_some_and(|id| index != Some(id))
     }
 
     /// Every file the manifest names; one named twice comes twice.

@@ -5,6 +5,7 @@ mod checks;
 mod decoder;
 mod file_ref;
 mod files;
+mod generation;
 mod identity;
 mod legacy;
 pub mod manifest;
@@ -13,6 +14,7 @@ mod preprocess;
 mod replaced;
 mod spec;
 mod validate;
+mod validate_captioner;
 mod validate_decoder;
 mod validate_preprocess;
 mod validate_providers;
@@ -29,9 +31,13 @@ pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
 pub use decoder::{Constant, DecoderPorts, DecoderSpec, KvForm, LayerName, Scalar};
 pub use file_ref::FileRef;
+pub use generation::{EarlyStopping, GenerationSpec, Never};
 pub use identity::{Forms, IndexIdentity};
 pub use legacy::LegacyIdentity;
-pub use manifest::{CaptionerSpec, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec};
+pub use manifest::{
+    CaptionerSpec, ContentForm, IndexTask, Manifest, PromptTask, RowsPolicy, SearchTask, Task,
+    TasksSpec, VideoSpec,
+};
 pub use preprocess::{
     At, CropStep, Fit, Layout, LongestEdgeStep, Order, PadStep, PreprocessSpec, Resample,
     ShortestEdgeStep, SquashStep, StepSpec, TilesStep, VideoSteps, ViewSpec, Whole,

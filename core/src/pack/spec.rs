@@ -26,6 +26,8 @@ pub enum ModuleKind {
     Connector,
     /// Pixels to boxes.
     Detector,
+    /// Rows of pictures and words to the states that a decoder attends to.
+    Encoder,
 }
 
 impl ModuleKind {
@@ -38,6 +40,7 @@ impl ModuleKind {
             Self::TokenEmbedding => "token-embedding",
             Self::Connector => "connector",
             Self::Detector => "detector",
+            Self::Encoder => "encoder",
         }
     }
 }
@@ -205,6 +208,16 @@ pub struct TokenizerSpec {
     pub file: FileRef,
     /// Longest input in tokens.
     pub max_tokens: usize,
+    /// Text encoder: every text is padded to so many tokens. Absent: a text is as long as it is, unless the graph's input has a
+    /// fixed length.
+    pub pad_to: Option<usize>,
+    /// Text encoder: the token that fills; the tokenizer's own when absent.
+    pub pad_id: Option<u32>,
+    /// The text is put in lower case before it is tokenized.
+    #[serde(default)]
+    pub lowercase: bool,
+    /// The last token of a text that was cut. Absent: the tokenizer's post-processor keeps its tokens around the cut text.
+    pub end_id: Option<u32>,
 }
 
 /// A detector's labels and thresholds.

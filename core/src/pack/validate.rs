@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::file_ref::FileRef;
-use super::manifest::{CaptionerSpec, Manifest};
-use super::spec::{DetectorSpec, ModuleKind, ModuleSpec, PortSpec, Role};
+use super::manifest::Manifest;
+use super::spec::{DetectorSpec, ModuleKind, ModuleSpec, PortSpec, Role, TokenizerSpec};
 use super::validate_values::{bad, file, golden, require, size, within};
-use super::{validate_decoder, validate_preprocess, validate_providers};
+use super::{validate_captioner, validate_decoder, validate_preprocess, validate_providers};
 use crate::error::Result;
 use crate::ort::Dim;
 
@@ -39,7 +39,7 @@ pub(super) fn manifest(manifest: &Manifest) -> Result<()> {
     same_file_same_hash(manifest)
 }
 
-fn name(key: &str, id: &str) -> Result<()> {
+pub(super) fn name(key: &str, id: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     require(
         !id.is_empty() && id.len() <= 64 && id.chars().all(plain),
@@ -109,6 +109,22 @@ fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
             )?;
         }
     }
+    if let Some(ask) = &manifest.tasks.ask {
+        require(
+            ask.prompts.is_empty(),
+            "tasks.ask.prompts",
+            "has no meaning",
+            "only captions have named prompts: move it to [tasks.caption.prompts]",
+        )?;
+    }
+    for name in manifest
+        .tasks
+        .caption
+        .iter()
+        .flat_map(|task| task.prompts.keys())
+    {
+        self::name("tasks.caption.prompts", name)?;
+    }
     if let Some(search) = &manifest.tasks.search {
         refers(
             "tasks.search.text_encoder",
@@ -135,7 +151,7 @@ fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
         )?;
     }
     match &manifest.captioner {
-        Some(spec) => captioner(spec, refers),
+        Some(spec) => validate_captioner::captioner(spec, refers),
         None => {
             let served = [
                 ("caption", &manifest.tasks.caption),
@@ -151,35 +167,6 @@ fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
             }
         }
     }
-}
-
-/// What holds for every kind of captioner; the rest is for the kind to check.
-fn captioner(
-    spec: &CaptionerSpec,
-    refers: impl Fn(&str, &str, ModuleKind) -> Result<()>,
-) -> Result<()> {
-    name("captioner.kind", &spec.kind)?;
-    for (key, id, kind) in [
-        (
-            "language_decoder",
-            &spec.language_decoder,
-            ModuleKind::LanguageDecoder,
-        ),
-        (
-            "token_embedding",
-            &spec.token_embedding,
-            ModuleKind::TokenEmbedding,
-        ),
-        ("connector", &spec.connector, ModuleKind::Connector),
-    ] {
-        if let Some(id) = id {
-            refers(&format!("captioner.{key}"), id, kind)?;
-        }
-    }
-    for (name, declared) in &spec.files {
-        file(&format!("captioner.files.{name}"), declared)?;
-    }
-    Ok(())
 }
 
 fn module(module: &ModuleSpec) -> Result<()> {
@@ -233,6 +220,7 @@ fn module(module: &ModuleSpec) -> Result<()> {
     if let Some(tokenizer) = &module.tokenizer {
         file("tokenizer.file", &tokenizer.file)?;
         size("tokenizer.max_tokens", tokenizer.max_tokens, 1 << 24)?;
+        padding(tokenizer, kind)?;
     }
     if let Some(spec) = &module.decoder {
         validate_decoder::decoder(spec)?;
@@ -245,6 +233,34 @@ fn module(module: &ModuleSpec) -> Result<()> {
     }
     Ok(())
 }
+
+fn padding(spec: &TokenizerSpec, kind: ModuleKind) -> Result<()> {
+    let keys = [
+        ("pad_to", spec.pad_to.is_some()),
+        ("pad_id", spec.pad_id.is_some()),
+        ("end_id", spec.end_id.is_some()),
+        ("lowercase", spec.lowercase),
+    ];
+    if let (false, Some((key, _))) = (
+        kind == ModuleKind::TextEncoder,
+        keys.iter().find(|(_, given)| *given),
+    ) {
+        let why = format!("has no meaning for a {}", kind.name());
+        return bad(format_args!("tokenizer.{key}"), why, "remove it");
+    }
+    match spec.pad_to {
+        Some(length) => require(
+            (spec.max_tokens..=MOST_PADDED).contains(&length),
+            "tokenizer.pad_to",
+            format_args!("= {length}"),
+            &format!("it is tokenizer.max_tokens or more, up to {MOST_PADDED}"),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Longest text that padding makes.
+const MOST_PADDED: usize = 1 << 16;
 
 fn ports(key: &str, ports: &[PortSpec]) -> Result<()> {
     let mut names = HashSet::new();

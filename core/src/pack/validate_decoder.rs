@@ -3,12 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decoder::{Constant, DecoderPorts, DecoderSpec, LAYER, LayerName, Scalar};
-use super::validate_values::{bad, file, require, size};
+use super::generation::GenerationSpec;
+use super::validate_values::{bad, file, require, size, within};
 use crate::error::Result;
 use crate::ort::DType;
 
 /// Longest name of a port.
 const LONGEST_NAME: usize = 256;
+
+/// Most tokens a text begins with.
+const LONGEST_START: usize = 64;
+
+/// Most texts that a beam search follows.
+const MOST_BEAMS: usize = crate::control::MOST_BEAMS;
 
 /// Most numbers of a [`Constant`].
 const LONGEST_CONSTANT: usize = 4096;
@@ -48,8 +55,15 @@ pub(super) fn decoder(spec: &DecoderSpec) -> Result<()> {
         format_args!("= {}", spec.first_position),
         "it is 0 to 1024",
     )?;
+    require(
+        spec.start.len() <= LONGEST_START && spec.start.iter().all(in_vocab),
+        "decoder.start",
+        format_args!("= {:?}", spec.start),
+        &format!("it has up to {LONGEST_START} tokens below decoder.vocab"),
+    )?;
     ports(&spec.ports)?;
     constants(&spec.constants)?;
+    generation(&spec.generation, spec)?;
     match &spec.chat_template {
         Some(template) => file("decoder.chat_template", template),
         None => Ok(()),
@@ -87,6 +101,69 @@ fn ports(ports: &DecoderPorts) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+fn generation(given: &GenerationSpec, spec: &DecoderSpec) -> Result<()> {
+    let key = |name: &str| format!("decoder.generation.{name}");
+    size(&key("beams"), given.beams, MOST_BEAMS)?;
+    within(
+        &key("length_penalty"),
+        given.length_penalty.into(),
+        -100.0,
+        100.0,
+    )?;
+    for (name, penalty, range) in [
+        ("repetition_penalty", given.repetition_penalty, "above 0"),
+        (
+            "temperature",
+            given.temperature,
+            "above 0; sample = false is greedy",
+        ),
+    ] {
+        require(
+            penalty > 0.0 && penalty.is_finite(),
+            key(name),
+            format_args!("= {penalty}"),
+            &format!("it is a finite number {range}"),
+        )?;
+    }
+    require(
+        given.top_p > 0.0 && given.top_p <= 1.0,
+        key("top_p"),
+        format_args!("= {}", given.top_p),
+        "it is above 0, up to 1",
+    )?;
+    for (name, count) in [
+        ("no_repeat_ngram", given.no_repeat_ngram),
+        ("min_tokens", given.min_tokens),
+    ] {
+        require(
+            count <= spec.context,
+            key(name),
+            format_args!("= {count}"),
+            "it is 0 (off) up to decoder.context",
+        )?;
+    }
+    if let Some(most) = given.max_tokens {
+        size(&key("max_tokens"), most, spec.context)?;
+    }
+    let forced = given.forced_first.iter().chain(&given.forced_last);
+    if let Some(id) = forced
+        .chain(&given.suppress)
+        .find(|id| **id as usize >= spec.vocab)
+    {
+        return bad(
+            "decoder.generation",
+            format_args!("names token {id} in forced_first, forced_last or suppress"),
+            format!("token ids are below decoder.vocab, which is {}", spec.vocab),
+        );
+    }
+    require(
+        given.beams == 1 || !given.sample,
+        key("sample"),
+        "= true together with beams above 1",
+        "a beam search draws nothing at random; leave one of them out",
+    )
 }
 
 fn constants(constants: &BTreeMap<String, Constant>) -> Result<()> {

@@ -152,6 +152,7 @@ fn what_does_not_fit_or_is_cancelled_is_an_error_and_keeps_nothing_wrong() {
     let error = begin(
         &[
             Part::Rows {
+                stands_for: None,
                 identity: [0; 32],
                 make: &|| Ok(FeatureMap::default()),
             },
@@ -196,6 +197,7 @@ fn a_decoder_of_embeddings_shares_pictures_and_makes_their_rows_once() {
         let parts = [
             Part::Ids(&words),
             Part::Rows {
+                stands_for: None,
                 identity: [seed as u8; 32],
                 make: &make,
             },

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use atom_cli::output::nanoseconds;
 use atom_cli::session::Session;
+use atom_core::control::TextOptions;
 use atom_core::engine::{Caption, Operation, Pictures};
 use atom_core::runtime::Task;
 use atom_core::{Error, ErrorKind, Result};
@@ -24,6 +25,9 @@ pub struct Args {
     /// Everything from --at to this time, in seconds: what its keyframes agree on, and what comes or goes.
     #[arg(long, value_name = "S")]
     pub to: Option<f64>,
+    /// One of the pack's named prompts, such as `detailed-caption`.
+    #[arg(long, value_name = "NAME")]
+    pub prompt: Option<String>,
     #[command(flatten)]
     pub generate: generate::Generate,
 }
@@ -38,7 +42,10 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
             Some(to) => span(session, args, to)?,
             None => generate::picture(session, args.file.as_deref(), &args.at, Task::Caption)?,
         },
-        options: args.generate.text(),
+        options: TextOptions {
+            prompt: args.prompt.clone(),
+            ..args.generate.text()
+        },
         fresh: args.fresh,
         store_always: true,
     };

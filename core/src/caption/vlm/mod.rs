@@ -1,6 +1,19 @@
-//! The captioner `vlm`: visual features stand in the prompt of a language decoder, which generates freely.
+//! The captioner `vlm`: a language decoder says what visual features show.
+//!
+//! The features' rows reach the decoder in one of three ways, as the pack says:
+//!
+//! | keys | rows |
+//! |---|---|
+//! | `image_token` | stand in the prompt, in place of that token |
+//! | `encoder` | go through the encoder together with the prompt; the decoder attends to what it writes |
+//! | neither, and `decoder.start` | are what the decoder attends to; there is no prompt |
 
-mod visual_prefix;
+mod encoder;
+mod expand;
+mod numerals;
+mod pictures;
+mod prompts;
+mod speaker;
 
 use std::sync::Arc;
 
@@ -8,20 +21,23 @@ use serde_json::Value;
 
 use super::captioner::{Captioner, CaptionerKind};
 use super::context::CaptionerContext;
+use super::keys;
 use super::statement::{OnText, Statement};
 use crate::control::{Control, TextOptions};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::features::{Features, Parts};
 use crate::identity::{Canonical, Digest};
-use crate::language::{GenerateOptions, Generated, LanguageContext, choose_after, harmless};
-use crate::pack::Task;
-use visual_prefix::VisualPrefix;
+use crate::language::{LanguageContext, LanguageModel, Message, choose_after};
+use crate::pack::{CaptionerSpec, ContentForm, Task};
+use prompts::Prompts;
+use speaker::Speaker;
 
 /// Goes up when the same pack makes other captions.
 const VERSION: u32 = 1;
 
-/// The kind `vlm`. Its keys: `language_decoder`, `token_embedding`, `image_token` and a `prompt` for each task; `connector` if the
-/// features are not rows of the decoder's input already.
+/// The kind `vlm`. It always needs `language_decoder`. A decoder that reads the rows in its prompt needs `token_embedding`, and
+/// `image_token` and a `prompt` for each task unless the rows come first. An `encoder` needs `token_embedding`. `connector` is
+/// for features that are not rows of embeddings already.
 #[derive(Debug, Clone, Copy)]
 pub struct Vlm;
 
@@ -31,106 +47,170 @@ impl CaptionerKind for Vlm {
     }
 
     fn build(&self, context: &CaptionerContext) -> Result<Arc<dyn Captioner>> {
-        const NEEDED: &[&str] = &[
-            "language_decoder",
-            "token_embedding",
-            "image_token",
-            "prompt",
-        ];
-        context.expect_keys(NEEDED, &["connector", "visual_encoder"])?;
+        expect_keys(context)?;
         let spec = context.spec();
-        // `expect_keys` has seen that the needed ones are there.
-        let given = |key: &Option<String>| key.clone().unwrap_or_default();
-        let image_token = given(&spec.image_token);
-        let caption_prompt = prompt(context, Task::Caption, &image_token)?;
-        let answer_prompt = prompt(context, Task::Ask, &image_token)?;
-        let decoder = given(&spec.language_decoder);
-        let token_embedding = given(&spec.token_embedding);
-        let connector = spec.connector.as_deref();
-        let mut identity = Canonical::new("atom.captions.vlm", VERSION);
-        identity
-            .field("feature_map", &context.feature_sources()?.map)
-            .field("language_decoder", &context.computation(&decoder)?)
-            .field("token_embedding", &context.computation(&token_embedding)?)
-            .field("image_token", &image_token)
-            .field("prompt", &caption_prompt);
-        if let Some(id) = connector {
-            identity.field("connector", &context.computation(id)?);
-        }
+        let prompts = Prompts::new(context, spec.image_token.as_deref())?;
         Ok(Arc::new(VlmCaptioner {
-            identity: identity.finish(),
+            identity: identity(context, &prompts)?,
             language: context.language().clone(),
-            prefix: VisualPrefix::new(context.registry(), connector, &image_token)?,
-            decoder,
-            token_embedding,
-            caption_prompt,
-            answer_prompt,
-            image_token,
+            speaker: Speaker::new(context)?,
+            decoder: spec.language_decoder.clone().unwrap_or_default(),
+            token_embedding: spec.token_embedding.clone(),
+            prompts,
         }))
     }
 }
 
-/// The checked prompt of `task`; empty if the pack does not serve it.
-fn prompt(context: &CaptionerContext, task: Task, image_token: &str) -> Result<String> {
-    let Some(prompt) = context.prompt(task) else {
-        return Ok(String::new());
+/// Refuses a pack without the keys that its way of reading rows needs.
+fn expect_keys(context: &CaptionerContext) -> Result<()> {
+    const OPTIONAL: &[&str] = &[
+        "visual_encoder",
+        "features",
+        "connector",
+        "token_embedding",
+        "encoder",
+        "image_token",
+        "video_token",
+        "content",
+        "add_special_tokens",
+        "video",
+        "files.image_prompt",
+        "files.video_prompt",
+        "prompt",
+    ];
+    context.expect_keys(&["language_decoder"], OPTIONAL)?;
+    let spec = context.spec();
+    let missing = |key: &str, why: &str| {
+        let error = keys::missing(key, &spec.kind);
+        Err(match why {
+            "" => error,
+            why => error.remedy(why),
+        })
     };
-    let (key, asks) = match task {
-        Task::Ask => ("tasks.ask.prompt", true),
-        _ => ("tasks.caption.prompt", false),
-    };
-    let wrong = |remedy: &str| {
-        Err(Error::new(ErrorKind::BadPack, format!("{key} = {prompt:?}")).remedy(remedy))
-    };
-    if image_token.is_empty() || prompt.matches(image_token).count() != 1 {
-        return wrong("it holds captioner.image_token once, where the picture goes");
+    let starts = starts(context, spec)?;
+    if spec.encoder.is_some() && !starts {
+        let why = "name the first tokens of the decoder, decoder_start_token_id in config.json";
+        return missing("decoder.start", why);
     }
-    if asks && prompt.matches("{}").count() != 1 {
-        return wrong("it holds {} once, where the question goes");
+    let attends = starts;
+    if spec.token_embedding.is_none() && (spec.encoder.is_some() || !attends) {
+        let why = match spec.encoder.is_none() && spec.image_token.is_none() {
+            true => {
+                "a decoder that reads rows in its prompt needs it; one that attends to them needs decoder.start instead"
+            }
+            false => "",
+        };
+        return missing("captioner.token_embedding", why);
     }
-    Ok(prompt.to_owned())
+    if spec.image_token.is_none() {
+        for name in ["image_prompt", "video_prompt"] {
+            if spec.files.contains_key(name) {
+                let why = format!("captioner.files.{name} is of no use without it");
+                return missing("captioner.image_token", &why);
+            }
+        }
+    }
+    let tasks = &context.pack().manifest().tasks;
+    let served = [
+        (Task::Caption, "caption", tasks.caption.is_some()),
+        (Task::Ask, "ask", tasks.ask.is_some()),
+    ];
+    for (task, name, served) in served {
+        let needed = match task {
+            Task::Ask => spec.image_token.is_some(),
+            _ => !attends,
+        };
+        if served && needed && context.prompt(task).is_none() {
+            return missing(&format!("tasks.{name}.prompt"), "");
+        }
+    }
+    if tasks.ask.is_some() && attends && spec.encoder.is_none() && spec.image_token.is_none() {
+        let why = "a decoder without a prompt cannot be asked: remove [tasks.ask]";
+        return missing("captioner.encoder", why);
+    }
+    Ok(())
+}
+
+/// Whether the decoder begins every text with tokens of its own: it attends to an encoder's output.
+fn starts(context: &CaptionerContext, spec: &CaptionerSpec) -> Result<bool> {
+    let decoder = spec.language_decoder.as_deref().unwrap_or_default();
+    let decoder = context.pack().module(decoder)?.decoder.as_ref();
+    Ok(decoder.is_some_and(|decoder| !decoder.start.is_empty()))
+}
+
+fn identity(context: &CaptionerContext, prompts: &Prompts) -> Result<Digest> {
+    let spec = context.spec();
+    let mut identity = Canonical::new("atom.captions.vlm", VERSION);
+    identity
+        .field("feature_map", &context.feature_sources()?.map)
+        .field("image_token", &spec.image_token)
+        .field("prompt", prompts.of_captions());
+    for (name, id) in [
+        ("language_decoder", &spec.language_decoder),
+        ("token_embedding", &spec.token_embedding),
+        ("connector", &spec.connector),
+        ("encoder", &spec.encoder),
+    ] {
+        if let Some(id) = id {
+            identity.field(name, &context.computation(id)?);
+        }
+    }
+    for name in ["image_prompt", "video_prompt"] {
+        identity.field(name, &spec.files.get(name));
+    }
+    let parts = spec.content == Some(ContentForm::Parts);
+    identity
+        .field("video_token", &spec.video_token)
+        .field("add_special_tokens", &spec.add_special_tokens)
+        .unless_default("parts", &parts, &false);
+    if let Some(video) = spec.video {
+        identity.field("video_frames", &video.max_frames);
+    }
+    // Named prompts decide no stored caption.
+    Ok(identity.finish())
 }
 
 #[derive(Debug)]
 struct VlmCaptioner {
     identity: Digest,
     language: LanguageContext,
-    prefix: VisualPrefix,
+    speaker: Speaker,
     decoder: String,
-    token_embedding: String,
-    caption_prompt: String,
-    answer_prompt: String,
-    image_token: String,
+    token_embedding: Option<String>,
+    prompts: Prompts,
 }
 
 impl VlmCaptioner {
-    /// Generates freely after `prompt`, or the likeliest of `options.choices` if there are any.
+    fn model(&self, control: &Control) -> Result<Arc<LanguageModel>> {
+        let token_embedding = self.token_embedding.as_deref();
+        self.language.model(&self.decoder, token_embedding, control)
+    }
+
+    /// Generates freely after `message`, or the likeliest of `options.choices` if there are any.
     fn generate(
         &self,
+        model: &LanguageModel,
         frames: &[&Features],
-        prompt: &str,
+        message: Message,
         options: &TextOptions,
         control: &Control,
         on_text: OnText<'_>,
     ) -> Result<Statement> {
-        let token_embedding = Some(&*self.token_embedding);
-        let model = self
-            .language
-            .model(&self.decoder, token_embedding, control)?;
-        let mut generation =
-            self.prefix
-                .start(&model, prompt, frames, options.max_tokens, control)?;
-        let generated: Generated = if options.choices.is_empty() {
+        let mut limits = model.options(options)?;
+        let begun = self
+            .speaker
+            .begin(model, frames, message, limits.max_tokens, control)?;
+        let mut generation = begun.generation;
+        let generated = if options.choices.is_empty() {
             let room = model.context().saturating_sub(generation.position());
-            let limits = GenerateOptions {
-                max_tokens: options.max_tokens.min(room),
-                ..GenerateOptions::default()
-            };
+            limits.max_tokens = limits.max_tokens.min(room);
             generation.generate(&limits, control, on_text)?
         } else {
             choose_after(&mut generation, &options.choices, control, on_text)?
         };
-        Ok(Statement::generated(generated, Value::Array(Vec::new())))
+        let mut said = Statement::generated(generated, Value::Array(Vec::new()));
+        said.prompt_ids = begun.prompt_ids;
+        Ok(said)
     }
 }
 
@@ -144,9 +224,12 @@ impl Captioner for VlmCaptioner {
     }
 
     fn modules(&self, _: Task) -> Vec<&str> {
-        let connector = self.prefix.connector().into_iter();
-        connector
-            .chain([&*self.token_embedding, &*self.decoder])
+        let others = self.speaker.modules();
+        let embedding = self.token_embedding.as_deref();
+        others
+            .into_iter()
+            .chain(embedding)
+            .chain([&*self.decoder])
             .collect()
     }
 
@@ -157,7 +240,10 @@ impl Captioner for VlmCaptioner {
         control: &Control,
         on_text: OnText<'_>,
     ) -> Result<Statement> {
-        self.generate(frames, &self.caption_prompt, options, control, on_text)
+        let shown = self.speaker.shown(frames.len());
+        let message = self.prompts.caption(options.prompt.as_deref(), shown)?;
+        let model = self.model(control)?;
+        self.generate(&model, frames, message, options, control, on_text)
     }
 
     fn answer(
@@ -168,9 +254,17 @@ impl Captioner for VlmCaptioner {
         control: &Control,
         on_text: OnText<'_>,
     ) -> Result<Statement> {
-        // The image token is the pack's alone.
-        let question = harmless(question).replace(&self.image_token, " ");
-        let prompt = self.answer_prompt.replacen("{}", &question, 1);
-        self.generate(frames, &prompt, options, control, on_text)
+        if let Some(name) = &options.prompt {
+            return Err(crate::error::Error::new(
+                crate::error::ErrorKind::InvalidArgument,
+                format!("the prompt {name:?} is given with a question"),
+            )
+            .remedy("leave it out: only captions have named prompts"));
+        }
+        let shown = self.speaker.shown(frames.len());
+        let model = self.model(control)?;
+        let question = model.tokenizer().harmless(question)?;
+        let message = self.prompts.answer(&question, shown)?;
+        self.generate(&model, frames, message, options, control, on_text)
     }
 }
