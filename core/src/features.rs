@@ -163,8 +163,8 @@ pub struct Features {
     pub detections: Vec<Detection>,
     /// What the captioner reads.
     pub map: FeatureMap,
-    /// When the picture was seen, in nanoseconds from the beginning of what it is shown with; absent where that is not known.
-    pub at_ns: Option<i64>,
+    /// Time of the frame among others of one video, in nanoseconds; absent for a picture by itself.
+    pub time_ns: Option<i64>,
     /// What made them; absent where that is not known, as in features read back from a store, which says it of all it holds.
     pub made_by: Option<Arc<Variant>>,
 }

@@ -338,7 +338,7 @@ impl Runtime {
     ) -> Result<Features> {
         let mut encoder = VisualEncoder::for_pictures(&self.0.registry)?;
         let mut features = encoder.encode_parts(frame, source, self.text_parts(), control)?;
-        features.at_ns = (source == Source::Video).then(|| frame.timestamp_ns());
+        features.time_ns = (source == Source::Video).then(|| frame.timestamp_ns());
         Ok(features)
     }
 

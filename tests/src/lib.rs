@@ -2,6 +2,7 @@
 
 pub mod damage;
 pub mod exports;
+pub mod hand_packs;
 pub mod imports;
 pub mod npu;
 pub mod pages;

@@ -271,11 +271,6 @@ fn a_kind_names_the_keys_it_needs_and_those_it_refuses() {
         &["tasks.caption.prompt", "missing"],
     );
     refused(
-        "<picture> Say what it is",
-        "Say what it is",
-        &["tasks.caption.prompt", "image_token once"],
-    );
-    refused(
         "\"<picture> {}\"",
         "\"<picture> What?\"",
         &["tasks.ask.prompt", "{} once"],

@@ -7,7 +7,7 @@ use atom_core::features::Grid;
 use atom_core::pack::{PreprocessSpec, Source};
 use atom_core::runtime::{Runtime, RuntimeOptions};
 use atom_core::vision::prepare;
-use atom_tests::exports::{cosine, expected, folder, input, npy, write_pack};
+use atom_tests::exports::{cosine, expected, export, input, npy, write_pack};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -131,7 +131,7 @@ fn pixels_are_bit_for_bit_those_of_the_references_processors() {
         for case in cases {
             let what = format!("{model} {:?} split {}", case.pictures, case.split);
             let (values, grids) = pixels(&parsed(spec(model, case.split)), &case);
-            let (_, stored) = npy(&folder(model).join("expected").join(&case.file));
+            let (_, stored) = npy(&export(model).join("expected").join(&case.file));
             assert_eq!(values.len(), stored.len(), "{what}");
             let worst = values.iter().zip(&stored).map(|(a, b)| (a - b).abs());
             let worst = worst.fold(0.0, f32::max);
@@ -242,7 +242,7 @@ steps = [{{ do = "longest-edge", size = 64, even = true, most = 4096 }}, {steps}
 pixel_mask = "pixel_attention_mask"
 "#
     );
-    write_pack(dir.path(), &folder(SMOLVLM).join("export"), &text);
+    write_pack(dir.path(), &export(SMOLVLM).join("export"), &text);
     let runtime = Runtime::open(&RuntimeOptions::new(dir.path())).unwrap();
     (dir, runtime)
 }
@@ -266,12 +266,12 @@ fn rows_of_a_cut_picture_are_those_of_the_reference() {
                 assert_eq!(map.pictures as u32, grid.rows * grid.cols + 1, "{name}");
                 assert_eq!(map.rows, map.pictures * 4, "{name}");
                 assert!(features.embedding.is_empty());
-                assert_eq!(features.at_ns, None);
+                assert_eq!(features.time_ns, None);
                 rows.extend(map.data);
                 dim = map.dim;
             }
             let file = case.features.as_ref().unwrap();
-            let (shape, want) = npy(&folder(SMOLVLM).join("expected").join(file));
+            let (shape, want) = npy(&export(SMOLVLM).join("expected").join(file));
             assert_eq!(shape.iter().product::<usize>(), rows.len(), "{file}");
             let pairs = rows.chunks_exact(dim).zip(want.chunks_exact(dim));
             let worst = pairs.map(|(a, b)| cosine(a, b)).fold(1.0, f64::min);
@@ -307,9 +307,9 @@ mean = [0.48145466, 0.4578275, 0.40821073]
 std = [0.26862954, 0.26130258, 0.27577711]
 steps = [{ do = "shortest-edge", size = 32 }, { do = "center-crop", width = 32, height = 32 }]
 "#;
-    write_pack(dir.path(), &folder(CLIP).join("export"), text);
+    write_pack(dir.path(), &export(CLIP).join("export"), text);
     let runtime = Runtime::open(&RuntimeOptions::new(dir.path())).unwrap();
-    let (shape, want) = npy(&folder(CLIP).join("expected/image_embeds.npy"));
+    let (shape, want) = npy(&export(CLIP).join("expected/image_embeds.npy"));
     assert_eq!(shape, [5, 24]);
     for (case, want) in cases(CLIP).iter().zip(want.chunks_exact(24)) {
         let picture = input(&case.pictures[0]);

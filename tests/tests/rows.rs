@@ -15,7 +15,7 @@ use atom_core::identity::{Canonical, Digest};
 use atom_core::index::{Access, SegmentId, Store};
 use atom_core::runtime::{Runtime, RuntimeOptions};
 use atom_core::task::ingest::IngestOptions;
-use atom_tests::exports::{cosine, folder, write_pack};
+use atom_tests::exports::{cosine, export, write_pack};
 use atom_tests::{picture, temporary};
 
 /// Says what rows it was given.
@@ -121,7 +121,7 @@ steps = [
         ),
     };
     fs::create_dir_all(dir).unwrap();
-    write_pack(dir, &folder(""), &text);
+    write_pack(dir, &export(""), &text);
 }
 
 fn open(dir: &Path, eyes: Option<(&str, u32)>) -> Runtime {

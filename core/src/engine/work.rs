@@ -227,7 +227,7 @@ impl Source {
                         let from_ns = *from_ns.get_or_insert(segment.start_ns);
                         let mut features =
                             runtime.segment_features(store, *id, taken, on_made, control)?;
-                        features.at_ns = Some(segment.keyframe_ns - from_ns);
+                        features.time_ns = Some(segment.keyframe_ns - from_ns);
                         Ok(features)
                     })
                     .collect()

@@ -147,7 +147,7 @@ pub(super) fn decode(embedding: Vec<f32>, bytes: &[u8]) -> Option<Features> {
             0 => FeatureMap::default(),
             _ => FeatureMap::of_one(rows, dim, data),
         },
-        at_ns: None,
+        time_ns: None,
         made_by: None,
     })
 }
@@ -185,7 +185,7 @@ mod tests {
                 bbox: [0.0, 0.1, 0.2, 0.3],
             }],
             map: FeatureMap::of_one(1, 6, (0u8..6).map(f32::from).collect()),
-            at_ns: None,
+            time_ns: None,
             made_by: None,
         }
     }

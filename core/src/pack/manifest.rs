@@ -187,7 +187,7 @@ pub struct CaptionerSpec {
     pub connector: Option<String>,
     /// The token that marks where the features go in a prompt.
     pub image_token: Option<String>,
-    /// What the chat template writes where a video goes; `<video>` when absent.
+    /// What the chat template writes where a video goes. Absent: the frames of a video are shown as so many pictures.
     pub video_token: Option<String>,
     /// What the chat template gets as a message's content; `text` when absent.
     pub content: Option<ContentForm>,

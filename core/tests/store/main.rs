@@ -96,8 +96,7 @@ fn sample(number: u64) -> (Features, Vec<u8>) {
             bbox: [0.0, 0.25, 0.5, 1.0],
         }],
         map: FeatureMap::of_one(2, 8, floats(16)),
-        at_ns: None,
-        made_by: None,
+        ..Features::default()
     };
     let bytes = 100 + random.below(900);
     let thumbnail = (0..bytes).map(|_| random.next() as u8).collect();

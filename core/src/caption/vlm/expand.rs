@@ -17,7 +17,7 @@ const VIDEO: &str = "video_prompt";
 #[derive(Debug)]
 pub(super) struct Expansion {
     image_token: String,
-    video_token: String,
+    video_token: Option<String>,
     image: Option<Template>,
     video: Option<Template>,
 }
@@ -58,10 +58,9 @@ impl Expansion {
             let called = format!("captioner.files.{name} ({})", file.file);
             Template::new(&called, &source).map(Some)
         };
-        let video_token = context.spec().video_token.clone();
         Ok(Self {
             image_token: image_token.to_owned(),
-            video_token: video_token.unwrap_or_else(|| "<video>".to_owned()),
+            video_token: context.spec().video_token.clone(),
             image: template(IMAGE)?,
             video: template(VIDEO)?,
         })
@@ -74,7 +73,7 @@ impl Expansion {
 
     /// What the chat template writes for a video.
     pub(super) fn video_token(&self) -> &str {
-        &self.video_token
+        self.video_token.as_deref().unwrap_or_default()
     }
 
     /// Whether a template says what stands for a picture.
@@ -82,9 +81,9 @@ impl Expansion {
         self.image.is_some()
     }
 
-    /// Whether a template says what stands for a video.
+    /// Whether the chat template marks videos and a template says what stands for one.
     pub(super) fn has_video(&self) -> bool {
-        self.video.is_some()
+        self.video.is_some() && self.video_token.is_some()
     }
 
     /// `prompt` with what stands for each picture in place of its marker.
@@ -116,7 +115,7 @@ impl Expansion {
         duration: f64,
         tokens: usize,
     ) -> Result<String> {
-        let Some(template) = &self.video else {
+        let (Some(template), Some(token)) = (&self.video, &self.video_token) else {
             return Err(Error::new(ErrorKind::Internal, "no template of a video"));
         };
         let frames: Vec<_> = seconds
@@ -131,7 +130,7 @@ impl Expansion {
             tokens => tokens,
             image_token => self.image_token,
         })?;
-        replace(prompt, &self.video_token, &[expanded])
+        replace(prompt, token, &[expanded])
     }
 }
 

@@ -35,9 +35,9 @@ use speaker::Speaker;
 /// Goes up when the same pack makes other captions.
 const VERSION: u32 = 1;
 
-/// The kind `vlm`. It always needs `language_decoder`. A decoder that reads the rows in its prompt needs `token_embedding`, and
-/// `image_token` and a `prompt` for each task unless the rows come first. An `encoder` needs `token_embedding`. `connector` is
-/// for features that are not rows of embeddings already.
+/// The kind `vlm`. It always needs `language_decoder`. A decoder that reads the rows in its prompt needs `token_embedding`,
+/// `image_token` and a `prompt` for each task. An `encoder` needs `token_embedding`; its rows come first unless there is an
+/// `image_token`. `connector` is for features that are not rows of embeddings already.
 #[derive(Debug, Clone, Copy)]
 pub struct Vlm;
 
@@ -92,9 +92,9 @@ fn expect_keys(context: &CaptionerContext) -> Result<()> {
         let why = "name the first tokens of the decoder, decoder_start_token_id in config.json";
         return missing("decoder.start", why);
     }
-    let attends = starts;
-    if spec.token_embedding.is_none() && (spec.encoder.is_some() || !attends) {
-        let why = match spec.encoder.is_none() && spec.image_token.is_none() {
+    let reads_in_prompt = !starts;
+    if spec.token_embedding.is_none() && (spec.encoder.is_some() || reads_in_prompt) {
+        let why = match reads_in_prompt && spec.image_token.is_none() {
             true => {
                 "a decoder that reads rows in its prompt needs it; one that attends to them needs decoder.start instead"
             }
@@ -103,6 +103,9 @@ fn expect_keys(context: &CaptionerContext) -> Result<()> {
         return missing("captioner.token_embedding", why);
     }
     if spec.image_token.is_none() {
+        if reads_in_prompt {
+            return missing("captioner.image_token", "");
+        }
         for name in ["image_prompt", "video_prompt"] {
             if spec.files.contains_key(name) {
                 let why = format!("captioner.files.{name} is of no use without it");
@@ -118,13 +121,13 @@ fn expect_keys(context: &CaptionerContext) -> Result<()> {
     for (task, name, served) in served {
         let needed = match task {
             Task::Ask => spec.image_token.is_some(),
-            _ => !attends,
+            _ => reads_in_prompt,
         };
         if served && needed && context.prompt(task).is_none() {
             return missing(&format!("tasks.{name}.prompt"), "");
         }
     }
-    if tasks.ask.is_some() && attends && spec.encoder.is_none() && spec.image_token.is_none() {
+    if tasks.ask.is_some() && starts && spec.encoder.is_none() && spec.image_token.is_none() {
         let why = "a decoder without a prompt cannot be asked: remove [tasks.ask]";
         return missing("captioner.encoder", why);
     }
@@ -240,7 +243,7 @@ impl Captioner for VlmCaptioner {
         control: &Control,
         on_text: OnText<'_>,
     ) -> Result<Statement> {
-        let shown = self.speaker.shown(frames.len());
+        let shown = self.speaker.shown(frames);
         let message = self.prompts.caption(options.prompt.as_deref(), shown)?;
         let model = self.model(control)?;
         self.generate(&model, frames, message, options, control, on_text)
@@ -261,7 +264,7 @@ impl Captioner for VlmCaptioner {
             )
             .remedy("leave it out: only captions have named prompts"));
         }
-        let shown = self.speaker.shown(frames.len());
+        let shown = self.speaker.shown(frames);
         let model = self.model(control)?;
         let question = model.tokenizer().harmless(question)?;
         let message = self.prompts.answer(&question, shown)?;

@@ -72,11 +72,12 @@ impl Speaker {
             .collect()
     }
 
-    /// As what so many frames are shown.
-    pub(super) fn shown(&self, frames: usize) -> Shown {
+    /// As what `frames` are shown: several of one video as a video, if the pack has a prompt for one.
+    pub(super) fn shown(&self, frames: &[&Features]) -> Shown {
+        let of_video = frames.len() > 1 && frames.iter().all(|frame| frame.time_ns.is_some());
         match &self.expansion {
-            Some(expansion) if frames > 1 && expansion.has_video() => Shown::Video,
-            _ => Shown::Images(frames),
+            Some(expansion) if of_video && expansion.has_video() => Shown::Video,
+            _ => Shown::Images(frames.len()),
         }
     }
 
@@ -131,7 +132,7 @@ impl Speaker {
             return Err(Error::new(ErrorKind::BadPack, what));
         };
         let rendered = model.render(&[message], &self.markers())?;
-        let video = self.shown(frames.len()) == Shown::Video;
+        let video = self.shown(frames) == Shown::Video;
         let each_row = video || expansion.has_image();
         let (text, maps) = if video {
             self.video(expansion, &rendered, frames, control)?
@@ -179,7 +180,7 @@ impl Speaker {
         let (mut seconds, mut maps) = (Vec::new(), Vec::new());
         for (at, frame) in chosen.enumerate() {
             // Without a clock they are a second apart.
-            seconds.push(frame.at_ns.map_or(at as f64, |ns| ns as f64 / 1e9));
+            seconds.push(frame.time_ns.map_or(at as f64, |ns| ns as f64 / 1e9));
             maps.push(self.pictures.rows(&whole(&frame.map)?, control)?);
         }
         let tokens = maps.first().map_or(0, |map| map.rows);
@@ -202,25 +203,29 @@ impl Speaker {
         control: &Control,
     ) -> Result<Begun> {
         let Read { ids, maps, .. } = read;
-        let generation = match read.marker {
-            Some(marker) if read.each_row => {
-                let mut places = (0..ids.len()).filter(|at| ids[*at] == marker);
-                let first = places.next().unwrap_or(0);
-                let end = places.next_back().unwrap_or(first) + 1;
-                let make = || Ok(joined(maps));
-                let parts = [
-                    Part::Ids(&ids[..first]),
-                    Part::Marked {
-                        ids: &ids[first..end.min(ids.len())],
-                        marker,
-                        identity: self.identity(maps),
-                        make: &make,
-                    },
-                    Part::Ids(&ids[end.min(ids.len())..]),
-                ];
-                model.begin(&parts, max_tokens, control)?
-            }
-            marker => self.spliced(model, ids, marker, maps, max_tokens, control)?,
+        let Some(marker) = read.marker else {
+            let what = "captioner.image_token is missing: the decoder reads rows in its prompt";
+            return Err(Error::new(ErrorKind::BadPack, what));
+        };
+        let generation = if read.each_row {
+            let mut places = (0..ids.len()).filter(|at| ids[*at] == marker);
+            let first = places.next().unwrap_or(0);
+            let end = places.next_back().unwrap_or(first) + 1;
+            let end = end.min(ids.len());
+            let make = || Ok(joined(maps));
+            let parts = [
+                Part::Ids(&ids[..first]),
+                Part::Marked {
+                    ids: &ids[first..end],
+                    marker,
+                    identity: self.identity(maps),
+                    make: &make,
+                },
+                Part::Ids(&ids[end..]),
+            ];
+            model.begin(&parts, max_tokens, control)?
+        } else {
+            self.spliced(model, ids, marker, maps, max_tokens, control)?
         };
         Ok(Begun {
             prompt_ids: generation.ids(),
@@ -228,13 +233,13 @@ impl Speaker {
         })
     }
 
-    /// A prompt in which one marker stands for all rows of a picture, or whose pictures come first. The rows are made only if the
-    /// decoder has not read them before.
+    /// A prompt in which one marker stands for all rows of a picture. The rows are made only if the decoder has not read them
+    /// before.
     fn spliced(
         &self,
         model: &LanguageModel,
         ids: &[u32],
-        marker: Option<u32>,
+        marker: u32,
         maps: &[FeatureMap],
         max_tokens: usize,
         control: &Control,
@@ -245,15 +250,10 @@ impl Speaker {
             .collect();
         let mut rows = maps.iter().zip(&make).map(|(map, make)| Part::Rows {
             identity: self.pictures.identity(map),
-            stands_for: marker,
+            stands_for: Some(marker),
             make,
         });
         let mut parts = Vec::new();
-        let Some(marker) = marker else {
-            parts.extend(rows);
-            parts.push(Part::Ids(ids));
-            return model.begin(&parts, max_tokens, control);
-        };
         let places = ids.iter().filter(|id| **id == marker).count();
         if places != maps.len() {
             let what = format!(

@@ -8,7 +8,8 @@ use atom_core::control::{Control, TextOptions};
 use atom_core::features::{Features, Grid};
 use atom_core::runtime::Runtime;
 use atom_core::task::Statement;
-use atom_tests::exports::{self, expected, features};
+use atom_tests::exports::expected;
+use atom_tests::hand_packs::{self, features};
 use atom_tests::{runtime_options, temporary};
 use serde_json::Value;
 
@@ -104,7 +105,7 @@ fn prompt(case: &Value) -> String {
 #[test]
 fn a_smolvlm_reads_pictures_as_its_reference_does() {
     let folder = temporary();
-    let runtime = open(&exports::smolvlm(folder.path(), |_, toml| toml));
+    let runtime = open(&hand_packs::smolvlm(folder.path(), |_, toml| toml));
     let want = expected("smolvlm-tiny");
     let mut seen = 0;
     for case in want["cases"].as_array().unwrap() {
