@@ -295,7 +295,7 @@ fn another_captioner_asks_without_a_frame_encoded_for_search_again() {
     // Only the tiles of its edge differ between these two.
     for (name, edge, said) in [
         ("small", 64, SAID),
-        ("large", 96, "52 rows of 13 pictures"),
+        ("large", 96, "40 rows of 10 pictures"),
         ("small", 64, SAID),
     ] {
         let runtime = open(&dir.path().join(name), Some(("", edge)));

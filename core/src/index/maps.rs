@@ -24,7 +24,7 @@ use half::f16;
 
 use super::segment::{Layout, SLOT_BITS};
 use super::store::Store;
-use super::types::SegmentId;
+use super::types::{Provenance, SegmentId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FeatureMap, Grid, Source};
 use crate::identity::Digest;
@@ -42,6 +42,11 @@ const CRC: std::ops::Range<usize> = 76..80;
 /// Whether `map` has a file of its own; a single vector stays with the segment's other features.
 pub(super) fn apart(map: &FeatureMap) -> bool {
     map.rows > 1
+}
+
+/// What makes the rows; zeros where it is not known.
+pub(super) fn made_by(provenance: &Provenance) -> Digest {
+    provenance.features.map.unwrap_or(Digest([0; 32]))
 }
 
 fn folder(layout: &Layout) -> PathBuf {
@@ -255,8 +260,8 @@ impl Store {
     /// `NotFound` when there is no such segment.
     pub fn map(&self, id: SegmentId, source: Source) -> Result<Option<FeatureMap>> {
         self.row(id)?;
-        let made_by = self.0.provenance.features.map;
-        Ok(made_by.and_then(|made_by| read(&self.0.layout, id.0, source, made_by)))
+        let made_by = made_by(&self.0.provenance);
+        Ok(read(&self.0.layout, id.0, source, made_by))
     }
 
     /// Keeps rows that the pack's modules made of segment `id`, in place of earlier ones. When this returns they survive a crash
@@ -266,10 +271,7 @@ impl Store {
     /// `NotFound`; `InvalidArgument` for rows that do not fit together or are not finite; `ReadOnly`, `DiskFull`, `Io`.
     pub fn set_map(&self, id: SegmentId, source: Source, map: &FeatureMap) -> Result<()> {
         super::codec::check_map(map)?;
-        let Some(made_by) = self.0.provenance.features.map else {
-            let what = "rows for a captioner, in a store of a pack without one";
-            return Err(Error::new(ErrorKind::InvalidArgument, what));
-        };
+        let made_by = made_by(&self.0.provenance);
         let writer = self.writer()?;
         writer.catalogue.segment(id)?;
         write(&self.0.layout, id.0, source, made_by, map)

@@ -286,7 +286,8 @@ impl Store {
         let row = self.row(id)?;
         let mut features = self.blob_of(&row, Blobs::features)?;
         self.0.keep_current(row.origin, &mut features)?;
-        if let (0, Some(made_by)) = (features.map.rows, self.0.provenance.features.map) {
+        if features.map.rows == 0 {
+            let made_by = maps::made_by(&self.0.provenance);
             let kept = maps::read(&self.0.layout, id.0, Source::Still, made_by);
             features.map = kept.unwrap_or_default();
         }

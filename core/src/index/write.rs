@@ -177,11 +177,9 @@ impl Store {
             }
             let id = partition << SLOT_BITS | u64::from(records);
             // Before the commit: what it acknowledges is all there. Without one, opening the store deletes it.
-            if let (true, Some(made_by)) = (
-                maps::apart(&segment.features.map),
-                self.0.provenance.features.map,
-            ) {
-                let map = &segment.features.map;
+            let map = &segment.features.map;
+            if maps::apart(map) {
+                let made_by = maps::made_by(&self.0.provenance);
                 maps::write(layout, id, Taken::Still, made_by, map)?;
             }
             let blob_at = batch.push(layout, id, stream.0, segment, part.blob_bytes)?;
