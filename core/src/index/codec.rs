@@ -1,6 +1,5 @@
 //! Features as bytes: the part of a blob behind the embedding. Little-endian, every length checked.
 
-use super::maps;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Detection, FeatureMap, Features};
 
@@ -29,6 +28,11 @@ pub(super) fn check(features: &Features, dim: usize) -> Result<()> {
         return bad("a detection holds a NaN or an infinity".into());
     }
     Ok(())
+}
+
+/// Whether `map` has a file of its own; a single vector stays with the segment's other features.
+pub(super) fn apart(map: &FeatureMap) -> bool {
+    map.rows > 1
 }
 
 /// Refuses rows that must not reach a store: not finite, or of another number than they say.
@@ -107,9 +111,9 @@ pub(super) fn encode(features: &Features, out: &mut Vec<u8>) -> Result<()> {
         put_f32s(out, &[detection.score]);
         put_f32s(out, &detection.bbox);
     }
-    let apart = FeatureMap::default();
-    let map = match maps::apart(&features.map) {
-        true => &apart,
+    let none = FeatureMap::default();
+    let map = match apart(&features.map) {
+        true => &none,
         false => &features.map,
     };
     put_len(out, map.rows)?;

@@ -29,6 +29,7 @@ mod codec;
 mod dot;
 mod folder;
 mod lock;
+mod map_files;
 mod mapped;
 mod maps;
 mod origin;

@@ -13,8 +13,8 @@ use super::blob::Blobs;
 use super::catalogue::{Catalogue, SegmentRow};
 use super::folder::{self, Folder};
 use super::lock::WriterLock;
+use super::map_files;
 use super::mapped::Mapped;
-use super::maps;
 use super::part::Part;
 use super::segment::{self, Layout, SLOT_BITS};
 use super::types::*;
@@ -287,8 +287,8 @@ impl Store {
         let mut features = self.blob_of(&row, Blobs::features)?;
         self.0.keep_current(row.origin, &mut features)?;
         if features.map.rows == 0 {
-            let made_by = maps::made_by(&self.0.provenance);
-            let kept = maps::read(&self.0.layout, id.0, Source::Still, made_by);
+            let made_by = map_files::made_by(&self.0.provenance);
+            let kept = map_files::read(&self.0.layout, id.0, Source::Still, made_by);
             features.map = kept.unwrap_or_default();
         }
         Ok(features)
@@ -318,7 +318,7 @@ impl Store {
             partitions: view.parts.len(),
             vector_bytes: view.parts.iter().map(size).sum(),
             blob_bytes: view.parts.iter().map(blobs).sum(),
-            map_bytes: maps::bytes(&inner.layout),
+            map_bytes: map_files::bytes(&inner.layout),
             catalogue_bytes: inner.catalogue_bytes(),
             corrupt_records: lock(&inner.corrupt).len() as u64,
             damaged_partitions: view.parts.iter().filter(|p| p.damaged()).count() as u64,

@@ -15,7 +15,7 @@ use super::blob::Blobs;
 use super::catalogue::PartRow;
 use super::codec;
 use super::folder::CATALOGUE;
-use super::maps;
+use super::map_files;
 use super::part_writer::Batch;
 use super::segment::{Layout, MAX_RECORDS, SLOT_BITS};
 use super::sql::sql;
@@ -178,9 +178,9 @@ impl Store {
             let id = partition << SLOT_BITS | u64::from(records);
             // Before the commit: what it acknowledges is all there. Without one, opening the store deletes it.
             let map = &segment.features.map;
-            if maps::apart(map) {
-                let made_by = maps::made_by(&self.0.provenance);
-                maps::write(layout, id, Taken::Still, made_by, map)?;
+            if codec::apart(map) {
+                let made_by = map_files::made_by(&self.0.provenance);
+                map_files::write(layout, id, Taken::Still, made_by, map)?;
             }
             let blob_at = batch.push(layout, id, stream.0, segment, part.blob_bytes)?;
             let replaced = known.get(&segment.start_ns).map(|(id, _)| *id);
@@ -319,7 +319,7 @@ impl Store {
             layout.vec_bytes(row.records)
                 + row.blob_bytes
                 + layout.sketch_bytes(row.partition)
-                + maps::bytes_of(layout, row.partition)
+                + map_files::bytes_of(layout, row.partition)
         };
         let mut total: u64 = parts.iter().map(size).sum::<u64>() + self.0.catalogue_bytes();
         let mut retained = Retained::default();

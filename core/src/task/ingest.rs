@@ -6,6 +6,8 @@
 //! The ring costs a frame when it is full, so that a camera never waits; the channels behind it make the stage before wait,
 //! so that no segment is lost. While one keyframe is encoded the next is looked for and the last is made durable.
 
+mod keyframe;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,25 +19,18 @@ use serde::{Deserialize, Serialize};
 use crate::budget::{Charge, Owner};
 use crate::control::{CancelToken, Control, Priority};
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{Features, Parts, Source};
 use crate::flow::channel::{Overflow, Receiver, Sender, channel};
 use crate::flow::ring;
 use crate::flow::stage::Stage;
 use crate::frame::{Frame, MAX_FRAME_BYTES};
 use crate::index::{NewSegment, NewStream, SegmentId, Store, StreamId};
 use crate::module::Registry;
-use crate::pack::{PreprocessSpec, RowsPolicy};
 use crate::trace;
-use crate::vision::{
-    KEYFRAME_QUALITY, SampledSegment, Sampler, SamplerOptions, VisualEncoder, keyframe_side,
-    thumbnail,
-};
+use crate::vision::{SampledSegment, Sampler, SamplerOptions, VisualEncoder};
+use keyframe::{Encoded, Wanted};
 
 /// Segments that may wait between two stages; each holds its keyframe.
 const WAITING: usize = 2;
-
-/// JPEG quality of stored thumbnails, 1..=100.
-const THUMBNAIL_QUALITY: u8 = 80;
 
 /// How one stream is indexed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -393,71 +388,6 @@ impl Sample {
             return true;
         }
         self.found.send(segment).is_ok()
-    }
-}
-
-/// What is made of a keyframe.
-struct Wanted {
-    parts: Parts,
-    thumbnail_side: u32,
-    /// How the captioner's encoder prepares pictures, where it reads the kept keyframe later.
-    reads_later: Option<PreprocessSpec>,
-}
-
-impl Wanted {
-    fn new(registry: &Registry, thumbnail_side: u32) -> Result<Self> {
-        let manifest = registry.pack().manifest();
-        let later = manifest.rows_policy() != RowsPolicy::Eager;
-        let encoder = manifest.captioner_encoder().filter(|_| later);
-        let encoder = encoder.map(|id| manifest.module(id)).transpose()?;
-        Ok(Self {
-            parts: Parts {
-                map: encoder.is_none(),
-                ..Parts::ALL
-            },
-            thumbnail_side,
-            reads_later: encoder.and_then(|module| module.preprocess.clone()),
-        })
-    }
-
-    /// The keyframe as JPEG: a thumbnail, or as large as the captioner's encoder wants it.
-    fn keyframe(&self, frame: &Frame<'_>) -> Result<Vec<u8>> {
-        let _span = trace::span("index", "thumbnail");
-        let side = self.thumbnail_side;
-        let Some(spec) = &self.reads_later else {
-            return thumbnail(frame, side, THUMBNAIL_QUALITY);
-        };
-        // Upright, as the encoder sees it.
-        let size = frame.format().upright_size();
-        let side = side.max(keyframe_side(spec, size));
-        thumbnail(frame, side, KEYFRAME_QUALITY)
-    }
-}
-
-/// A segment ready to be stored.
-struct Encoded {
-    start_ns: i64,
-    end_ns: i64,
-    keyframe_ns: i64,
-    features: Features,
-    thumbnail: Vec<u8>,
-}
-
-impl Encoded {
-    fn new(
-        segment: SampledSegment,
-        encoder: &mut VisualEncoder,
-        wanted: &Wanted,
-        control: &Control,
-    ) -> Result<Self> {
-        let keyframe = segment.keyframe.as_frame()?;
-        Ok(Self {
-            start_ns: segment.start_ns,
-            end_ns: segment.end_ns,
-            keyframe_ns: keyframe.timestamp_ns(),
-            features: encoder.encode_parts(&keyframe, Source::Still, wanted.parts, control)?,
-            thumbnail: wanted.keyframe(&keyframe)?,
-        })
     }
 }
 
