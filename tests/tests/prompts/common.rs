@@ -27,7 +27,7 @@ pub fn open(pack: &Path) -> Runtime {
 
 pub fn limits(max_tokens: usize) -> TextOptions {
     TextOptions {
-        max_tokens,
+        max_tokens: Some(max_tokens),
         ..TextOptions::default()
     }
 }
