@@ -9,14 +9,16 @@ use sha2::{Digest, Sha256};
 
 use crate::exports::{export, npy};
 
-/// The features of one picture as the expected outputs hold them: `[pictures, rows, width]`.
+/// The features of one picture as the expected outputs hold them: `[rows, width]` or `[pictures, rows, width]`.
 ///
 /// # Panics
 /// When the file is no such array.
 pub fn features(name: &str, relative: &str, grid: Grid) -> Features {
     let (shape, data) = npy(&export(name).join("expected").join(relative));
-    let &[pictures, rows, dim] = &shape[..] else {
-        panic!("{relative} is of shape {shape:?}");
+    let (pictures, rows, dim) = match shape[..] {
+        [rows, dim] => (1, rows, dim),
+        [pictures, rows, dim] => (pictures, rows, dim),
+        _ => panic!("{relative} is of shape {shape:?}"),
     };
     Features {
         map: FeatureMap {
@@ -61,8 +63,7 @@ impl HandPack {
     pub fn export(&self, name: &str) -> String {
         let bytes = std::fs::read(self.export.join(name));
         let bytes = bytes.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let flat = name.replace('/', "-");
-        self.write(&flat, &bytes)
+        self.write(name.rsplit('/').next().unwrap_or(name), &bytes)
     }
 
     /// Adds a file; what a manifest says of it.
@@ -289,5 +290,90 @@ start = [300]
 "#
     );
     pack.toml += &edit(&pack, toml);
+    pack.finish()
+}
+
+/// A pack of the export llava-tiny without its vision encoder; as [`smolvlm`]. Its prompt has no template for pictures.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn llava(dir: &Path, edit: impl FnOnce(&HandPack, String) -> String) -> PathBuf {
+    let mut pack = HandPack::new(dir, "llava-tiny");
+    let config = std::fs::read(pack.export.join("tokenizer_config.json")).unwrap_or_default();
+    let config: Value = serde_json::from_slice(&config).unwrap_or_default();
+    let template = config["chat_template"].as_str().unwrap_or_default();
+    let (words, decoder, tokenizer, template) = (
+        pack.export("onnx/embed_tokens.onnx"),
+        pack.export("onnx/decoder_model_merged.onnx"),
+        pack.export("tokenizer.json"),
+        pack.write("chat_template.jinja", template.as_bytes()),
+    );
+    let toml = format!(
+        r#"
+[captioner]
+kind = "vlm"
+language_decoder = "decoder"
+token_embedding = "words"
+image_token = "<image>"
+content = "parts"
+[tasks.ask]
+prompt = "<image>{{}}"
+[[module]]
+id = "words"
+kind = "token-embedding"
+precision = "fp32"
+model = {words}
+inputs = [{{ name = "input_ids", dtype = "i64", shape = ["batch", "length"] }}]
+outputs = [{{ name = "inputs_embeds", dtype = "f32", shape = ["batch", "length", 32] }}]
+[[module]]
+id = "decoder"
+kind = "language-decoder"
+precision = "fp32"
+model = {decoder}
+[module.tokenizer]
+file = {tokenizer}
+max_tokens = 2048
+[module.decoder]
+layers = 2
+kv_heads = 2
+head_dim = 8
+vocab = 322
+context = 2048
+kv = "concat"
+kv_dtype = "f32"
+bos = 1
+eos = [2]
+chat_template = {template}
+"#
+    );
+    pack.toml += &edit(&pack, toml);
+    pack.finish()
+}
+
+/// A pack of the text tower of `export` alone: graph `onnx/text_model.onnx` with output `output` of `width` numbers. `words` are
+/// further lines of `[module.tokenizer]`.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn text_tower(dir: &Path, export: &str, output: &str, width: usize, words: &str) -> PathBuf {
+    let mut pack = HandPack::new(dir, export);
+    let (model, tokenizer) = (
+        pack.export("onnx/text_model.onnx"),
+        pack.export("tokenizer.json"),
+    );
+    pack.toml += &format!(
+        r#"
+[[module]]
+id = "words"
+kind = "text-encoder"
+precision = "fp32"
+model = {model}
+inputs = [{{ name = "input_ids", dtype = "i64", shape = ["batch", "length"] }}]
+outputs = [{{ name = {output:?}, dtype = "f32", shape = ["batch", {width}], role = "embedding" }}]
+[module.tokenizer]
+file = {tokenizer}
+{words}
+"#
+    );
     pack.finish()
 }

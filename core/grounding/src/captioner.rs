@@ -13,10 +13,11 @@ use atom_core::pack::Task;
 use atom_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
-use super::answer::{Verdict, answer};
+use super::answer::answer;
 use super::grounding::Grounding;
 use super::observation::Observation;
 use super::thing::Ground;
+use super::verdict::Verdict;
 
 /// Goes up when the same pack makes other captions.
 const VERSION: u32 = 1;

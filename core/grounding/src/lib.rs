@@ -9,6 +9,7 @@
 mod answer;
 mod captioner;
 mod change;
+mod evidence;
 mod grounding;
 mod keyframe;
 mod observation;
@@ -17,6 +18,7 @@ mod rules;
 mod sentences;
 mod taxonomy;
 mod thing;
+mod verdict;
 
 pub use captioner::Grounded;
 pub use grounding::Grounding;

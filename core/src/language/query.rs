@@ -1,5 +1,7 @@
 //! The words of a query to a vector a store can be searched with, as the pack's search task says.
 
+use std::sync::Arc;
+
 use super::text_encoder::TextEncoder;
 use crate::budget::{EvictableCell, Owner, WaitPolicy};
 use crate::control::Control;
@@ -63,7 +65,7 @@ impl QueryEncoder {
         self.min_score
     }
 
-    /// The vector of `words`, L2-normalised.
+    /// The vector of a user's `words`, L2-normalised. Special tokens that they spell are taken as plain words.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for blank words; otherwise as [`TextEncoder::new`], [`TextEncoder::encode`] and
@@ -73,18 +75,24 @@ impl QueryEncoder {
         if words.is_empty() {
             return Err(Error::new(ErrorKind::InvalidArgument, "the query is blank"));
         }
-        self.embed(words, control)
+        let encoder = self.encoder(control)?;
+        let words = encoder.tokenizer().harmless(words)?;
+        encoder.encode(&self.template.replace("{}", &words), control)
     }
 
-    /// As [`encode`](Self::encode), of the words as they are: blanks around them stay, and they may be empty.
+    /// As [`encode`](Self::encode), of the words as they are: blanks around them and special tokens stay, and they may be empty.
     ///
     /// # Errors
     /// As [`encode`](Self::encode), but for blank words.
     pub fn embed(&self, words: &str, control: &Control) -> Result<Vec<f32>> {
-        let check = || control.check();
-        let encoder = self.encoder.get(&WaitPolicy::until(&check, None), || {
-            TextEncoder::new(&self.registry, &self.module)
-        })?;
+        let encoder = self.encoder(control)?;
         encoder.encode(&self.template.replace("{}", words), control)
+    }
+
+    fn encoder(&self, control: &Control) -> Result<Arc<TextEncoder>> {
+        let check = || control.check();
+        self.encoder.get(&WaitPolicy::until(&check, None), || {
+            TextEncoder::new(&self.registry, &self.module)
+        })
     }
 }

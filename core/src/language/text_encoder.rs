@@ -6,7 +6,7 @@ use crate::decoder::whole;
 use crate::error::{Error, ErrorKind, Result};
 use crate::module::{Lease, Registry};
 use crate::ort::{DType, Dim, RunArgs, Tensor};
-use crate::pack::{ModuleKind, Role};
+use crate::pack::{ModuleKind, Role, TokenizerSpec};
 use crate::trace;
 
 /// Longest text, in bytes. A query is a sentence; anything near this is a mistake of the caller.
@@ -19,6 +19,8 @@ pub struct TextEncoder {
     registry: Registry,
     id: String,
     tokenizer: Tokenizer,
+    /// What the manifest says of its words.
+    words: TokenizerSpec,
     /// Name of the output that is the vector.
     output: String,
 }
@@ -53,6 +55,7 @@ impl TextEncoder {
             id: module.to_owned(),
             tokenizer: Tokenizer::from_bytes(&pack.read(&text.file)?, text.max_tokens)
                 .map_err(|error| error.context(&text.file.file))?,
+            words: text.clone(),
             output: output.name.clone(),
         })
     }
@@ -82,7 +85,15 @@ impl TextEncoder {
             )
             .remedy("describe it in a sentence"));
         }
-        let encoded = self.tokenizer.encode_truncated(text)?;
+        let mut encoded = match self.words.lowercase {
+            true => self.tokenizer.encode_truncated(&text.to_lowercase())?,
+            false => self.tokenizer.encode_truncated(text)?,
+        };
+        if let (true, Some(end), Some(last)) =
+            (encoded.truncated, self.words.end_id, encoded.ids.last_mut())
+        {
+            *last = end;
+        }
         if encoded.truncated {
             log::warn!(
                 "text encoder {:?}: only the first {} tokens of a text of {} bytes count",
@@ -91,7 +102,7 @@ impl TextEncoder {
                 text.len()
             );
         }
-        if encoded.ids.is_empty() {
+        if encoded.ids.is_empty() && self.words.pad_to.is_none() {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 "the text has no words to encode",
@@ -120,18 +131,23 @@ impl TextEncoder {
             [_, Dim::Fixed(length)] if port.name == "input_ids" => Some(length),
             _ => None,
         });
-        let length = fixed.unwrap_or(ids.len());
-        if length < ids.len() {
+        let wanted = self.words.pad_to.unwrap_or(ids.len());
+        let length = fixed.unwrap_or(wanted);
+        if length < wanted {
             return Err(Error::new(
                 ErrorKind::BadModel,
                 format!(
-                    "text encoder {:?}: port \"input_ids\" takes {length} tokens, but the manifest's max_tokens is {}",
+                    "text encoder {:?}: port \"input_ids\" takes {length} tokens, but the manifest's {}",
                     self.id,
-                    self.tokenizer.max_tokens()
+                    match self.words.pad_to {
+                        Some(length) => format!("pad_to is {length}"),
+                        None => format!("max_tokens is {}", self.tokenizer.max_tokens()),
+                    }
                 ),
             ));
         }
-        let pad = i64::from(self.tokenizer.pad().unwrap_or(0));
+        let pad = self.words.pad_id.or(self.tokenizer.pad()).unwrap_or(0);
+        let pad = i64::from(pad);
         let padded = |at: usize| ids.get(at).map_or(pad, |id| i64::from(*id));
         let mut inputs = Vec::new();
         for port in lease.inputs() {

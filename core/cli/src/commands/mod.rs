@@ -10,6 +10,7 @@ mod frames;
 mod index;
 mod pack;
 mod pack_import;
+mod pack_split;
 mod run;
 mod search;
 mod top;

@@ -10,6 +10,8 @@ use atom_core::pack::{Manifest, Pack, Task};
 use atom_core::{Error, ErrorKind, Result, cache};
 use serde::Serialize;
 
+use super::pack_split;
+
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// List the packs in a folder, or the modules of the pack given by --pack.
@@ -21,6 +23,8 @@ pub enum Command {
     Import(super::pack_import::Args),
     /// Check every file of the pack and run every module on its golden input.
     Verify,
+    /// Make modules out of one graph, cut at named tensors, and prove that they compute what it computes.
+    Split(pack_split::Args),
 }
 
 pub fn run(session: &mut Session, command: Command) -> Result<ExitCode> {
@@ -28,6 +32,7 @@ pub fn run(session: &mut Session, command: Command) -> Result<ExitCode> {
         Command::List { dir } => list(session, dir),
         Command::Import(args) => super::pack_import::run(session, args),
         Command::Verify => verify(session),
+        Command::Split(args) => pack_split::run(session, &args),
     }
 }
 

@@ -189,7 +189,9 @@ impl Speaker {
             return Err(Error::new(ErrorKind::Unsupported, what)
                 .remedy("index them with the pack that describes them"));
         }
-        let duration = seconds.last().unwrap_or(&0.0) - seconds.first().unwrap_or(&0.0);
+        // Each frame stands for as much of the video as the next: the last one, too.
+        let shown = seconds.last().unwrap_or(&0.0) - seconds.first().unwrap_or(&0.0);
+        let duration = shown * count as f64 / count.saturating_sub(1).max(1) as f64;
         let text = expansion.video(rendered, &seconds, duration, tokens)?;
         Ok((text, maps))
     }

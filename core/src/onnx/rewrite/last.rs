@@ -2,6 +2,7 @@
 //! one row of it.
 
 use super::super::external::text;
+use super::super::inspect::{Dimension, port};
 use super::super::schema::tensor_shape_proto::dimension;
 use super::super::schema::type_proto;
 use super::Model;
@@ -20,6 +21,12 @@ impl Model {
     /// [`ErrorKind::BadModel`](crate::ErrorKind::BadModel) where the result would be no graph.
     pub fn keep_last_logits(&mut self, logits: &str) -> Result<bool> {
         let view = View::new(self.graph());
+        let mut outputs = self.graph().output.iter();
+        let told = outputs.find(|value| text(&value.name) == logits).map(port);
+        let shape = told.and_then(|port| port.shape).unwrap_or_default();
+        if let Some(Dimension::Fixed(1)) = shape.get(1) {
+            return Ok(false);
+        }
         let Some((at, rows)) = head(&view, logits).filter(|_| self.opset() >= SLICE_OF_INPUTS)
         else {
             return Ok(false);
