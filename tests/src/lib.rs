@@ -1,5 +1,6 @@
 //! What the tests share: where things are, the command, the counting shim, and the sources as tokens.
 
+pub mod broken;
 pub mod damage;
 pub mod exports;
 pub mod hand_packs;

@@ -11,13 +11,14 @@ use crate::families::{Family, Shape};
 use crate::graph::Graph;
 use crate::image;
 use crate::plan::{Captioner, Module, Prompts};
-use crate::prompts::{self, Prompted, Tokens};
+use crate::prompts::{self, GROUP, Prompted, Tokens};
 use crate::report::Notes;
 use crate::source::Export;
 use crate::towers::narrow;
 use crate::words::Words;
 
-use crate::prompts::GROUP;
+/// What a vision encoder may call a picture's rows.
+const ROWS: &[&str] = &["image_features", "last_hidden_state", "image_embeds"];
 
 /// A captioner and its modules.
 pub(crate) struct Captions {
@@ -38,33 +39,23 @@ pub(crate) fn read(
     tiles: Option<bool>,
     notes: &mut Notes,
 ) -> Result<Captions> {
-    let rules = family.captioner.clone().unwrap_or_default();
     let pictures = family.shape == Shape::PictureEncoderDecoder;
     let vision = if pictures {
         "encoder_model"
     } else {
         "vision_encoder"
     };
-    let vision = vision_module(export, vision, tiles, notes)?;
+    let vision = vision_module(export, vision, "pixel_values", ROWS, tiles, notes)?;
     let mut modules = vec![vision];
-    let mut captioner = Captioner {
-        visual_encoder: "vision",
-        language_decoder: "decoder",
-        ..Captioner::default()
-    };
     let mut ports = Vec::new();
     if !pictures {
         let (tokens, written) = tokens_module(export)?;
-        captioner.token_embedding = Some(tokens.id);
         modules.push(tokens);
         ports.push(written);
     }
     if family.shape == Shape::TextEncoderDecoder {
-        let encoder = encoder_module(export)?;
-        captioner.encoder = Some(encoder.id);
-        modules.push(encoder);
+        modules.push(encoder_module(export)?);
     }
-    let words = Words::read(export.folder, &export.configs, GROUP)?;
     let decoder = decoder_graph(export, family)?;
     let first = family.shape != Shape::Decoder;
     if first && !decoder.has_input("encoder_hidden_states") {
@@ -82,6 +73,76 @@ pub(crate) fn read(
             "export the decoder with inputs_embeds",
         ));
     }
+    let parts = Parts {
+        modules,
+        ports,
+        decoder,
+    };
+    let model = model_places(export)?;
+    assemble(
+        export,
+        family,
+        parts,
+        notes,
+        &|graph, words, template, notes| {
+            let reader = Reader {
+                graph,
+                configs: &export.configs,
+                model: model.clone(),
+                given: Given::default(),
+                template,
+                group: GROUP,
+            };
+            reader.read(words, first, notes)
+        },
+    )
+}
+
+/// Modules and graphs of a captioner that are read.
+pub(crate) struct Parts {
+    /// The vision encoder first; all but the decoder.
+    pub(crate) modules: Vec<Module>,
+    /// What the embeddings of tokens write.
+    pub(crate) ports: Vec<Port>,
+    pub(crate) decoder: Graph,
+}
+
+/// What reads the decoder: from its graph, the tokenizer, and the chat template.
+type ReadDecoder<'a> =
+    &'a dyn Fn(&Graph, Words, Option<(String, String)>, &mut Notes) -> Result<Module>;
+
+/// Adds the decoder to `parts`, and the prompts.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn assemble(
+    export: &Export<'_>,
+    family: &Family,
+    parts: Parts,
+    notes: &mut Notes,
+    read_decoder: ReadDecoder<'_>,
+) -> Result<Captions> {
+    let Parts {
+        mut modules,
+        ports,
+        decoder,
+    } = parts;
+    let rules = family.captioner.clone().unwrap_or_default();
+    let pictures = family.shape == Shape::PictureEncoderDecoder;
+    let of = |kind: &str| {
+        modules
+            .iter()
+            .find(|module| module.kind == kind)
+            .map(|module| module.id)
+    };
+    let mut captioner = Captioner {
+        visual_encoder: "vision",
+        token_embedding: of("token-embedding"),
+        encoder: of("encoder"),
+        language_decoder: "decoder",
+        ..Captioner::default()
+    };
+    let words = Words::read(export.folder, &export.configs, GROUP)?;
     let adds = words.adds_tokens();
     let tokens = Tokens::read(export, &words, &rules, family, notes)?;
     let video = modules[0]
@@ -91,15 +152,7 @@ pub(crate) fn read(
     let chat = prompts::chat_template(export, &rules, &tokens, video.is_some(), notes);
     let bos = words.named(&export.configs, "bos_token")?;
     let bos = bos.and_then(|(id, _)| words.tokenizer.id_to_token(id));
-    let reader = Reader {
-        graph: &decoder,
-        configs: &export.configs,
-        model: model_places(export)?,
-        given: Given::default(),
-        template: chat.text.clone(),
-        group: GROUP,
-    };
-    let module = reader.read(words, first, notes)?;
+    let module = read_decoder(&decoder, words, chat.text.clone(), notes)?;
     let template = chat.text.is_some();
     modules.push(module);
     widths(&modules, &decoder, &ports)?;
@@ -156,9 +209,15 @@ fn model_places<'a>(export: &'a Export<'_>) -> Result<Places<'a>> {
     Ok(Places(places))
 }
 
-fn vision_module(
+/// The vision encoder, graph `name`, which reads `pixels` and writes a picture's rows to the first of the outputs `rows` it has.
+///
+/// # Errors
+/// What is missing or wrong, by file and key or port.
+pub(crate) fn vision_module(
     export: &Export<'_>,
     name: &str,
+    pixels: &str,
+    rows: &[&str],
     tiles: Option<bool>,
     notes: &mut Notes,
 ) -> Result<Module> {
@@ -172,7 +231,7 @@ fn vision_module(
     let mut inputs = graph.inputs()?;
     for port in &mut inputs {
         match port.name.as_str() {
-            "pixel_values" => narrow(&graph, port, &preprocess, &export.configs)?,
+            name if name == pixels => narrow(&graph, port, &preprocess, &export.configs)?,
             "pixel_attention_mask" => {
                 let rank = port.shape.len();
                 if !matches!(port.dtype, DType::Bool | DType::I64 | DType::F32)
@@ -204,18 +263,17 @@ fn vision_module(
             }
         }
     }
-    if !inputs.iter().any(|port| port.name == "pixel_values") {
+    if !inputs.iter().any(|port| port.name == pixels) {
         return Err(graph.bad(
-            "it does not read pixel_values",
+            format!("it does not read {pixels}"),
             "export the vision encoder with pixel_values",
         ));
     }
-    let names = ["image_features", "last_hidden_state", "image_embeds"];
-    let Some(output) = names.into_iter().find(|name| graph.has_output(name)) else {
+    let Some(output) = rows.iter().find(|name| graph.has_output(name)) else {
         return Err(graph.unsupported(
             format!(
                 "none of its outputs has a picture's rows: {} was expected",
-                names.join(" or ")
+                rows.join(" or ")
             ),
             "export the vision encoder with its projector",
         ));
@@ -241,7 +299,8 @@ fn vision_module(
 }
 
 /// A module without settings of its own, which reads and writes these ports.
-fn plain(
+/// A module without settings of its own.
+pub(crate) fn plain(
     graph: &Graph,
     id: &'static str,
     kind: &'static str,

@@ -279,6 +279,9 @@ impl Settings<'_> {
             let Some(size) = self.places.get(key)? else {
                 return Ok(otherwise);
             };
+            if !size.is_number() && !size.is_object() {
+                return Err(size.wrong("a number, or an object with longest_edge"));
+            }
             let edge = match size.is_number() {
                 true => size,
                 false => size.need("longest_edge", "it is the length of the longer side")?,

@@ -14,6 +14,7 @@ mod configs;
 mod decoder;
 mod families;
 mod folder;
+mod genai;
 mod graph;
 mod graphs;
 mod image;

@@ -4,9 +4,11 @@ use atom_core::{Error, ErrorKind, Result};
 
 use crate::ImportOptions;
 use crate::captioner;
+use crate::config::Document;
 use crate::configs::Configs;
 use crate::families::{self, Family, Shape};
 use crate::folder::Folder;
+use crate::genai;
 use crate::layout::{self, Found, Layout};
 use crate::plan::Plan;
 use crate::report::Notes;
@@ -62,6 +64,16 @@ pub(crate) fn plan(options: &ImportOptions) -> Result<Plan> {
             layout.name(),
             &folder.shown().display().to_string(),
         );
+        let index = found.index.clone();
+        if let Some(index) = index.as_ref().filter(|_| layout == Layout::Genai)
+            && !genai::sees(index)?
+        {
+            add_text(&mut plan, &folder, found, options, index, &mut notes)?;
+            licences.push(licence(&folder, &mut notes));
+            descriptions.push(format!("A text decoder from {}", folder.name()));
+            plan.notes = notes;
+            continue;
+        }
         let (export, family) = export(&folder, found, options, &mut notes)?;
         licences.push(licence(&folder, &mut notes));
         descriptions.push(format!("{} from {}", family.name, folder.name()));
@@ -84,7 +96,14 @@ pub(crate) fn plan(options: &ImportOptions) -> Result<Plan> {
         if family.shape == Shape::Towers {
             add_towers(&mut plan, &export, &family, options, &mut notes)?;
         } else {
-            add_captions(&mut plan, &export, &family, options, &mut notes)?;
+            add_captions(
+                &mut plan,
+                &export,
+                &family,
+                options,
+                index.as_ref(),
+                &mut notes,
+            )?;
         }
         plan.notes = notes;
     }
@@ -155,16 +174,52 @@ fn add_captions(
     export: &Export<'_>,
     family: &Family,
     options: &ImportOptions,
+    index: Option<&Document>,
     notes: &mut Notes,
 ) -> Result<()> {
     if !wants(options, For::Caption) && !wants(options, For::Ask) {
         return Ok(());
     }
-    let captions = captioner::read(export, family, options.tiles, notes)?;
+    let captions = match index {
+        Some(index) => genai::captions(export, index, family, options.tiles, notes)?,
+        None => captioner::read(export, family, options.tiles, notes)?,
+    };
     plan.modules.extend(captions.modules);
     plan.captioner = Some(captions.captioner);
     plan.tasks.caption = wants(options, For::Caption).then_some(captions.caption);
     plan.tasks.ask = captions.ask.filter(|_| wants(options, For::Ask));
+    Ok(())
+}
+
+/// A text decoder alone: a module that serves no task by itself.
+fn add_text(
+    plan: &mut Plan,
+    folder: &Folder,
+    found: Found,
+    options: &ImportOptions,
+    index: &Document,
+    notes: &mut Notes,
+) -> Result<()> {
+    let export = Export {
+        folder,
+        graphs: found.graphs,
+        configs: Configs::find(folder)?,
+        wanted: &options.precision,
+    };
+    genai::only_known_parts(&export)?;
+    if let Some(other) = plan.modules.iter().find(|module| module.id == "decoder") {
+        let what = format!(
+            "{} and {} are both language decoders, and a pack has one",
+            other.source.shown,
+            folder.shown().display()
+        );
+        return Err(Error::new(ErrorKind::InvalidArgument, what).remedy("make a pack of each"));
+    }
+    plan.modules.push(genai::text(&export, index, notes)?);
+    notes.warn(format!(
+        "{} is a text decoder: it serves no task by itself, and captioners of other packs can be written to use it",
+        folder.shown().display()
+    ));
     Ok(())
 }
 
@@ -176,25 +231,33 @@ fn export<'a>(
     notes: &mut Notes,
 ) -> Result<(Export<'a>, Family)> {
     let configs = Configs::find(folder)?;
-    if matches!(found.layout, Layout::Genai | Layout::Native) {
+    if found.layout == Layout::Native {
         return Err(refused(folder, &found));
     }
-    let Some(config) = &configs.config else {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "{} has no config.json, which says what family the model is of",
-                folder.shown().display()
-            ),
-        )
-        .remedy("copy config.json from the model that was exported"));
+    let node = match (&configs.config, &found.index) {
+        (Some(config), _) if config.root().get("model_type")?.is_some() => config
+            .root()
+            .need("model_type", "it says what family the model is of")?,
+        (_, Some(index)) => genai::model_type(index)?,
+        (Some(config), None) => config
+            .root()
+            .need("model_type", "it says what family the model is of")?,
+        (None, None) => {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "{} has no config.json, which says what family the model is of",
+                    folder.shown().display()
+                ),
+            )
+            .remedy("copy config.json from the model that was exported"));
+        }
     };
-    let node = config
-        .root()
-        .need("model_type", "it says what family the model is of")?;
     let mut names = vec![folder.name()];
     for key in ["_name_or_path", "name"] {
-        if let Some(name) = config.root().get(key)? {
+        if let Some(config) = &configs.config
+            && let Some(name) = config.root().get(key)?
+        {
             names.push(name.text()?.to_owned());
         }
     }

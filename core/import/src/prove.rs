@@ -114,6 +114,11 @@ fn encode(
     let mut session = session(environment, &site.dir.join(&module.source.target))?;
     let found = |ports: &[Port], port: &mut Port| {
         if let Some(own) = ports.iter().find(|own| own.name == port.name)
+            && own.dtype != port.dtype
+        {
+            port.dtype = own.dtype;
+        }
+        if let Some(own) = ports.iter().find(|own| own.name == port.name)
             && own.shape.len() == port.shape.len()
         {
             for (dim, own) in port.shape.iter_mut().zip(&own.shape) {

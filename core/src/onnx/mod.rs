@@ -13,6 +13,7 @@ mod cut;
 mod external;
 mod extract;
 mod inspect;
+mod lookup;
 mod rewrite;
 // Formatted by its generator.
 #[rustfmt::skip]
