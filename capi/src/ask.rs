@@ -14,6 +14,7 @@ use crate::store::atom_store;
 
 fn operation(pictures: Pictures, question: &str, settings: &Settings) -> Operation {
     Operation::Ask(Ask {
+        store_always: false,
         pictures,
         question: question.to_owned(),
         options: settings.text.clone(),

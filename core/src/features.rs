@@ -65,6 +65,16 @@ fn area([x0, y0, x1, y1]: [f32; 4]) -> f32 {
     (x1 - x0).max(0.0) * (y1 - y0).max(0.0)
 }
 
+/// What a picture is one of: models prepare the frames of a video in another way than stills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Source {
+    /// A picture by itself.
+    #[default]
+    Still,
+    /// One of several frames of a video.
+    Video,
+}
+
 /// How a picture was cut into tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Grid {

@@ -121,6 +121,14 @@ impl FrameFormat {
         }
     }
 
+    /// Width and height after the turn.
+    pub fn upright_size(&self) -> (u32, u32) {
+        match self.rotation {
+            Rotation::R0 | Rotation::R180 => (self.width, self.height),
+            Rotation::R90 | Rotation::R270 => (self.height, self.width),
+        }
+    }
+
     fn check(&self) -> Result<()> {
         if self.width == 0 || self.height == 0 || self.width > MAX_SIDE || self.height > MAX_SIDE {
             return Err(bad(format!(

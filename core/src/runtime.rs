@@ -350,7 +350,7 @@ impl Runtime {
     }
 
     /// What the captioner reads.
-    fn text_parts(&self) -> Parts {
+    pub(super) fn text_parts(&self) -> Parts {
         let captioner = self.0.captioner.as_ref();
         captioner.map_or(Parts::ALL, |captioner| captioner.reads())
     }

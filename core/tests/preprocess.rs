@@ -17,8 +17,8 @@ fn bytes_spec(width: u32, height: u32, views: Vec<ViewSpec>) -> PreprocessSpec {
         std: [1.0 / 255.0; 3],
         layout: Layout::Nhwc,
         order: Order::Rgb,
-        rescale: 1.0 / 255.0,
         steps: Vec::new(),
+        rescale: 1.0 / 255.0,
         pixel_mask: None,
         video: None,
     }

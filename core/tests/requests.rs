@@ -5,8 +5,9 @@ use std::fmt::Debug;
 
 use atom_core::control::{Priority, TextOptions};
 use atom_core::engine::{
-    Ask, Assemble, Caption, Event, IngestHandle, IngestInfo, OpenIngest, OpenStore, Operation,
-    Pictures, ReadStore, Request, Response, Search, StoreHandle, StoreInfo, StoreRead, Text,
+    Ask, Assemble, Caption, Embed, Event, IngestHandle, IngestInfo, OpenIngest, OpenStore,
+    Operation, Pictures, ReadStore, Request, Response, Search, StoreHandle, StoreInfo, StoreRead,
+    Text,
 };
 use atom_core::frame::{FrameBuf, FrameFormat, PixelFormat};
 use atom_core::index::{Access, Hit, Segment, SegmentId, Source, StoreStats, Stream, StreamId};
@@ -50,6 +51,7 @@ fn operations() -> Vec<Operation> {
     };
     let format = FrameFormat::new(PixelFormat::I420, 3, 3);
     let frame = FrameBuf::from_vec(format, (0..17).collect(), 5).unwrap();
+    let pixel = FrameBuf::default();
     let segments = Pictures::Segments {
         store: STORE,
         segments: vec![SegmentId(1), SegmentId(1 << 52)],
@@ -106,10 +108,19 @@ fn operations() -> Vec<Operation> {
             store_always: true,
         }),
         Operation::Ask(Ask {
-            pictures: Pictures::Frames(vec![frame]),
+            pictures: Pictures::Frames(vec![frame.clone()]),
             question: "What?".into(),
             options,
+            store_always: true,
         }),
+        Operation::Ask(Ask {
+            pictures: Pictures::Images(vec![frame]),
+            question: "And here?".into(),
+            options: TextOptions::default(),
+            store_always: false,
+        }),
+        Operation::Embed(Embed::Text(" a dog ".into())),
+        Operation::Embed(Embed::Picture(pixel)),
         Operation::OpenStore(OpenStore {
             path: "/var/lib/atom".into(),
             access: Access::ReadOnly,
@@ -177,6 +188,7 @@ fn responses() -> Vec<Response> {
                 end_ns: 9,
             }],
         }),
+        Response::Vector(vec![0.6, -0.8]),
         Response::Text(Text {
             text: "a cat".into(),
             tokens: 3,

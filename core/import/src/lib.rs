@@ -18,6 +18,7 @@ mod graph;
 mod graphs;
 mod image;
 mod layout;
+mod made;
 mod manifest;
 mod place;
 mod plan;
@@ -38,15 +39,14 @@ use std::path::{Path, PathBuf};
 use atom_core::Result;
 use atom_core::control::Control;
 use atom_core::ort::{Dim, Environment, EnvironmentOptions, Port};
-use atom_core::pack::{FileRef, Manifest};
+use atom_core::pack::FileRef;
 
 pub use graphs::{Form, Wanted};
 pub use layout::Layout;
 pub use planner::For;
 pub use report::{Inferred, Report, ReportedModule, ReportedPort};
 
-use manifest::Files;
-use place::Site;
+use place::{Files, Site};
 use plan::{Module, Plan};
 use prove::Proof;
 
@@ -94,14 +94,14 @@ pub fn import(options: &ImportOptions, control: &Control) -> Result<Report> {
         library: options.ort_library.clone(),
         threads: options.threads,
     })?;
-    write_manifest(&mut site, &plan, &Proof::default())?;
     let mut notes = plan.notes.clone();
-    let proof = prove::run(&plan, &mut site, environment, control, &mut notes)?;
+    let mut proof = prove::run(&mut plan, &mut site, environment, control, &mut notes)?;
+    manifest::write(&mut site, &plan, &proof.goldens)?;
     if !options.keep_graphs {
-        tune::run(&mut plan, &mut site, &proof, control, &mut notes)?;
+        tune::run(&mut plan, &mut site, &mut proof, control, &mut notes)?;
     }
     plan.notes = notes;
-    write_manifest(&mut site, &plan, &proof)?;
+    manifest::write(&mut site, &plan, &proof.goldens)?;
     prove::again(&site.dir, environment)?;
     control.check()?;
     let files = site.files.clone();
@@ -147,13 +147,6 @@ pub fn describe(options: &ImportOptions) -> Result<String> {
         templates.for_each(|template| note(&template.target));
     }
     Ok(manifest::text(&plan, &files, &BTreeMap::new()))
-}
-
-fn write_manifest(site: &mut Site, plan: &Plan, proof: &Proof) -> Result<()> {
-    let text = manifest::text(plan, &site.files, &proof.goldens);
-    // What cannot be read is a defect here, and not the user's.
-    Manifest::parse(&text).map_err(|e| e.context("pack.toml as it was made"))?;
-    site.bytes("pack.toml", text.as_bytes())
 }
 
 fn report(pack: &Path, plan: &Plan, files: &Files, proof: &Proof) -> Report {

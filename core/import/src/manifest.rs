@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use atom_core::Result;
 use atom_core::ort::{Dim, Port};
-use atom_core::pack::FileRef;
+use atom_core::pack::{FileRef, Manifest};
 
 use crate::decoder::float;
+use crate::place::{Files, Site};
 use crate::plan::{Captioner, Decoder, Extra, Module, Plan, Preprocess, Step, Tasks, Words};
 
 /// A tensor of a golden run.
@@ -25,11 +27,22 @@ pub(crate) struct Golden {
     pub(crate) outputs: Vec<GoldenTensor>,
 }
 
-/// What was written, by its path in the pack.
-pub(crate) type Files = BTreeMap<String, FileRef>;
+/// Writes the manifest of `plan`, whose other files are written.
+///
+/// # Errors
+/// What Atom finds wrong with it; what writing gives.
+pub(crate) fn write(
+    site: &mut Site,
+    plan: &Plan,
+    goldens: &BTreeMap<&'static str, Golden>,
+) -> Result<()> {
+    let text = text(plan, &site.files, goldens);
+    Manifest::parse(&text).map_err(|e| e.context("pack.toml as it was made"))?;
+    site.bytes("pack.toml", text.as_bytes())
+}
 
 /// The text of `plan`'s manifest, whose files are `files`.
-pub(crate) fn text(plan: &Plan, files: &Files, goldens: &BTreeMap<&str, Golden>) -> String {
+pub(crate) fn text(plan: &Plan, files: &Files, goldens: &BTreeMap<&'static str, Golden>) -> String {
     let mut out = Text {
         text: String::new(),
         files,

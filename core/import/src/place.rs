@@ -1,5 +1,6 @@
 //! Files of a pack under construction. It grows in a hidden folder beside its place and is moved there when it is whole.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,11 +12,13 @@ use atom_core::pack::FileRef;
 use atom_core::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 
-use crate::manifest::Files;
 use crate::plan::{Extra, Plan, Source};
 
 /// Bytes that are copied at a time.
 const BLOCK: usize = 1 << 20;
+
+/// What was written, by its path in the pack.
+pub(crate) type Files = BTreeMap<String, FileRef>;
 
 /// A pack under construction. Dropping it removes it.
 #[derive(Debug)]

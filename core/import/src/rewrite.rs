@@ -20,4 +20,6 @@ pub struct Rewritten {
     pub left: Vec<String>,
     /// Whether one buffer is past and present of each layer's keys and values now: `kv = "shared"`.
     pub shares_cache: bool,
+    /// Whether a decoder writes the logits of its last row alone now.
+    pub last_logits: bool,
 }

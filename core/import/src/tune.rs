@@ -4,9 +4,10 @@ use atom_core::Result;
 use atom_core::control::Control;
 use atom_core::pack::Pack;
 
+use crate::made::copy;
 use crate::place::Site;
 use crate::plan::Plan;
-use crate::prove::{Proof, copy};
+use crate::prove::{Proof, keep_last_row};
 use crate::report::Notes;
 use crate::rewrite::{self, Rewritten};
 
@@ -17,7 +18,7 @@ use crate::rewrite::{self, Rewritten};
 pub(crate) fn run(
     plan: &mut Plan,
     site: &mut Site,
-    proof: &Proof,
+    proof: &mut Proof,
     control: &Control,
     notes: &mut Notes,
 ) -> Result<()> {
@@ -45,6 +46,11 @@ pub(crate) fn run(
             && let Some(decoder) = &mut module.decoder
         {
             decoder.shared = true;
+        }
+        if rewritten.last_logits
+            && let Some(golden) = proof.goldens.get_mut(module.id)
+        {
+            keep_last_row(golden, site)?;
         }
         let what = format!("graph of {}", module.id);
         if !rewritten.done.is_empty() {

@@ -12,6 +12,7 @@ pub(super) fn expect(
 ) -> Result<()> {
     let mut given: Vec<String> = [
         ("visual_encoder", spec.visual_encoder.is_some()),
+        ("features", spec.features.is_some()),
         ("encoder", spec.encoder.is_some()),
         ("video_token", spec.video_token.is_some()),
         ("content", spec.content.is_some()),

@@ -144,7 +144,7 @@ pub struct Caption {
     /// A stored caption is not served; a new one is generated.
     #[serde(default)]
     pub fresh: bool,
-    /// A new caption of a single segment is stored also when the store is open for reading only: the engine opens it
+    /// A new caption of a single segment, and what the captioner's encoder made of it, is stored also when the store is open for reading only: the engine opens it
     /// for writing for that moment. While another process is writing to it, the caption is not stored; the log says so.
     #[serde(default)]
     pub store_always: bool,
@@ -161,6 +161,10 @@ pub struct Ask {
     /// What the answer may be.
     #[serde(default)]
     pub options: TextOptions,
+    /// What was made to answer it and serves later questions is stored also when the store is open for reading only: the engine
+    /// opens it for writing for that moment.
+    #[serde(default)]
+    pub store_always: bool,
 }
 
 /// Opens a store of this pack's vectors.

@@ -13,13 +13,13 @@ use super::response::{IngestInfo, Response, StoreInfo, Text};
 use crate::caption::OnText;
 use crate::control::{CancelToken, Control};
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::Features;
+use crate::features::{FeatureMap, Features};
 use crate::frame::FrameBuf;
 use crate::index::{Access, SegmentId, Store};
 use crate::language::StopReason;
 use crate::pack::Source as Taken;
 use crate::runtime::{Runtime, Task};
-use crate::task::Statement;
+use crate::task::{OnMade, Statement, keep_in_store};
 
 /// Which of an executor's threads runs an operation. Each lane has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,16 +206,27 @@ impl Source {
     }
 
     /// The features of each picture, for `task`.
-    fn features(&self, runtime: &Runtime, task: Task, control: &Control) -> Result<Vec<Features>> {
+    fn features(
+        &self,
+        runtime: &Runtime,
+        task: Task,
+        on_made: OnMade<'_>,
+        control: &Control,
+    ) -> Result<Vec<Features>> {
         match self {
             Self::Stored(store, segments) => {
                 let mut from_ns = None;
+                let taken = match segments.len() {
+                    1 => Taken::Still,
+                    _ => Taken::Video,
+                };
                 segments
                     .iter()
                     .map(|id| {
                         let segment = store.segment(*id)?;
                         let from_ns = *from_ns.get_or_insert(segment.start_ns);
-                        let mut features = store.features(*id)?;
+                        let mut features =
+                            runtime.segment_features(store, *id, taken, on_made, control)?;
                         features.time_ns = Some(segment.keyframe_ns - from_ns);
                         Ok(features)
                     })
@@ -242,24 +253,43 @@ fn caption(runtime: Runtime, handles: &Handles, request: Caption) -> Result<Run>
     } = request;
     let source = Source::new(pictures, handles)?;
     Ok(Box::new(move |control, on_text| {
+        let on_made = on_made(&runtime, store_always);
+        let on_made: OnMade<'_> = &on_made;
         let statement = match &source {
             Source::Stored(store, segments) if segments.len() == 1 => {
                 let segment = segments[0];
-                let said =
-                    runtime.caption_segment(store, segment, &options, fresh, control, on_text)?;
+                let said = runtime.caption_segment_with(
+                    store, segment, &options, fresh, on_made, control, on_text,
+                )?;
                 if store_always && !said.stored && options.is_plain() {
                     store_briefly(&runtime, store, segment, &said);
                 }
                 said
             }
             source => {
-                let features = source.features(&runtime, Task::Caption, control)?;
+                let features = source.features(&runtime, Task::Caption, on_made, control)?;
                 let features: Vec<&Features> = features.iter().collect();
                 runtime.caption(&features, &options, control, on_text)?
             }
         };
         text(statement)
     }))
+}
+
+/// Keeps rows that a captioner's encoder made of a stored keyframe. With `always` also in a store that is open for reading only,
+/// which is opened for writing for that moment.
+fn on_made(runtime: &Runtime, always: bool) -> impl Fn(&Store, SegmentId, Taken, &FeatureMap) + '_ {
+    move |store, segment, source, map| {
+        if !always || store.access() == Access::ReadWrite {
+            return keep_in_store(store, segment, source, map);
+        }
+        let kept = runtime
+            .open_store(store.path(), Access::ReadWrite)
+            .and_then(|store| store.set_map(segment, source, map));
+        if let Err(error) = kept {
+            log::info!("the rows of segment {segment} are not kept: {error}");
+        }
+    }
 }
 
 /// Stores a caption in a store that is open for reading only. The lock of the one writer is held for this moment.
@@ -280,10 +310,12 @@ fn ask(runtime: Runtime, handles: &Handles, request: Ask) -> Result<Run> {
         pictures,
         question,
         options,
+        store_always,
     } = request;
     let source = Source::new(pictures, handles)?;
     Ok(Box::new(move |control, on_text| {
-        let features = source.features(&runtime, Task::Ask, control)?;
+        let on_made = on_made(&runtime, store_always);
+        let features = source.features(&runtime, Task::Ask, &on_made, control)?;
         let features: Vec<&Features> = features.iter().collect();
         text(runtime.ask(&features, &question, &options, control, on_text)?)
     }))

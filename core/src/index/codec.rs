@@ -15,20 +15,10 @@ pub(super) fn check(features: &Features, dim: usize) -> Result<()> {
         ));
     }
     check_vector("embedding", &features.embedding)?;
-    if features.map.rows.checked_mul(features.map.dim) != Some(features.map.data.len()) {
-        return bad(format!(
-            "feature map of {} x {} has {} values",
-            features.map.rows,
-            features.map.dim,
-            features.map.data.len()
-        ));
-    }
+    check_map(&features.map)?;
     let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
     if !finite(&features.posteriors) {
         return bad("posteriors hold a NaN or an infinity".into());
-    }
-    if !finite(&features.map.data) {
-        return bad("feature map holds a NaN or an infinity".into());
     }
     if !features
         .detections
@@ -38,6 +28,28 @@ pub(super) fn check(features: &Features, dim: usize) -> Result<()> {
         return bad("a detection holds a NaN or an infinity".into());
     }
     Ok(())
+}
+
+/// Whether `map` has a file of its own; a single vector stays with the segment's other features.
+pub(super) fn apart(map: &FeatureMap) -> bool {
+    map.rows > 1
+}
+
+/// Refuses rows that must not reach a store: not finite, or of another number than they say.
+pub(super) fn check_map(map: &FeatureMap) -> Result<()> {
+    let bad = |what: String| Err(Error::new(ErrorKind::InvalidArgument, what));
+    if map.rows.checked_mul(map.dim) != Some(map.data.len()) {
+        return bad(format!(
+            "feature map of {} x {} has {} values",
+            map.rows,
+            map.dim,
+            map.data.len()
+        ));
+    }
+    match map.data.iter().all(|v| v.is_finite()) {
+        true => Ok(()),
+        false => bad("feature map holds a NaN or an infinity".into()),
+    }
 }
 
 /// Refuses a vector that has no direction; returns its length.
@@ -88,7 +100,7 @@ fn put_len(out: &mut Vec<u8>, len: usize) -> Result<()> {
     Ok(())
 }
 
-/// Everything of `features` but the embedding.
+/// Everything of `features` but the embedding, and rows that are kept apart.
 pub(super) fn encode(features: &Features, out: &mut Vec<u8>) -> Result<()> {
     out.push(VERSION);
     put_len(out, features.posteriors.len())?;
@@ -99,9 +111,14 @@ pub(super) fn encode(features: &Features, out: &mut Vec<u8>) -> Result<()> {
         put_f32s(out, &[detection.score]);
         put_f32s(out, &detection.bbox);
     }
-    put_len(out, features.map.rows)?;
-    put_len(out, features.map.dim)?;
-    put_f32s(out, &features.map.data);
+    let none = FeatureMap::default();
+    let map = match apart(&features.map) {
+        true => &none,
+        false => &features.map,
+    };
+    put_len(out, map.rows)?;
+    put_len(out, map.dim)?;
+    put_f32s(out, &map.data);
     Ok(())
 }
 
@@ -171,7 +188,7 @@ mod tests {
                 score: 0.5,
                 bbox: [0.0, 0.1, 0.2, 0.3],
             }],
-            map: FeatureMap::of_one(2, 3, (0u8..6).map(f32::from).collect()),
+            map: FeatureMap::of_one(1, 6, (0u8..6).map(f32::from).collect()),
             time_ns: None,
             made_by: None,
         }

@@ -1,5 +1,6 @@
 //! The persistent index. One folder per store: `atom.db` (catalogue: streams, segments, captions; SQLite, write-ahead log), `parts/`
-//! (append-only, checksummed files of vectors, features and thumbnails), `lock` (held by the one writer), `reserve` (room that
+//! (append-only, checksummed files of vectors, features and thumbnails), `maps/` (rows that captioners read, a file for each segment),
+//! `lock` (held by the one writer), `reserve` (room that
 //! retention needs on a full disk).
 //!
 //! ```
@@ -28,7 +29,9 @@ mod codec;
 mod dot;
 mod folder;
 mod lock;
+mod map_files;
 mod mapped;
+mod maps;
 mod origin;
 mod outdated;
 mod part;

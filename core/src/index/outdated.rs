@@ -49,7 +49,10 @@ impl Inner {
         let reader = lock(&self.reader);
         let wanted = &self.provenance.features;
         let mut segments = [0; 4];
-        for (number, made_by) in origin::all(&reader.catalogue.db)? {
+        for (number, mut made_by) in origin::all(&reader.catalogue.db)? {
+            if self.provenance.remakes_maps {
+                made_by.map = wanted.map;
+            }
             if made_by == *wanted {
                 continue;
             }

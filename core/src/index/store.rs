@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{FeatureSources, Features, Variant};
+use crate::features::{FeatureSources, Features, Source, Variant};
 use crate::os::file::sync_dir;
 
 use super::blob::Blobs;
 use super::catalogue::{Catalogue, SegmentRow};
 use super::folder::{self, Folder};
 use super::lock::WriterLock;
+use super::map_files;
 use super::mapped::Mapped;
 use super::part::Part;
 use super::segment::{self, Layout, SLOT_BITS};
@@ -285,6 +286,11 @@ impl Store {
         let row = self.row(id)?;
         let mut features = self.blob_of(&row, Blobs::features)?;
         self.0.keep_current(row.origin, &mut features)?;
+        if features.map.rows == 0 {
+            let made_by = map_files::made_by(&self.0.provenance);
+            let kept = map_files::read(&self.0.layout, id.0, Source::Still, made_by);
+            features.map = kept.unwrap_or_default();
+        }
         Ok(features)
     }
 
@@ -312,6 +318,7 @@ impl Store {
             partitions: view.parts.len(),
             vector_bytes: view.parts.iter().map(size).sum(),
             blob_bytes: view.parts.iter().map(blobs).sum(),
+            map_bytes: map_files::bytes(&inner.layout),
             catalogue_bytes: inner.catalogue_bytes(),
             corrupt_records: lock(&inner.corrupt).len() as u64,
             damaged_partitions: view.parts.iter().filter(|p| p.damaged()).count() as u64,

@@ -73,6 +73,9 @@ pub struct Provenance {
     pub forms: Vec<Variant>,
     /// What makes the other features. Parts of stored features that something else made are left out when they are read.
     pub features: FeatureSources,
+    /// Rows for the captioner that something else made, or that are missing, are made again from keyframes when they are asked
+    /// for; so they are no loss that opening a store tells of.
+    pub remakes_maps: bool,
     /// The same in the hashes of format 2, by which a store of that format is recognised.
     pub earlier: Option<Earlier>,
 }
@@ -294,6 +297,9 @@ pub struct StoreStats {
     pub vector_bytes: u64,
     /// Bytes of features and thumbnails on disk.
     pub blob_bytes: u64,
+    /// Bytes of rows that captioners read, on disk.
+    #[serde(default)]
+    pub map_bytes: u64,
     /// Bytes of the catalogue on disk.
     pub catalogue_bytes: u64,
     /// Records seen since opening whose checksum is wrong; they are skipped.

@@ -9,11 +9,13 @@ use std::sync::MutexGuard;
 use rusqlite::{OptionalExtension, params};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::Source as Taken;
 
 use super::blob::Blobs;
 use super::catalogue::PartRow;
 use super::codec;
 use super::folder::CATALOGUE;
+use super::map_files;
 use super::part_writer::Batch;
 use super::segment::{Layout, MAX_RECORDS, SLOT_BITS};
 use super::sql::sql;
@@ -174,6 +176,12 @@ impl Store {
                 continue;
             }
             let id = partition << SLOT_BITS | u64::from(records);
+            // Before the commit: what it acknowledges is all there. Without one, opening the store deletes it.
+            let map = &segment.features.map;
+            if codec::apart(map) {
+                let made_by = map_files::made_by(&self.0.provenance);
+                map_files::write(layout, id, Taken::Still, made_by, map)?;
+            }
             let blob_at = batch.push(layout, id, stream.0, segment, part.blob_bytes)?;
             let replaced = known.get(&segment.start_ns).map(|(id, _)| *id);
             rows.push(NewRow {
@@ -308,7 +316,10 @@ impl Store {
         let mut writer = self.writer()?;
         let parts = writer.catalogue.parts()?;
         let size = |row: &PartRow| {
-            layout.vec_bytes(row.records) + row.blob_bytes + layout.sketch_bytes(row.partition)
+            layout.vec_bytes(row.records)
+                + row.blob_bytes
+                + layout.sketch_bytes(row.partition)
+                + map_files::bytes_of(layout, row.partition)
         };
         let mut total: u64 = parts.iter().map(size).sum::<u64>() + self.0.catalogue_bytes();
         let mut retained = Retained::default();

@@ -18,7 +18,7 @@ use super::part_writer::PartWriter;
 use super::segment::{HEADER_BYTES, Layout, MAX_RECORDS, SLOT_BITS};
 use super::sql::sql;
 use super::types::{NewSegment, StreamId};
-use super::{folder, origin, variant};
+use super::{folder, map_files, origin, variant};
 
 /// A partition takes no more segments after this long, so that a slow camera's are not all in one.
 const PARTITION_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -146,6 +146,13 @@ impl Writer {
                  DELETE FROM segments WHERE stream IN (SELECT id FROM streams WHERE name IS NULL);
                  DELETE FROM streams WHERE name IS NULL;",
             )
+        })?;
+        let catalogue = &self.catalogue;
+        map_files::remove_orphans(layout, |id| {
+            catalogue.run(|c| {
+                c.prepare_cached("SELECT EXISTS (SELECT 1 FROM segments WHERE id = ?1)")?
+                    .query_row([id as i64], |row| row.get(0))
+            })
         })?;
         Ok(segments)
     }

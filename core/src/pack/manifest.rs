@@ -172,6 +172,18 @@ pub struct PromptTask {
     pub prompts: BTreeMap<String, String>,
 }
 
+/// When the rows that a captioner reads are made, and whether they are kept with their segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowsPolicy {
+    /// At indexing; kept.
+    Eager,
+    /// When they are first asked for, of the keyframe's JPEG; kept.
+    OnDemand,
+    /// Each time they are asked for, of the keyframe's JPEG; never kept.
+    Never,
+}
+
 /// What makes captions and answers. Which keys a captioner needs and which it refuses depends on its kind.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -180,6 +192,9 @@ pub struct CaptionerSpec {
     pub kind: String,
     /// The module whose output of role `features` the captioner reads; the index task's encoder when absent.
     pub visual_encoder: Option<String>,
+    /// When the rows that the captioner reads are made and whether they are kept; see [`Manifest::rows_policy`].
+    #[serde(default)]
+    pub features: Option<RowsPolicy>,
     /// The encoder of an encoder-decoder model: reads the pictures' rows and the prompt's embeddings.
     pub encoder: Option<String>,
     /// The decoder's module.
@@ -259,6 +274,28 @@ impl Manifest {
         let own = self.captioner.as_ref()?.visual_encoder.as_deref();
         let index = self.tasks.index.as_ref();
         own.or_else(|| index.map(|index| index.visual_encoder.as_str()))
+    }
+
+    /// When the captioner's rows are made. The default is [`RowsPolicy::OnDemand`] for a captioner with an encoder of its own, and
+    /// [`RowsPolicy::Eager`] for one that reads the index task's encoder, whose rows cost no further run.
+    pub fn rows_policy(&self) -> RowsPolicy {
+        let given = self.captioner.as_ref().and_then(|spec| spec.features);
+        given.unwrap_or(match self.captioner_has_own_encoder() {
+            true => RowsPolicy::OnDemand,
+            false => RowsPolicy::Eager,
+        })
+    }
+
+    /// Whether rows that a store lacks are made of its keyframes.
+    pub fn remakes_rows(&self) -> bool {
+        self.captioner_encoder().is_some()
+            && (self.captioner_has_own_encoder() || self.rows_policy() != RowsPolicy::Eager)
+    }
+
+    fn captioner_has_own_encoder(&self) -> bool {
+        let index = self.tasks.index.as_ref();
+        let index = index.map(|index| index.visual_encoder.as_str());
+        self.captioner_encoder().is_some_and(|id| index != Some(id))
     }
 
     /// Every file the manifest names; one named twice comes twice.

@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+pub use crate::features::Source;
 pub use crate::ort::{DType, Dim};
 pub use artifact_cache::ArtifactCache;
 pub use checks::Checks;
@@ -34,12 +35,12 @@ pub use generation::{EarlyStopping, GenerationSpec, Never};
 pub use identity::{Forms, IndexIdentity};
 pub use legacy::LegacyIdentity;
 pub use manifest::{
-    CaptionerSpec, ContentForm, IndexTask, Manifest, PromptTask, SearchTask, Task, TasksSpec,
-    VideoSpec,
+    CaptionerSpec, ContentForm, IndexTask, Manifest, PromptTask, RowsPolicy, SearchTask, Task,
+    TasksSpec, VideoSpec,
 };
 pub use preprocess::{
     At, CropStep, Fit, Layout, LongestEdgeStep, Order, PadStep, PreprocessSpec, Resample,
-    ShortestEdgeStep, Source, SquashStep, StepSpec, TilesStep, VideoSteps, ViewSpec, Whole,
+    ShortestEdgeStep, SquashStep, StepSpec, TilesStep, VideoSteps, ViewSpec, Whole,
 };
 pub use spec::{
     DetectorSpec, GoldenPort, GoldenSpec, LoadPath, ModuleKind, ModuleSpec, Policy, PortSpec,

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::features::Source;
+
 /// Filter of a resize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -115,16 +117,6 @@ impl PreprocessSpec {
         let (steps, _) = self.steps_of(source);
         steps.iter().any(|step| matches!(step, StepSpec::Tiles(_)))
     }
-}
-
-/// What a picture is one of: models prepare the frames of a video in another way than stills.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Source {
-    /// A picture by itself.
-    #[default]
-    Still,
-    /// One of several frames of a video.
-    Video,
 }
 
 /// `[module.preprocess.video]`.

@@ -6,11 +6,12 @@ use super::Runtime;
 use crate::caption::{Captioner, OnText, Statement};
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::Features;
+use crate::features::{Features, Source};
 use crate::index::{SegmentId, Store};
 use crate::pack::Task;
 use crate::task::ask::Asker;
 use crate::task::caption::SegmentCaptioner;
+use crate::task::{Keyframes, OnMade, keep_in_store};
 
 impl Runtime {
     /// Says what the pictures whose `features` are given show. They should be of one segment. `on_text` gets the text
@@ -46,7 +47,28 @@ impl Runtime {
         on_text: OnText<'_>,
     ) -> Result<Statement> {
         let captioner = self.segment_captioner()?;
-        captioner.caption_segment(store, segment, options, fresh, control, on_text)
+        let keep = &keep_in_store;
+        captioner.caption_segment(store, segment, options, fresh, keep, control, on_text)
+    }
+
+    /// As [`caption_segment`](Self::caption_segment). Rows that the captioner reads and that were made for it are given to `on_made`;
+    /// for who captions from a store opened read-only.
+    ///
+    /// # Errors
+    /// As [`caption_segment`](Self::caption_segment).
+    #[allow(clippy::too_many_arguments)]
+    pub fn caption_segment_with(
+        &self,
+        store: &Store,
+        segment: SegmentId,
+        options: &TextOptions,
+        fresh: bool,
+        on_made: OnMade<'_>,
+        control: &Control,
+        on_text: OnText<'_>,
+    ) -> Result<Statement> {
+        let captioner = self.segment_captioner()?;
+        captioner.caption_segment(store, segment, options, fresh, on_made, control, on_text)
     }
 
     /// Keeps a caption with its segment, durably, unless it was broken off; for who captioned from a store opened
@@ -75,9 +97,25 @@ impl Runtime {
     }
 
     pub(super) fn segment_captioner(&self) -> Result<SegmentCaptioner> {
-        Ok(SegmentCaptioner::new(
-            self.captioner(Task::Caption)?.clone(),
-        ))
+        let captioner = self.captioner(Task::Caption)?.clone();
+        Ok(SegmentCaptioner::new(&self.0.registry, captioner))
+    }
+
+    /// The features of a stored segment, for captions and answers, as a frame of `source`. Rows that the captioner reads and that
+    /// are not stored are made of the stored keyframe if the pack says so, and given to `on_made` to be kept.
+    ///
+    /// # Errors
+    /// What the store reports on reading, and what the captioner's encoder reports.
+    pub fn segment_features(
+        &self,
+        store: &Store,
+        segment: SegmentId,
+        source: Source,
+        on_made: OnMade<'_>,
+        control: &Control,
+    ) -> Result<Features> {
+        let keyframes = Keyframes::new(&self.0.registry, self.text_parts());
+        keyframes.features(store, segment, source, on_made, control)
     }
 
     /// The captioner, if it serves `task`, which is [`Task::Caption`] or [`Task::Ask`].

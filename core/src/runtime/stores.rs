@@ -42,6 +42,7 @@ impl Runtime {
                 encoding: made_by.embedding.bytes(),
                 forms: made_by.forms,
                 features: made_by.features,
+                remakes_maps: manifest.remakes_rows(),
                 earlier,
             },
             ..StoreOptions::new(identity, access)

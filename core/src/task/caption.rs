@@ -4,27 +4,38 @@ pub mod backlog;
 
 use std::sync::Arc;
 
-use super::within_limits;
+use super::{Keyframes, OnMade, within_limits};
 use crate::caption::{Captioner, OnText, Statement};
 use crate::control::{Control, TextOptions};
 use crate::error::Result;
-use crate::features::Features;
+use crate::features::{Features, Source};
 use crate::index::{Access, Caption, SegmentId, Store};
 use crate::language::StopReason;
+use crate::module::Registry;
 use crate::trace;
 
 /// The caption task of one pack. May be used from several threads at once.
 #[derive(Debug)]
 pub struct SegmentCaptioner {
     captioner: Arc<dyn Captioner>,
+    keyframes: Keyframes,
     maker: String,
 }
 
 impl SegmentCaptioner {
-    /// The caption task of `captioner`. Loads no module.
-    pub fn new(captioner: Arc<dyn Captioner>) -> Self {
+    /// The caption task of `captioner`, for the pack of `registry`. Loads no module.
+    pub fn new(registry: &Registry, captioner: Arc<dyn Captioner>) -> Self {
         let maker = captioner.identity().to_string();
-        Self { captioner, maker }
+        Self {
+            keyframes: Keyframes::new(registry, captioner.reads()),
+            captioner,
+            maker,
+        }
+    }
+
+    /// Stored segments as the captioner reads them.
+    pub fn keyframes(&self) -> &Keyframes {
+        &self.keyframes
     }
 
     /// The captioner's identity, as stores keep it. A store serves a caption only to the maker it names.
@@ -34,7 +45,7 @@ impl SegmentCaptioner {
 
     /// Says what segment `segment` of `store` shows: a caption kept by the same maker, unless `fresh`, the options ask
     /// for another text, or it is longer than they allow; else a new one, which is kept if the store is open
-    /// for writing.
+    /// for writing. Rows that were made for it are given to `on_made`.
     ///
     /// # Errors
     /// As [`caption`](Self::caption), and what the store reports on reading. A new caption that cannot be kept is
@@ -45,6 +56,7 @@ impl SegmentCaptioner {
         segment: SegmentId,
         options: &TextOptions,
         fresh: bool,
+        on_made: OnMade<'_>,
         control: &Control,
         on_text: OnText<'_>,
     ) -> Result<Statement> {
@@ -56,7 +68,8 @@ impl SegmentCaptioner {
             }
             return Ok(kept);
         }
-        let features = store.features(segment)?;
+        let keyframes = &self.keyframes;
+        let features = keyframes.features(store, segment, Source::Still, on_made, control)?;
         let said = self.caption(&[&features], options, control, on_text)?;
         if options.is_plain()
             && store.access() == Access::ReadWrite

@@ -6,6 +6,8 @@
 //! The ring costs a frame when it is full, so that a camera never waits; the channels behind it make the stage before wait,
 //! so that no segment is lost. While one keyframe is encoded the next is looked for and the last is made durable.
 
+mod keyframe;
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use crate::budget::{Charge, Owner};
 use crate::control::{CancelToken, Control, Priority};
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::Features;
 use crate::flow::channel::{Overflow, Receiver, Sender, channel};
 use crate::flow::ring;
 use crate::flow::stage::Stage;
@@ -25,13 +26,11 @@ use crate::frame::{Frame, MAX_FRAME_BYTES};
 use crate::index::{NewSegment, NewStream, SegmentId, Store, StreamId};
 use crate::module::Registry;
 use crate::trace;
-use crate::vision::{SampledSegment, Sampler, SamplerOptions, VisualEncoder, thumbnail};
+use crate::vision::{SampledSegment, Sampler, SamplerOptions, VisualEncoder};
+use keyframe::{Encoded, Wanted};
 
 /// Segments that may wait between two stages; each holds its keyframe.
 const WAITING: usize = 2;
-
-/// JPEG quality of stored thumbnails, 1..=100.
-const THUMBNAIL_QUALITY: u8 = 80;
 
 /// How one stream is indexed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -188,13 +187,13 @@ impl Ingest {
             deadline: None,
             priority: Priority::Background,
         };
-        let side = options.thumbnail_side;
+        let wanted = Wanted::new(registry, options.thumbnail_side)?;
         let encode = Stage::spawn(
             "atom-encode",
             segments,
             done,
             move |segment| match segment {
-                Some(segment) => Encoded::new(segment, &mut encoder, side, &control).map(Some),
+                Some(segment) => Encoded::new(segment, &mut encoder, &wanted, &control).map(Some),
                 None => Ok(None),
             },
         )?;
@@ -389,36 +388,6 @@ impl Sample {
             return true;
         }
         self.found.send(segment).is_ok()
-    }
-}
-
-/// A segment ready to be stored.
-struct Encoded {
-    start_ns: i64,
-    end_ns: i64,
-    keyframe_ns: i64,
-    features: Features,
-    thumbnail: Vec<u8>,
-}
-
-impl Encoded {
-    fn new(
-        segment: SampledSegment,
-        encoder: &mut VisualEncoder,
-        thumbnail_side: u32,
-        control: &Control,
-    ) -> Result<Self> {
-        let keyframe = segment.keyframe.as_frame()?;
-        Ok(Self {
-            start_ns: segment.start_ns,
-            end_ns: segment.end_ns,
-            keyframe_ns: keyframe.timestamp_ns(),
-            features: encoder.encode(&keyframe, control)?,
-            thumbnail: {
-                let _span = trace::span("index", "thumbnail");
-                thumbnail(&keyframe, thumbnail_side, THUMBNAIL_QUALITY)?
-            },
-        })
     }
 }
 

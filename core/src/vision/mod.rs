@@ -2,6 +2,7 @@
 
 mod detector;
 mod encoder;
+mod keyframe;
 mod pillow;
 mod pixels;
 mod prepare;
@@ -17,6 +18,7 @@ mod tower;
 mod values;
 
 pub use encoder::VisualEncoder;
+pub use keyframe::{KEYFRAME_QUALITY, decode_keyframe, keyframe_side};
 pub use prepare::{PreparedPictures, prepare};
 pub use preprocess::Preprocessor;
 pub use sampler::{SampledSegment, Sampler, SamplerOptions};

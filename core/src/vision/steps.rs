@@ -172,7 +172,7 @@ fn tiles(step: &TilesStep, resample: Resample, picture: Rgb) -> Result<(Vec<Rgb>
 }
 
 /// The size that `step` gives a picture, before it is cut.
-fn size_after(step: &StepSpec, (width, height): (u32, u32)) -> (u32, u32) {
+pub(super) fn size_after(step: &StepSpec, (width, height): (u32, u32)) -> (u32, u32) {
     match step {
         StepSpec::Squash(to) => (to.width, to.height),
         StepSpec::ShortestEdge(step) => shortest_edge(step, width, height),

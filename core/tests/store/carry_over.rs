@@ -53,6 +53,7 @@ fn options(access: Access) -> StoreOptions {
     let old = legacy.captions.unwrap().to_string();
     StoreOptions {
         provenance: Provenance {
+            remakes_maps: false,
             encoding: made_by.embedding.bytes(),
             earlier: Some(Earlier {
                 identity: legacy.store.0,

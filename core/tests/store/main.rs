@@ -95,7 +95,7 @@ fn sample(number: u64) -> (Features, Vec<u8>) {
             score: 0.5,
             bbox: [0.0, 0.25, 0.5, 1.0],
         }],
-        map: FeatureMap::of_one(2, 8, floats(16)),
+        map: FeatureMap::of_one(1, 16, floats(16)),
         ..Features::default()
     };
     let bytes = 100 + random.below(900);

@@ -37,6 +37,7 @@ pub fn run(session: &mut Session, args: &Args) -> Result<ExitCode> {
         pictures: generate::picture(session, file, &args.at, Task::Ask)?,
         question: question.clone(),
         options: args.generate.text(),
+        store_always: true,
     };
     generate::show(session, Operation::Ask(ask), deadline)
 }

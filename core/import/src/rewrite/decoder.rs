@@ -49,6 +49,7 @@ pub fn decoder(path: &Path, spec: &DecoderSpec) -> Result<Rewritten> {
     }
     if case.logits_to_keep.is_none() && new.keep_last_logits(&case.logits)? {
         report.done.push("logits of the last row alone".to_owned());
+        report.last_logits = true;
     }
     match new.fuse_gelu()? {
         0 => {}
@@ -78,6 +79,7 @@ pub fn decoder(path: &Path, spec: &DecoderSpec) -> Result<Rewritten> {
             let tried = std::mem::take(&mut report.done).join("; ");
             report.left.push(format!("{tried}: undone, because {why}"));
             report.shares_cache = false;
+            report.last_logits = false;
         }
         None => new.write(path)?,
     }

@@ -65,6 +65,7 @@ impl CaptionerKind for Vlm {
 fn expect_keys(context: &CaptionerContext) -> Result<()> {
     const OPTIONAL: &[&str] = &[
         "visual_encoder",
+        "features",
         "connector",
         "token_embedding",
         "encoder",

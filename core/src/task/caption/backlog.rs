@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use super::super::keep_in_store;
 use super::SegmentCaptioner;
 use crate::control::{CancelToken, Control, Priority, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::features::Source;
 use crate::index::{Access, SegmentId, Store, StreamId};
 
 /// What came of a stream's segments.
@@ -164,7 +166,9 @@ impl Shared {
             deadline: None,
             priority: Priority::Background,
         };
-        let features = self.store.features(segment)?;
+        let keyframes = self.captioner.keyframes();
+        let (still, keep) = (Source::Still, keep_in_store);
+        let features = keyframes.features(&self.store, segment, still, &keep, &control)?;
         let options = TextOptions::default();
         let said = self
             .captioner

@@ -1,0 +1,808 @@
+//! Folders that cannot become packs: each gets an error that names the thing, and nothing is left behind.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use atom_core::control::Control;
+use atom_core::{Error, ErrorKind};
+use atom_import::{ImportOptions, Layout, describe, import};
+use atom_tests::exports::export;
+use atom_tests::{ort_library, temporary};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A copy of an export, to be broken.
+struct Folder {
+    all: TempDir,
+}
+
+impl Folder {
+    fn copy(name: &str) -> Self {
+        let folder = Self { all: temporary() };
+        fs::create_dir(folder.all.path().join("out")).unwrap();
+        copy(&export(name).join("export"), &folder.path());
+        folder
+    }
+
+    fn path(&self) -> PathBuf {
+        self.all.path().join("model")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> &Self {
+        let path = self.file(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        self
+    }
+
+    fn remove(&self, name: &str) -> &Self {
+        fs::remove_file(self.file(name)).unwrap();
+        self
+    }
+
+    /// Changes a JSON file.
+    fn edit(&self, name: &str, change: impl FnOnce(&mut Value)) -> &Self {
+        let mut value: Value = serde_json::from_slice(&fs::read(self.file(name)).unwrap()).unwrap();
+        change(&mut value);
+        self.write(name, value.to_string())
+    }
+
+    /// Replaces bytes of a file by as many others, everywhere.
+    fn patch(&self, name: &str, from: &str, to: &str) -> &Self {
+        assert_eq!(from.len(), to.len());
+        let mut bytes = fs::read(self.file(name)).unwrap();
+        let mut found = 0;
+        for at in 0..bytes.len() - from.len() {
+            if bytes[at..].starts_with(from.as_bytes()) {
+                bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+                found += 1;
+            }
+        }
+        assert!(found > 0, "{name} has no {from:?}");
+        self.write(name, bytes)
+    }
+
+    fn options(&self) -> ImportOptions {
+        ImportOptions {
+            folders: vec![self.path()],
+            pack: self.all.path().join("out/pack"),
+            ort_library: Some(ort_library()),
+            ..ImportOptions::default()
+        }
+    }
+
+    /// The folder is refused with an error of this class that names all of `parts`.
+    fn refused(&self, kind: ErrorKind, parts: &[&str]) {
+        self.refused_with(&self.options(), kind, parts);
+    }
+
+    fn refused_with(&self, options: &ImportOptions, kind: ErrorKind, parts: &[&str]) {
+        let error =
+            import(options, &Control::default()).expect_err(&format!("{parts:?}: it was imported"));
+        holds(&error, kind, parts);
+        let left: Vec<_> = fs::read_dir(self.all.path().join("out"))
+            .unwrap()
+            .flatten()
+            .collect();
+        assert!(left.is_empty(), "{parts:?}: {left:?} is left behind");
+    }
+}
+
+fn holds(error: &Error, kind: ErrorKind, parts: &[&str]) {
+    let all = format!(
+        "{} | {}",
+        error.message(),
+        error.remedy_text().unwrap_or_default()
+    );
+    println!("{}: {all}", error.kind().name());
+    assert_eq!(error.kind(), kind, "{all}");
+    for part in parts {
+        assert!(all.contains(part), "{part:?} is not in: {all}");
+    }
+    assert!(error.remedy_text().is_some(), "no remedy: {all}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn missing_files_are_named() {
+    let cases: [(&str, &str, &[&str]); 8] = [
+        (
+            "smolvlm2-tiny",
+            "onnx/decoder_model_merged.onnx_data",
+            &[
+                "decoder_model_merged.onnx_data",
+                "decoder_model_merged.onnx",
+            ],
+        ),
+        (
+            "smolvlm-tiny",
+            "tokenizer.json",
+            &["tokenizer.json", "save_pretrained"],
+        ),
+        ("smolvlm-tiny", "config.json", &["config.json"]),
+        (
+            "clip-tiny",
+            "preprocessor_config.json",
+            &["preprocessor_config.json"],
+        ),
+        ("clip-tiny-optimum", "model.onnx", &["no ONNX graph"]),
+        (
+            "florence2-tiny",
+            "onnx/encoder_model.onnx",
+            &["encoder_model.onnx", "decoder_model_merged"],
+        ),
+        (
+            "florence2-tiny",
+            "onnx/embed_tokens.onnx",
+            &["embed_tokens.onnx"],
+        ),
+        (
+            "vit-gpt2-tiny",
+            "decoder_model_merged.onnx",
+            &["decoder_model_merged.onnx"],
+        ),
+    ];
+    for (name, file, parts) in cases {
+        let folder = Folder::copy(name);
+        folder.remove(file).refused(ErrorKind::NotFound, parts);
+    }
+    let folder = Folder::copy("clip-tiny");
+    for form in ["", "_fp16", "_quantized"] {
+        folder.remove(&format!("onnx/text_model{form}.onnx"));
+    }
+    folder.refused(ErrorKind::NotFound, &["text_model.onnx"]);
+    // Both places of the template.
+    let folder = Folder::copy("smolvlm-tiny");
+    folder
+        .remove("chat_template.json")
+        .edit("tokenizer_config.json", |config| {
+            config.as_object_mut().unwrap().remove("chat_template");
+        });
+    folder.refused(
+        ErrorKind::NotFound,
+        &["chat_template.jinja", "tokenizer_config.json"],
+    );
+}
+
+#[test]
+fn damaged_files_are_named() {
+    let folder = Folder::copy("smolvlm2-tiny");
+    let side = "onnx/decoder_model_merged.onnx_data";
+    let bytes = fs::read(folder.file(side)).unwrap();
+    folder
+        .write(side, &bytes[..bytes.len() / 2])
+        .refused(ErrorKind::BadModel, &[side, "cut short"]);
+    for (file, content) in [
+        ("config.json", &b"{\"model_type\": \"idef"[..]),
+        ("config.json", b"[1, 2]"),
+        ("preprocessor_config.json", b""),
+        ("generation_config.json", b"\xff\xfe"),
+        ("tokenizer.json", b"{\"version\": \"1.0\", \"model\": {"),
+        ("chat_template.json", b"{}}"),
+        ("onnx/vision_encoder.onnx", b""),
+        (
+            "onnx/vision_encoder.onnx",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n",
+        ),
+    ] {
+        let folder = Folder::copy("smolvlm-tiny");
+        folder
+            .write(file, content)
+            .refused(ErrorKind::BadModel, &[file]);
+    }
+    let folder = Folder::copy("smolvlm-tiny");
+    folder.write("chat_template.jinja", b"\xff\xfe");
+    folder.refused(ErrorKind::BadModel, &["chat_template.jinja", "UTF-8"]);
+}
+
+#[test]
+fn wrong_values_are_named_by_file_and_key() {
+    let set = |key: &'static str, value: Value| {
+        move |config: &mut Value| {
+            let mut at = config;
+            for part in key.split('.') {
+                at = &mut at[part];
+            }
+            *at = value;
+        }
+    };
+    for (file, key, value, also) in [
+        ("config.json", "model_type", json!(7), "a text"),
+        (
+            "config.json",
+            "image_token_id",
+            json!("<image>"),
+            "a token id",
+        ),
+        (
+            "config.json",
+            "image_token_id",
+            json!(100_000),
+            "no such token",
+        ),
+        ("config.json", "text_config", json!([1]), "an object"),
+        (
+            "config.json",
+            "text_config.max_position_embeddings",
+            json!("many"),
+            "a whole number",
+        ),
+        (
+            "config.json",
+            "text_config.max_position_embeddings",
+            json!(0),
+            "tokens",
+        ),
+        (
+            "config.json",
+            "text_config.eos_token_id",
+            json!(4000),
+            "vocabulary",
+        ),
+        (
+            "generation_config.json",
+            "eos_token_id",
+            json!({"a": 1}),
+            "a token id",
+        ),
+        (
+            "generation_config.json",
+            "eos_token_id",
+            json!([359, "x"]),
+            "eos_token_id[1]",
+        ),
+        (
+            "generation_config.json",
+            "temperature",
+            json!("hot"),
+            "a number",
+        ),
+        (
+            "generation_config.json",
+            "num_beams",
+            json!(-3),
+            "a whole number",
+        ),
+        (
+            "preprocessor_config.json",
+            "size",
+            json!("big"),
+            "longest_edge",
+        ),
+        (
+            "preprocessor_config.json",
+            "size",
+            json!({"height": 3}),
+            "longest_edge",
+        ),
+        (
+            "preprocessor_config.json",
+            "size",
+            json!({"longest_edge": 0}),
+            "pixels",
+        ),
+        (
+            "preprocessor_config.json",
+            "max_image_size",
+            json!({"longest_edge": 1e12}),
+            "a whole number",
+        ),
+        ("preprocessor_config.json", "resample", json!(9), "filter"),
+        (
+            "preprocessor_config.json",
+            "resample",
+            json!("magic"),
+            "filter",
+        ),
+        (
+            "preprocessor_config.json",
+            "image_mean",
+            json!([0.5, 0.5]),
+            "three numbers",
+        ),
+        (
+            "preprocessor_config.json",
+            "image_std",
+            json!([0.5, 0, 0.5]),
+            "other than 0",
+        ),
+        (
+            "preprocessor_config.json",
+            "rescale_factor",
+            json!(0),
+            "above 0",
+        ),
+        (
+            "preprocessor_config.json",
+            "do_image_splitting",
+            json!("yes"),
+            "true or false",
+        ),
+        (
+            "tokenizer_config.json",
+            "model_max_length",
+            json!("long"),
+            "a number",
+        ),
+        ("tokenizer_config.json", "eos_token", json!(5), "a text"),
+    ] {
+        let folder = Folder::copy("smolvlm-tiny");
+        folder.edit(file, set(key, value));
+        let last = key.rsplit('.').next().unwrap();
+        folder.refused(ErrorKind::BadModel, &[file, last, also]);
+    }
+    let folder = Folder::copy("clip-tiny");
+    folder.edit(
+        "preprocessor_config.json",
+        set("crop_size", json!({"height": 48, "width": 32})),
+    );
+    folder.edit("config.json", |_| {});
+    // The graph leaves height and width open, and running it tells.
+    folder.refused(ErrorKind::Inference, &["vision_model.onnx"]);
+    let folder = Folder::copy("florence2-tiny");
+    folder.edit(
+        "preprocessor_config.json",
+        set("size", json!({"height": 32, "width": 32})),
+    );
+    folder.refused(
+        ErrorKind::BadModel,
+        &[
+            "vision_encoder.onnx",
+            "pixel_values",
+            "preprocessor_config.json",
+        ],
+    );
+    let folder = Folder::copy("vit-gpt2-tiny");
+    folder.edit("generation_config.json", |config| {
+        config
+            .as_object_mut()
+            .unwrap()
+            .remove("decoder_start_token_id");
+    });
+    folder.edit("config.json", |config| {
+        config
+            .as_object_mut()
+            .unwrap()
+            .remove("decoder_start_token_id");
+    });
+    folder.refused(
+        ErrorKind::BadModel,
+        &["config.json", "decoder_start_token_id"],
+    );
+}
+
+#[test]
+fn what_is_not_known_is_named() {
+    let folder = Folder::copy("smolvlm-tiny");
+    folder.edit("config.json", |config| {
+        config["model_type"] = json!("newvlm")
+    });
+    folder.refused(
+        ErrorKind::Unsupported,
+        &["config.json", "model_type", "newvlm", "smolvlm"],
+    );
+    for (model_type, missing) in [
+        ("qwen2_vl", "three rows"),
+        ("qwen2_5_vl", "three rows"),
+        ("qwen3_vl", "three rows"),
+        ("lfm2_vl", "past_conv"),
+        ("gemma3n", "per_layer_inputs"),
+        ("paligemma", "both directions"),
+        ("phi3_v", "negative ids"),
+        ("siglip2", "fixed resolution"),
+        ("blip", "exporter"),
+    ] {
+        let folder = Folder::copy("smolvlm-tiny");
+        folder.edit("config.json", |config| {
+            config["model_type"] = json!(model_type)
+        });
+        folder.refused(
+            ErrorKind::Unsupported,
+            &["config.json", model_type, missing],
+        );
+    }
+    let folder = Folder::copy("clip-tiny");
+    folder.edit("preprocessor_config.json", |c| {
+        c["image_processor_type"] = json!("NewImageProcessor")
+    });
+    folder.refused(
+        ErrorKind::Unsupported,
+        &[
+            "preprocessor_config.json",
+            "image_processor_type",
+            "NewImageProcessor",
+        ],
+    );
+    let folder = Folder::copy("clip-tiny");
+    folder.edit("preprocessor_config.json", |c| {
+        c["do_flip_channel_order"] = json!(true)
+    });
+    folder.refused(
+        ErrorKind::Unsupported,
+        &["preprocessor_config.json", "do_flip_channel_order"],
+    );
+    let folder = Folder::copy("clip-tiny");
+    folder.edit("preprocessor_config.json", |c| {
+        c["do_center_crop"] = json!(false)
+    });
+    folder.refused(
+        ErrorKind::Unsupported,
+        &["preprocessor_config.json", "crop_size"],
+    );
+    // A port and an operator.
+    let folder = Folder::copy("smolvlm-tiny");
+    folder.patch(
+        "onnx/decoder_model_merged.onnx",
+        "position_ids",
+        "position_idz",
+    );
+    folder.refused(
+        ErrorKind::Unsupported,
+        &["decoder_model_merged.onnx", "position_idz"],
+    );
+    let folder = Folder::copy("smolvlm-tiny");
+    folder.patch("onnx/vision_encoder.onnx", "Softmax", "Softmix");
+    folder.refused(ErrorKind::BadModel, &["vision_encoder.onnx", "Softmix"]);
+}
+
+#[test]
+fn other_formats_are_answered_with_what_to_use() {
+    let folder = Folder { all: temporary() };
+    fs::create_dir(folder.all.path().join("out")).unwrap();
+    folder
+        .write("model-Q4_K_M.gguf", "GGUF")
+        .write("mmproj-model-f16.gguf", "GGUF");
+    folder.refused(ErrorKind::Unsupported, &["gguf", "mmproj", "ONNX export"]);
+    let folder = Folder { all: temporary() };
+    fs::create_dir(folder.all.path().join("out")).unwrap();
+    folder
+        .write("config.json", "{}")
+        .write("model.safetensors", "x");
+    folder.refused(ErrorKind::NotFound, &["PyTorch", "optimum-cli"]);
+    let folder = Folder { all: temporary() };
+    fs::create_dir(folder.all.path().join("out")).unwrap();
+    folder.write("notes.txt", "x");
+    folder.refused(ErrorKind::NotFound, &["no ONNX graph"]);
+    let mut options = folder.options();
+    options.folders = vec![folder.file("missing")];
+    folder.refused_with(&options, ErrorKind::NotFound, &["missing"]);
+    options.folders = vec![folder.file("notes.txt")];
+    folder.refused_with(
+        &options,
+        ErrorKind::InvalidArgument,
+        &["notes.txt", "not a folder"],
+    );
+}
+
+#[test]
+fn two_layouts_are_listed_and_one_can_be_chosen() {
+    let folder = Folder::copy("clip-tiny");
+    copy(&export("clip-tiny-optimum").join("export"), &folder.path());
+    folder.refused(
+        ErrorKind::InvalidArgument,
+        &["transformers.js", "optimum", "--layout"],
+    );
+    for (layout, graph) in [
+        (Layout::TransformersJs, "vision_model.onnx"),
+        (Layout::Optimum, "search-vision.onnx"),
+    ] {
+        let options = ImportOptions {
+            layout: Some(layout),
+            ..folder.options()
+        };
+        assert!(describe(&options).unwrap().contains(graph));
+    }
+    let folder = Folder::copy("clip-tiny");
+    let inner = "onnxruntime/cpu/int4/genai_config.json";
+    folder.write(
+        inner,
+        json!({"model": {"type": "qwen3_vl", "decoder": {"filename": "text.onnx"}}}).to_string(),
+    );
+    folder.write("onnxruntime/cpu/int4/text.onnx", "");
+    folder.refused(
+        ErrorKind::InvalidArgument,
+        &["transformers.js", "genai", "onnxruntime/cpu/int4"],
+    );
+    // The folder of one part can be given, too.
+    let mut options = folder.options();
+    options.folders = vec![folder.file("onnx")];
+    assert!(describe(&options).unwrap().contains("text_model.onnx"));
+}
+
+#[test]
+fn nothing_outside_of_the_folder_is_read() {
+    let outside = temporary();
+    let elsewhere = outside.path().join("elsewhere.onnx");
+    for file in ["onnx/vision_encoder.onnx", "config.json", "tokenizer.json"] {
+        let folder = Folder::copy("smolvlm-tiny");
+        fs::copy(folder.file(file), &elsewhere).unwrap();
+        folder.remove(file);
+        symlink(&elsewhere, folder.file(file)).unwrap();
+        folder.refused(
+            ErrorKind::BadModel,
+            &[file, "link that leaves the folder", "elsewhere.onnx"],
+        );
+    }
+    let folder = Folder::copy("smolvlm-tiny");
+    fs::rename(folder.file("onnx"), outside.path().join("onnx")).unwrap();
+    symlink(outside.path().join("onnx"), folder.file("onnx")).unwrap();
+    folder.refused(
+        ErrorKind::BadModel,
+        &["onnx", "link that leaves the folder"],
+    );
+    let folder = Folder::copy("smolvlm-tiny");
+    folder.remove("config.json");
+    symlink("nowhere.json", folder.file("config.json")).unwrap();
+    folder.refused(ErrorKind::NotFound, &["config.json", "nowhere.json"]);
+    // External weights: absolute, above, and a link.
+    let name = "decoder_model_merged.onnx_data";
+    for (location, part) in [
+        ("/tmp/atom/decoder_merged.onnx_da", "onnx_da"),
+        ("../model/decoder_merged.onnx_dat", ".."),
+    ] {
+        let location = &location[..name.len()];
+        let folder = Folder::copy("smolvlm2-tiny");
+        folder.patch("onnx/decoder_model_merged.onnx", name, location);
+        folder.refused(ErrorKind::BadModel, &["decoder_model_merged.onnx", part]);
+    }
+    let folder = Folder::copy("smolvlm2-tiny");
+    let side = format!("onnx/{name}");
+    fs::rename(folder.file(&side), outside.path().join("data")).unwrap();
+    symlink(outside.path().join("data"), folder.file(&side)).unwrap();
+    folder.refused(ErrorKind::BadModel, &[name, "link that leaves the folder"]);
+}
+
+#[test]
+fn a_snapshot_of_a_hugging_face_cache_is_read_through_its_links() {
+    let folder = Folder::copy("smolvlm2-tiny");
+    let repository = folder.all.path().join("models--org--smolvlm2");
+    let snapshot = repository.join("snapshots/0123abcd");
+    fs::create_dir_all(repository.join("blobs")).unwrap();
+    let mut count = 0;
+    let mut open = vec![PathBuf::new()];
+    while let Some(under) = open.pop() {
+        fs::create_dir_all(snapshot.join(&under)).unwrap();
+        for entry in fs::read_dir(folder.path().join(&under)).unwrap().flatten() {
+            let relative = under.join(entry.file_name());
+            if entry.path().is_dir() {
+                open.push(relative);
+                continue;
+            }
+            let blob = format!("{count:064x}");
+            fs::copy(entry.path(), repository.join("blobs").join(&blob)).unwrap();
+            let up = "../".repeat(relative.components().count() + 1);
+            symlink(format!("{up}blobs/{blob}"), snapshot.join(&relative)).unwrap();
+            count += 1;
+        }
+    }
+    let mut options = folder.options();
+    options.folders = vec![snapshot.clone()];
+    let report = import(&options, &Control::default()).unwrap();
+    println!("{} files linked; {} bytes", count, report.bytes);
+    for file in [
+        "captioner/decoder_model_merged.onnx",
+        "captioner/decoder_model_merged.onnx_data",
+    ] {
+        assert!(
+            fs::symlink_metadata(options.pack.join(file))
+                .unwrap()
+                .is_file(),
+            "{file}"
+        );
+    }
+    fs::remove_dir_all(&options.pack).unwrap();
+    // Any other link is refused, here too.
+    fs::remove_file(snapshot.join("config.json")).unwrap();
+    symlink(folder.file("config.json"), snapshot.join("config.json")).unwrap();
+    folder.refused_with(
+        &options,
+        ErrorKind::BadModel,
+        &["config.json", "link that leaves the folder"],
+    );
+}
+
+#[test]
+fn places_of_the_pack_are_checked() {
+    let folder = Folder::copy("clip-tiny");
+    let mut options = folder.options();
+    options.pack = folder.all.path().join("model");
+    folder.refused_with(
+        &options,
+        ErrorKind::AlreadyExists,
+        &["model", "exists already"],
+    );
+    options.pack = folder.file("config.json");
+    folder.refused_with(&options, ErrorKind::AlreadyExists, &["config.json"]);
+    options.pack = PathBuf::from("/proc/atom/pack");
+    let error = import(&options, &Control::default()).unwrap_err();
+    assert!(error.message().contains("/proc/atom"), "{error}");
+    options.pack = PathBuf::from("/");
+    folder.refused_with(&options, ErrorKind::InvalidArgument, &["/"]);
+}
+
+#[test]
+fn two_models_for_one_task_are_refused() {
+    let (folder, other) = (Folder::copy("clip-tiny"), Folder::copy("siglip-tiny"));
+    let mut options = folder.options();
+    options.folders.push(other.path());
+    let parts = [
+        options.folders[0].display().to_string(),
+        options.folders[1].display().to_string(),
+    ];
+    folder.refused_with(
+        &options,
+        ErrorKind::InvalidArgument,
+        &[&parts[0], &parts[1], "search"],
+    );
+    options.folders = vec![folder.path(), folder.path()];
+    folder.refused_with(
+        &options,
+        ErrorKind::InvalidArgument,
+        &["both models for search"],
+    );
+    options.folders = Vec::new();
+    folder.refused_with(&options, ErrorKind::InvalidArgument, &["no folder"]);
+}
+
+#[test]
+fn a_cancelled_import_leaves_nothing() {
+    let folder = Folder::copy("clip-tiny");
+    let control = Control::default();
+    control.cancel.cancel();
+    let error = import(&folder.options(), &control).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert_eq!(
+        fs::read_dir(folder.all.path().join("out")).unwrap().count(),
+        0
+    );
+}
+
+/// A small generator of numbers, so that a failure can be repeated.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % limit.max(1)
+    }
+}
+
+/// The value at a place chosen at random, the parts of lists of more than a hundred left out.
+fn somewhere<'a>(value: &'a mut Value, numbers: &mut Numbers) -> &'a mut Value {
+    let deeper = numbers.below(4) > 0;
+    match value {
+        Value::Object(map) if deeper && !map.is_empty() && map.len() < 100 => {
+            let at = numbers.below(map.len());
+            somewhere(map.values_mut().nth(at).unwrap(), numbers)
+        }
+        Value::Array(list) if deeper && !list.is_empty() && list.len() < 100 => {
+            let at = numbers.below(list.len());
+            somewhere(&mut list[at], numbers)
+        }
+        other => other,
+    }
+}
+
+fn mutated(content: &[u8], numbers: &mut Numbers) -> Vec<u8> {
+    match numbers.below(5) {
+        0 => content[..numbers.below(content.len())].to_vec(),
+        1 => {
+            let mut bytes = content.to_vec();
+            let at = numbers.below(bytes.len());
+            bytes[at] = numbers.below(256) as u8;
+            bytes
+        }
+        2 => {
+            let mut value: Value = serde_json::from_slice(content).unwrap();
+            if let Value::Object(map) = somewhere(&mut value, numbers)
+                && let Some(key) = map.keys().nth(numbers.below(map.len())).cloned()
+            {
+                map.remove(&key);
+            }
+            value.to_string().into_bytes()
+        }
+        _ => {
+            let mut value: Value = serde_json::from_slice(content).unwrap();
+            let others = [
+                json!(null),
+                json!(true),
+                json!(false),
+                json!(0),
+                json!(-1),
+                json!(3),
+                json!(1e300),
+                json!(-0.5),
+                json!(u64::MAX),
+                json!(4_294_967_296_u64),
+                json!(""),
+                json!("x"),
+                json!("{}"),
+                json!("<image>"),
+                json!([]),
+                json!([1, "a", null]),
+                json!([0, 0, 0]),
+                json!({}),
+                json!({"content": 5}),
+                json!([[[[[[]]]]]]),
+            ];
+            *somewhere(&mut value, numbers) = others[numbers.below(others.len())].clone();
+            value.to_string().into_bytes()
+        }
+    }
+}
+
+/// Any configuration is read or refused, quickly.
+#[test]
+fn mutated_configurations_are_read_or_refused() {
+    let (mut read, mut refused) = (0, 0);
+    for name in [
+        "clip-tiny",
+        "siglip-tiny",
+        "smolvlm2-tiny",
+        "llava-tiny",
+        "vit-gpt2-tiny",
+        "florence2-tiny",
+    ] {
+        let folder = Folder::copy(name);
+        let options = folder.options();
+        let files = fs::read_dir(folder.path())
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path());
+        let mut files: Vec<PathBuf> = files
+            .filter(|path| path.extension().is_some_and(|own| own == "json"))
+            .collect();
+        files.sort();
+        for path in files {
+            let content = fs::read(&path).unwrap();
+            for seed in 0..24 {
+                let mut numbers = Numbers(seed * 7919 + content.len() as u64);
+                fs::write(&path, mutated(&content, &mut numbers)).unwrap();
+                let began = std::time::Instant::now();
+                match describe(&options) {
+                    Ok(_) => read += 1,
+                    Err(error) => {
+                        refused += 1;
+                        assert_ne!(
+                            error.kind(),
+                            ErrorKind::Internal,
+                            "{name}, {}, seed {seed}: {error:?}",
+                            path.display()
+                        );
+                        assert!(error.message().len() < 2000, "{name}, seed {seed}: {error}");
+                    }
+                }
+                assert!(
+                    began.elapsed().as_secs() < 10,
+                    "{name}, {}, seed {seed}",
+                    path.display()
+                );
+            }
+            fs::write(&path, &content).unwrap();
+        }
+    }
+    println!("{read} read, {refused} refused");
+    assert!(
+        read > 100 && refused > 100,
+        "{read} read, {refused} refused"
+    );
+}
