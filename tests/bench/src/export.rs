@@ -337,6 +337,7 @@ fn measure(session: &mut Session, job: &Job) -> Result<Measured> {
             pictures,
             question: QUESTION.to_owned(),
             options: options(job.tokens),
+            store_always: false,
         })
     };
     let pictures = match &stored {
@@ -410,7 +411,7 @@ fn stored(
 
 fn options(tokens: usize) -> TextOptions {
     TextOptions {
-        max_tokens: tokens,
+        max_tokens: Some(tokens),
         ..TextOptions::default()
     }
 }
