@@ -227,12 +227,6 @@ fn wrong_values_are_named_by_file_and_key() {
             json!("yes"),
             "true or false",
         ),
-        (
-            "tokenizer_config.json",
-            "model_max_length",
-            json!("long"),
-            "a number",
-        ),
         ("tokenizer_config.json", "eos_token", json!(5), "a text"),
     ] {
         let folder = Folder::copy("smolvlm-tiny");
@@ -248,6 +242,15 @@ fn wrong_values_are_named_by_file_and_key() {
     folder.edit("config.json", |_| {});
     // The graph leaves height and width open, and running it tells.
     folder.refused(ErrorKind::Inference, &["vision_model.onnx"]);
+    let folder = Folder::copy("clip-tiny");
+    folder.edit(
+        "tokenizer_config.json",
+        set("model_max_length", json!("long")),
+    );
+    folder.refused(
+        ErrorKind::BadModel,
+        &["tokenizer_config.json", "model_max_length", "a number"],
+    );
     let folder = Folder::copy("florence2-tiny");
     folder.edit(
         "preprocessor_config.json",
