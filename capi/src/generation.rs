@@ -41,7 +41,7 @@ pub type atom_text_fn = Option<unsafe extern "C" fn(user: *mut c_void, text: *co
 pub struct atom_generate_options {
     /// sizeof(atom_generate_options).
     pub struct_size: usize,
-    /// Most tokens to generate, up to 4096; 0: 48.
+    /// Most tokens to generate, up to 4096; 0: as the pack says, else 48.
     pub max_tokens: u32,
     /// Milliseconds from the call on after which generation stops with ATOM_STOP_DEADLINE; 0: none.
     pub deadline_ms: u32,
@@ -61,6 +61,20 @@ pub struct atom_generate_options {
     pub choices_count: usize,
     /// Not 0: a caption stored with the segment is not served, but made anew. Captions of segments only.
     pub fresh: u32,
+    /// Texts that a beam search follows at once, up to 64; 1: the likeliest token at each step; 0: as the pack says.
+    pub beams: u32,
+    /// Captions only: the name of one of the pack's further prompts; NULL: its own.
+    pub prompt: *const c_char,
+    /// Above 0: tokens are drawn at random, from logits divided by this; 0: as the pack says.
+    pub temperature: f32,
+    /// A draw is among the likeliest tokens whose probabilities together reach this, up to 1; 0: as the pack says.
+    pub top_p: f32,
+    /// A draw is among so many of the likeliest tokens; 0: as the pack says.
+    pub top_k: u32,
+    /// Reserved; 0.
+    pub reserved: u32,
+    /// Start of the random sequence: the same seed draws the same text. Not 0: tokens are drawn, as by `temperature`.
+    pub seed: u64,
 }
 sized!(atom_generate_options);
 
@@ -106,11 +120,18 @@ unsafe fn options_of(
         choices: std::ptr::null(),
         choices_count: 0,
         fresh: 0,
+        beams: 0,
+        prompt: std::ptr::null(),
+        temperature: 0.0,
+        top_p: 0.0,
+        top_k: 0,
+        reserved: 0,
+        seed: 0,
     });
     let mut text = TextOptions::default();
     match given.max_tokens {
         0 => {}
-        count if count <= MAX_TOKENS => text.max_tokens = count as usize,
+        count if count <= MAX_TOKENS => text.max_tokens = Some(count as usize),
         count => {
             return Err(Failure::argument(format!(
                 "max_tokens is {count}: the limit is {MAX_TOKENS}"
@@ -119,6 +140,16 @@ unsafe fn options_of(
     }
     // SAFETY: strings of the caller's, as the header asks for.
     text.choices = unsafe { texts(given.choices, given.choices_count, "choices") }?;
+    if !given.prompt.is_null() {
+        // SAFETY: a string of the caller's, as the header asks for.
+        let name = unsafe { texts(&given.prompt, 1, "prompt") }?;
+        text.prompt = name.into_iter().next();
+    }
+    let asked = |number: u32| (number != 0).then_some(number as usize);
+    (text.beams, text.top_k) = (asked(given.beams), asked(given.top_k));
+    text.temperature = (given.temperature != 0.0).then_some(given.temperature);
+    text.top_p = (given.top_p != 0.0).then_some(given.top_p);
+    text.seed = (given.seed != 0).then_some(given.seed);
     let settings = Settings {
         text,
         // SAFETY: NULL or an open canceller by the caller's contract.

@@ -133,11 +133,11 @@ impl Control {
 }
 
 /// What a caller may ask of a text. What is left out is as the pack says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextOptions {
-    /// The most tokens to generate, 1 or more.
-    pub max_tokens: usize,
+    /// The most tokens to generate, 1 or more; [`DEFAULT_MAX_TOKENS`] if the pack does not say either.
+    pub max_tokens: Option<usize>,
     /// When not empty the text is exactly one of these: the one the model finds likeliest.
     pub choices: Vec<String>,
     /// Captions only: the name of one of the pack's further prompts.
@@ -154,6 +154,9 @@ pub struct TextOptions {
     pub seed: Option<u64>,
 }
 
+/// The most tokens of a text for which neither caller nor pack says it.
+pub const DEFAULT_MAX_TOKENS: usize = 48;
+
 /// The most texts that a beam search follows at once.
 pub const MOST_BEAMS: usize = 64;
 
@@ -166,7 +169,7 @@ impl TextOptions {
         let bad = |what: String, remedy: &str| {
             Err(Error::new(ErrorKind::InvalidArgument, what).remedy(remedy))
         };
-        if self.max_tokens == 0 {
+        if self.max_tokens == Some(0) {
             return bad("max_tokens is 0".to_owned(), "give 1 or more");
         }
         if let Some(beams) = self.beams
@@ -241,21 +244,6 @@ impl TextOptions {
                 format!("{name} has no meaning for a captioner of kind {kind:?}"),
             )
             .remedy("leave it out, or use a pack whose captioner is a \"vlm\"")),
-        }
-    }
-}
-
-impl Default for TextOptions {
-    fn default() -> Self {
-        Self {
-            max_tokens: 48,
-            choices: Vec::new(),
-            prompt: None,
-            beams: None,
-            temperature: None,
-            top_k: None,
-            top_p: None,
-            seed: None,
         }
     }
 }

@@ -40,7 +40,7 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
 
 fn operations() -> Vec<Operation> {
     let options = TextOptions {
-        max_tokens: 7,
+        max_tokens: Some(7),
         choices: vec!["yes".into(), "\"no\"\0".into()],
         prompt: Some("detailed-caption".into()),
         beams: Some(3),

@@ -151,7 +151,7 @@ fn indexed_with_captions_nothing_is_generated_again() {
         runtime.caption_segment(&store, id, options, false, &control, on_text)
     };
     let short = TextOptions {
-        max_tokens: 3,
+        max_tokens: Some(3),
         ..TextOptions::default()
     };
     let short = ask(&short, false).unwrap();

@@ -263,7 +263,7 @@ fn go_on(_: &str) -> ControlFlow<()> {
 
 fn limits() -> TextOptions {
     TextOptions {
-        max_tokens: 24,
+        max_tokens: Some(24),
         ..TextOptions::default()
     }
 }

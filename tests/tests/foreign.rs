@@ -86,7 +86,7 @@ fn foreign_pack_serves_every_task_and_equals_its_reference() {
 
     // Caption and ask: connector, prompt, splice, KV that grows by concatenation, greedy choice.
     let options = TextOptions {
-        max_tokens: TOKENS,
+        max_tokens: Some(TOKENS),
         ..TextOptions::default()
     };
     let mut texts = Vec::new();

@@ -283,7 +283,7 @@ fn bad_files_are_errors_that_name_the_file_and_the_flaw() {
         ("zero.png", with_size(0, 18), "PNG"),
         ("thin.png", with_size(1, 100_000), "1x100000"),
         ("bomb.png", with_size(16_000, 16_000), "16000x16000"),
-        ("huge.png", with_size(u32::MAX >> 1, 9), "2147483647x9"),
+        ("huge.png", with_size(u32::MAX >> 1, 9), "too much memory"),
         ("tall.jpg", tall, "65535"),
         ("print.jpg", fs::read(fixture("cmyk.jpg")).unwrap(), "CMYK"),
     ];

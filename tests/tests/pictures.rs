@@ -18,7 +18,7 @@ const CLIP: &str = "clip-tiny";
 fn spec(model: &str, split: bool) -> Value {
     let half = [0.5, 0.5, 0.5];
     match model {
-        "smolvlm-tiny" => json!({
+        "smolvlm-tiny" | "smolvlm2-tiny" => json!({
             "width": 32, "height": 32, "resample": "lanczos3", "mean": half, "std": half,
             "pixel_mask": "pixel_attention_mask",
             "steps": [
@@ -36,6 +36,18 @@ fn spec(model: &str, split: bool) -> Value {
                 { "do": "shortest-edge", "size": 32 },
                 { "do": "center-crop", "width": 32, "height": 32 },
             ],
+        }),
+        "llava-tiny" => json!({
+            "width": 48, "height": 48, "resample": "bicubic",
+            "mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711],
+            "steps": [
+                { "do": "shortest-edge", "size": 48 },
+                { "do": "center-crop", "width": 48, "height": 48 },
+            ],
+        }),
+        "siglip-tiny" => json!({
+            "width": 32, "height": 32, "resample": "bicubic", "mean": half, "std": half,
+            "steps": [{ "do": "squash", "width": 32, "height": 32 }],
         }),
         "vit-gpt2-tiny" => json!({
             "width": 32, "height": 32, "resample": "bilinear", "mean": half, "std": half,
@@ -69,7 +81,9 @@ fn cases(model: &str) -> Vec<Case> {
     let list = expected.get("cases").unwrap_or(&expected["images"]);
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let cases = list.as_array().unwrap().iter();
-    let with_pixels = cases.filter(|case| case.get("pixel_values").is_some());
+    // Frames of videos are prepared in another way, and have a test of their own.
+    let still = cases.filter(|case| case.get("video").is_none());
+    let with_pixels = still.filter(|case| case.get("pixel_values").is_some());
     with_pixels
         .map(|case| Case {
             pictures: match case.get("images") {
@@ -125,6 +139,9 @@ fn pixels_are_bit_for_bit_those_of_the_references_processors() {
         ("clip-tiny-optimum", 5),
         ("vit-gpt2-tiny", 5),
         ("florence2-tiny", 15),
+        ("siglip-tiny", 5),
+        ("llava-tiny", 10),
+        ("smolvlm2-tiny", 23),
     ] {
         let cases = cases(model);
         assert_eq!(cases.len(), count, "{model}");
@@ -140,6 +157,59 @@ fn pixels_are_bit_for_bit_those_of_the_references_processors() {
             if !case.grids.is_empty() {
                 assert_eq!(grids, case.grids, "{what}");
             }
+        }
+    }
+}
+
+#[test]
+fn frames_of_a_video_are_within_what_torchvision_rounds_otherwise() {
+    let model = "smolvlm2-tiny";
+    let expected = expected(model);
+    let videos = expected["cases"].as_array().unwrap().iter();
+    let videos: Vec<&Value> = videos.filter(|case| case.get("video").is_some()).collect();
+    assert_eq!(videos.len(), 2);
+    let mut right = spec(model, true);
+    right["video"] = json!({ "resample": "bicubic", "steps": [
+        { "do": "longest-edge", "size": 64, "even": true, "most": 4096 },
+        { "do": "squash", "width": 32, "height": 32 },
+    ] });
+    let mut one_resize = right.clone();
+    one_resize["video"]["steps"]
+        .as_array_mut()
+        .unwrap()
+        .remove(0);
+    let mut as_stills = right.clone();
+    as_stills["video"]["resample"] = json!("nearest");
+    for (spec, fits) in [(right, true), (one_resize, false), (as_stills, false)] {
+        let spec = parsed(spec);
+        for case in &videos {
+            let mut values = Vec::new();
+            for name in case["images"].as_array().unwrap() {
+                let frame = input(name.as_str().unwrap());
+                let made = prepare(&spec, Source::Video, &frame.as_frame().unwrap()).unwrap();
+                assert_eq!((made.pictures, made.grid), (1, Grid::default()));
+                values.extend(made.values);
+            }
+            let file = case["pixel_values"]["file"].as_str().unwrap();
+            let (_, stored) = npy(&export(model).join("expected").join(file));
+            assert_eq!(values.len(), stored.len());
+            // A level is 1 / 127.5.
+            let off = values
+                .iter()
+                .zip(&stored)
+                .map(|(a, b)| (a - b).abs() * 127.5);
+            let (sum, most) = off.fold((0.0_f32, 0.0_f32), |(s, m), o| (s + o, m.max(o)));
+            let mean = sum / values.len() as f32;
+            println!(
+                "{}: {mean:.3} levels on average, {most:.1} at most",
+                case["id"]
+            );
+            assert_eq!(
+                mean < 0.35 && most < 3.5,
+                fits,
+                "{}: {mean} {most}",
+                case["id"]
+            );
         }
     }
 }

@@ -48,7 +48,7 @@ fn round(pack: &Path, folder: &Path, seed: u64) {
     let hits = runtime.search(&store, &query, &control).unwrap();
     let features = store.features(hits[0].segment).unwrap();
     let short = TextOptions {
-        max_tokens: 8,
+        max_tokens: Some(8),
         ..TextOptions::default()
     };
     let mut ignore = |_: &str| ControlFlow::Continue(());

@@ -54,9 +54,9 @@ impl At {
 /// How text is generated.
 #[derive(Debug, clap::Args)]
 pub struct Generate {
-    /// The most tokens to generate.
-    #[arg(long, default_value_t = 48, value_name = "N")]
-    pub max_tokens: usize,
+    /// The most tokens to generate; 48 if the pack does not say it.
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
     /// Give up after this many seconds and keep what there is.
     #[arg(long, value_name = "S")]
     pub deadline: Option<f64>,

@@ -251,7 +251,7 @@ fn the_callers_choices_stand_in_place_of_the_candidates() {
 fn limits_end_the_text_and_are_no_errors() {
     let street = frame("bikes", 6.25);
     let short = TextOptions {
-        max_tokens: 2,
+        max_tokens: Some(2),
         ..TextOptions::default()
     };
     let said = caption(likeliest(), &[&street], &short, &Control::default());
@@ -295,7 +295,7 @@ fn bad_arguments_are_refused() {
     let runtime = composing();
     let (options, control) = (TextOptions::default(), Control::default());
     let none = TextOptions {
-        max_tokens: 0,
+        max_tokens: Some(0),
         ..TextOptions::default()
     };
     let kind = |said: atom_core::Result<Statement>| said.unwrap_err().kind();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::context::CaptionerContext;
 use super::statement::{OnText, Statement};
-use crate::control::{Control, TextOptions};
+use crate::control::{Control, DEFAULT_MAX_TOKENS, TextOptions};
 use crate::error::Result;
 use crate::features::{Features, Parts};
 use crate::identity::Digest;
@@ -37,6 +37,11 @@ pub trait Captioner: Debug + Send + Sync {
     /// The parts of the features that captions and answers are made of. Of a picture that is not indexed, no others are made.
     fn reads(&self) -> Parts {
         Parts::ALL
+    }
+
+    /// The most tokens of a text for a caller who does not say it.
+    fn max_tokens(&self) -> usize {
+        DEFAULT_MAX_TOKENS
     }
 
     /// The modules that `task` usually runs, for loading them ahead of need.

@@ -82,15 +82,15 @@ impl Generation {
             hopeful: true,
         };
         let mut broken = None;
-        while options.max_tokens > 0 {
-            match search.step(options, &ends, control) {
-                Ok(true) => {}
-                Ok(false) => break,
+        let mut goes_on = options.max_tokens > 0;
+        while goes_on {
+            goes_on = match search.step(options, &ends, control) {
+                Ok(goes_on) => goes_on,
                 Err(error) => {
                     broken = Some(interrupted(error)?);
-                    break;
+                    false
                 }
-            }
+            };
         }
         let (token_ids, ended) = search.best();
         let text = self.model.tokenizer().decode(&token_ids)?;

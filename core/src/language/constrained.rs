@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::{
     Constraint, GenerateOptions, Generated, Generation, LanguageModel, Message, Part, StopReason,
 };
-use crate::control::{Control, TextOptions};
+use crate::control::{Control, DEFAULT_MAX_TOKENS, TextOptions};
 use crate::error::Result;
 
 /// What a model is asked: a context, and what is wanted of it.
@@ -37,7 +37,7 @@ pub fn constrained_generate(
     if !options.choices.is_empty() {
         return choose(model, &prompt, &options.choices, control, on_text);
     }
-    let max_tokens = options.max_tokens;
+    let max_tokens = options.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
     generate(model, &prompt, candidates, max_tokens, control, on_text)
 }
 

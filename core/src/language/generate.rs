@@ -91,10 +91,10 @@ impl Generation {
                     }
                     allowed.as_slice()
                 });
-                check_finite(&self.logits)?;
                 let token = if options.rules.is_empty() {
                     sampler.next(&self.logits, &seen, limit)?
                 } else {
+                    check_finite(&self.logits)?;
                     scores.clone_from(&self.logits);
                     let place = Place {
                         seen: &seen,
@@ -103,7 +103,7 @@ impl Generation {
                         ends: &end_tokens,
                     };
                     options.rules.apply(&mut scores, &place);
-                    sampler.next(&scores, &seen, limit)?
+                    sampler.pick(&scores, &seen, limit)?
                 };
                 if end_tokens.binary_search(&token).is_ok() {
                     break StopReason::EndOfText;

@@ -12,7 +12,7 @@ use super::sampling::Sampling;
 use super::text::{Beams, GenerateOptions};
 use super::tokenizer::Tokenizer;
 use crate::budget::{Ledger, Owner, WaitPolicy};
-use crate::control::{Control, TextOptions};
+use crate::control::{Control, DEFAULT_MAX_TOKENS, TextOptions};
 use crate::decoder::{DecoderMap, Rows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::FeatureMap;
@@ -208,7 +208,7 @@ impl LanguageModel {
             None => 0.0,
         };
         Ok(GenerateOptions {
-            max_tokens: given.max_tokens,
+            max_tokens: given.max_tokens.unwrap_or(self.max_tokens()),
             sampling: Sampling {
                 temperature,
                 top_k: given.top_k.unwrap_or(own.top_k),
@@ -232,6 +232,15 @@ impl LanguageModel {
                 early_stopping: own.early_stopping,
             },
         })
+    }
+
+    /// The most tokens of a text for a caller who does not say it.
+    fn max_tokens(&self) -> usize {
+        self.0
+            .spec
+            .generation
+            .max_tokens
+            .unwrap_or(DEFAULT_MAX_TOKENS)
     }
 
     /// The input embeddings of `ids`.

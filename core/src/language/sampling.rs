@@ -87,9 +87,20 @@ impl Sampler {
         })
     }
 
-    /// The next token. `logits` has one number per token of the vocabulary, negative infinity for one that may not come; `history`
-    /// is every token before it; `allowed`, in ascending order, limits the choice.
+    /// The next token. `logits` has one finite number per token of the vocabulary; `history` is every token before it; `allowed`,
+    /// in ascending order, limits the choice.
     pub(crate) fn next(
+        &mut self,
+        logits: &[f32],
+        history: &[u32],
+        allowed: Option<&[u32]>,
+    ) -> Result<u32> {
+        check_finite(logits)?;
+        self.pick(logits, history, allowed)
+    }
+
+    /// As [`next`](Self::next), of logits that are negative infinity for tokens that may not come.
+    pub(super) fn pick(
         &mut self,
         logits: &[f32],
         history: &[u32],

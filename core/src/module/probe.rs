@@ -129,7 +129,12 @@ pub(super) fn golden_cosine(
     let outputs = probe.run_once(session, &names)?;
     let mut smallest = 1.0_f64;
     for (port, found) in golden.outputs.iter().zip(&outputs) {
-        let expected = read(pack, port, found.dtype())?;
+        let mut expected = read(pack, port, found.dtype())?;
+        if spec.decoder.is_some()
+            && let Some(last) = last_row(&expected, found)?
+        {
+            expected = last;
+        }
         if expected.shape() != found.shape() {
             return Err(Error::new(
                 ErrorKind::BadModel,
@@ -144,6 +149,31 @@ pub(super) fn golden_cosine(
         smallest = smallest.min(cosine(&expected, found)?);
     }
     Ok(smallest)
+}
+
+/// The last row of `expected`, where that is all that the decoder computed: an import rewrites graphs so.
+fn last_row(expected: &Tensor, found: &Tensor) -> Result<Option<Tensor>> {
+    let (golden, made) = (expected.shape(), found.shape());
+    let ([1, rows, width], [1, 1, own]) = (&golden[..], &made[..]) else {
+        return Ok(None);
+    };
+    let (rows, width) = (*rows, *width);
+    if *own != width || rows < 2 {
+        return Ok(None);
+    }
+    let from = (rows - 1) * width;
+    let shape = [1, 1, width];
+    Ok(match expected.dtype() {
+        DType::F32 => Some(Tensor::from_vec(
+            &shape,
+            expected.as_slice::<f32>()?[from..].to_vec(),
+        )?),
+        DType::F16 => Some(Tensor::from_vec(
+            &shape,
+            expected.as_slice::<half::f16>()?[from..].to_vec(),
+        )?),
+        _ => None,
+    })
 }
 
 /// Whether `session`, of `spec`, makes of its golden inputs what it should: the cosine, and the milliseconds it took to see.

@@ -182,3 +182,50 @@ fn circles_end() -> Result<()> {
     assert_eq!(names(&round.extract(&["x"], &["z"])?)[0], ["one", "two"]);
     Ok(())
 }
+
+#[test]
+fn parts_share_the_weights_that_both_need() -> Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("weights.bin"), [7_u8; 16]).expect("weights");
+    let mut whole = towers();
+    let large = TensorProto {
+        dims: vec![512],
+        data_type: Some(1),
+        raw_data: Some(vec![3; 2048].into()),
+        ..weights("hidden")
+    };
+    let graph = whole.proto.graph.get_or_insert_default();
+    graph.initializer[1] = large;
+    let mut parts = [
+        whole.extract(&["a"], &["p"])?,
+        whole.extract(&["flag", "b"], &["q"])?,
+    ];
+    let file = folder.path().join("shared.data");
+    let stored = super::super::share_weights(&mut parts, folder.path(), &file, "shared.data")?;
+    assert_eq!(
+        stored,
+        HashMap::from([("w".to_owned(), 16), ("hidden".to_owned(), 2048)])
+    );
+    // Once, wherever they were before, and the first at the file's beginning.
+    let content = std::fs::read(&file).expect("the file");
+    assert_eq!(content[..16], [7; 16]);
+    assert_eq!(content[64..], [3; 2048]);
+    let [left, right] = &parts;
+    assert_eq!(left.graph().initializer[0], right.graph().initializer[0]);
+    for part in &parts {
+        part.check_external_files(folder.path())?;
+        assert_eq!(
+            part.external_files()?.keys().collect::<Vec<_>>(),
+            ["shared.data"]
+        );
+    }
+    assert_eq!(right.external_files()?["shared.data"], 64 + 2048);
+    assert!(
+        right
+            .graph()
+            .initializer
+            .iter()
+            .all(|t| t.raw_data.is_none())
+    );
+    Ok(())
+}

@@ -50,7 +50,6 @@ impl Model {
 mod tests {
     use super::super::schema::{GraphProto, TensorProto};
     use super::super::test_models::{model, node, value};
-    use super::*;
 
     #[test]
     fn the_rows_of_ids_are_found_and_no_other_lookup() {

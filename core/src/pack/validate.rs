@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::file_ref::FileRef;
 use super::manifest::Manifest;
 use super::spec::{DetectorSpec, ModuleKind, ModuleSpec, PortSpec, Role, TokenizerSpec};
-use super::validate_values::{bad, file, golden, require, size, within};
+use super::validate_values::{bad, file, golden, name, require, size, within};
 use super::{validate_captioner, validate_decoder, validate_preprocess, validate_providers};
 use crate::error::Result;
 use crate::ort::Dim;
@@ -37,16 +37,6 @@ pub(super) fn manifest(manifest: &Manifest) -> Result<()> {
     }
     tasks(manifest, &kinds)?;
     same_file_same_hash(manifest)
-}
-
-pub(super) fn name(key: &str, id: &str) -> Result<()> {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    require(
-        !id.is_empty() && id.len() <= 64 && id.chars().all(plain),
-        key,
-        format_args!("= {id:?} is not a name"),
-        "use 1 to 64 of a-z, 0-9 and -",
-    )
 }
 
 fn same_file_same_hash(manifest: &Manifest) -> Result<()> {
@@ -117,13 +107,13 @@ fn tasks(manifest: &Manifest, kinds: &HashMap<&str, ModuleKind>) -> Result<()> {
             "only captions have named prompts: move it to [tasks.caption.prompts]",
         )?;
     }
-    for name in manifest
+    for prompt in manifest
         .tasks
         .caption
         .iter()
         .flat_map(|task| task.prompts.keys())
     {
-        self::name("tasks.caption.prompts", name)?;
+        self::name("tasks.caption.prompts", prompt)?;
     }
     if let Some(search) = &manifest.tasks.search {
         refers(

@@ -2,8 +2,7 @@
 
 use super::manifest::CaptionerSpec;
 use super::spec::ModuleKind;
-use super::validate::name;
-use super::validate_values::{file, require, size};
+use super::validate_values::{file, name, require, size};
 use crate::error::Result;
 
 /// Most frames of a video that a prompt shows.

@@ -210,3 +210,144 @@ fn inputs(spec: &PreprocessSpec, module: &ModuleSpec) -> Result<()> {
         "it is bool, u8, i32, i64, f32 or f16",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::error::ErrorKind;
+    use crate::pack::Manifest;
+
+    /// A captioner's tower that cuts tiles, with every key that steps may have.
+    const PACK: &str = r#"
+schema = 1
+id = "eyes"
+version = "1"
+licence = "MIT"
+[[module]]
+id = "vision"
+kind = "visual-encoder"
+model = { file = "vision.onnx", sha256 = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", bytes = 1 }
+precision = "fp32"
+inputs = [
+  { name = "pixel_values", dtype = "f32", shape = ["batch", "pictures", 3, 512, 512] },
+  { name = "mask", dtype = "bool", shape = ["batch", "pictures", 512, 512] },
+]
+outputs = [{ name = "rows", dtype = "f32", shape = ["pictures", 64, 576], role = "features" }]
+[module.preprocess]
+width = 512
+height = 512
+rescale = 0.00392156862745098
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
+resample = "lanczos3"
+pixel_mask = "mask"
+steps = [
+  { do = "longest-edge", size = 2048, even = true, most = 4096 },
+  { do = "tiles", size = 512, whole = "last" },
+]
+[module.preprocess.video]
+resample = "bicubic"
+steps = [{ do = "squash", width = 512, height = 512 }]
+"#;
+
+    #[test]
+    fn what_is_wrong_with_steps_is_named() {
+        Manifest::parse(PACK).unwrap();
+        let squash = r#"{ do = "squash", width = 512, height = 512 }"#;
+        let cases: &[(&str, &str, &[&str])] = &[
+            (
+                "resample = \"lanczos3\"",
+                "resample = \"cubic\"",
+                &["cubic", "bicubic"],
+            ),
+            (
+                "rescale = 0.00392156862745098",
+                "rescale = 0.0",
+                &["preprocess.rescale"],
+            ),
+            (
+                "rescale = 0.00392156862745098",
+                "rescale = nan",
+                &["preprocess.rescale"],
+            ),
+            (
+                "pixel_mask = \"mask\"\n",
+                "",
+                &["inputs", "pixel_values", "mask"],
+            ),
+            (
+                "pixel_mask = \"mask\"",
+                "pixel_mask = \"veil\"",
+                &["pixel_mask", "veil"],
+            ),
+            (
+                "dtype = \"bool\", shape = [\"batch\", \"pictures\", 512, 512]",
+                "dtype = \"bool\", shape = [\"batch\", 512, 512]",
+                &["pixel_mask", "3 dimensions"],
+            ),
+            (
+                "size = 512, whole",
+                "size = 384, whole",
+                &["preprocess.steps", "384x384", "512x512"],
+            ),
+            (
+                "whole = \"last\"",
+                "whole = \"middle\"",
+                &["middle", "first"],
+            ),
+            ("do = \"tiles\"", "do = \"slices\"", &["slices", "tiles"]),
+            ("even = true", "uneven = true", &["uneven"]),
+            ("size = 2048", "size = 0", &["preprocess.steps[0]"]),
+            ("size = 2048", "size = 100000", &["preprocess.steps[0]"]),
+            (
+                "  { do = \"tiles\", size = 512, whole = \"last\" },\n",
+                "",
+                &["preprocess.steps", "end with"],
+            ),
+            (
+                "  { do = \"longest-edge\", size = 2048, even = true, most = 4096 },\n",
+                "  { do = \"tiles\", size = 512 },\n",
+                &["preprocess.steps[0]", "not the last"],
+            ),
+            (
+                squash,
+                "{ do = \"squash\", width = 500, height = 512 }",
+                &["preprocess.video.steps", "500x512"],
+            ),
+            (
+                squash,
+                "{ do = \"shortest-edge\", size = 512, longest = 100 }",
+                &["preprocess.video.steps[0].longest"],
+            ),
+            (
+                "role = \"features\"",
+                "role = \"embedding\"",
+                &["preprocess.steps", "tiles", "rows"],
+            ),
+            (
+                "pixel_mask",
+                "views = [{ fit = \"crop\", fraction = 0.5 }]\npixel_mask",
+                &["preprocess.views", "preprocess.steps"],
+            ),
+            (
+                "shape = [\"batch\", \"pictures\", 3, 512, 512]",
+                "shape = [\"batch\", 786432]",
+                &["pixel_values", "2 dimensions"],
+            ),
+        ];
+        for (from, to, named) in cases {
+            assert_eq!(PACK.matches(from).count(), 1, "{from}");
+            let error = Manifest::parse(&PACK.replace(from, to)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::BadPack, "{to}: {error}");
+            let said = error.to_string();
+            for name in *named {
+                assert!(said.contains(name), "{to}: {said:?} does not name {name:?}");
+            }
+        }
+        // Without steps these keys mean nothing.
+        let start = PACK.find("steps = [").unwrap();
+        let end = PACK.find("[module.preprocess.video]").unwrap();
+        let viewed = PACK.replace(&PACK[start..end], "");
+        let error = Manifest::parse(&viewed).unwrap_err();
+        assert!(error.message().contains("preprocess.pixel_mask"), "{error}");
+    }
+}

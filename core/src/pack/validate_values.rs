@@ -29,6 +29,16 @@ pub(super) fn require(
     }
 }
 
+pub(super) fn name(key: &str, id: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    require(
+        !id.is_empty() && id.len() <= 64 && id.chars().all(plain),
+        key,
+        format_args!("= {id:?} is not a name"),
+        "use 1 to 64 of a-z, 0-9 and -",
+    )
+}
+
 pub(super) fn file(key: &str, file: &FileRef) -> Result<()> {
     if let Some(why) = files::bad_name(&file.file) {
         return bad(

@@ -94,10 +94,11 @@ impl SegmentCaptioner {
             return Ok(None);
         };
         let tokens = kept.tokens as usize;
+        let most = options.max_tokens.unwrap_or(self.captioner.max_tokens());
         // One that was cut off is what they ask for only if they would cut it there too.
         let fits = match kept.stop_reason == StopReason::MaxTokens.name() {
-            true => tokens == options.max_tokens,
-            false => tokens <= options.max_tokens,
+            true => tokens == most,
+            false => tokens <= most,
         };
         let evidence = serde_json::from_str(&kept.grounds);
         match (StopReason::from_name(&kept.stop_reason), evidence) {
@@ -127,7 +128,7 @@ impl SegmentCaptioner {
     pub fn keep(&self, store: &Store, segment: SegmentId, said: &Statement) -> Result<()> {
         let whole = match said.stop_reason {
             StopReason::EndOfText | StopReason::Constraint | StopReason::StopString => true,
-            StopReason::MaxTokens => said.tokens == TextOptions::default().max_tokens,
+            StopReason::MaxTokens => said.tokens == self.captioner.max_tokens(),
             _ => false,
         };
         if !whole {

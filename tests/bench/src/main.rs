@@ -10,6 +10,7 @@ mod chart;
 mod common;
 mod decode;
 mod evict;
+mod export;
 mod ledger;
 mod limits;
 mod load;
@@ -67,6 +68,8 @@ enum Command {
     Evict(evict::Args),
     /// Measure frames to the visual encoder's input: time by size and format, and how near the result is to Pillow's.
     Preprocess(preprocess::Args),
+    /// Import an export of a vision-language model and measure captions and questions, beside ONNX Runtime on the same files.
+    Export(export::Args),
     /// Measure loading, releasing and reloading every module, cold and warm, against plain ONNX Runtime.
     Load(load::Args),
     /// Compare the ledger with the kernel's count of the process along a script of tasks.
@@ -85,6 +88,7 @@ fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
     match command {
         Command::Limits(args) => args.common.without_picture("limits")?,
         Command::Overlap(args) => args.common.without_picture("overlap")?,
+        Command::Export(args) => args.common.without_picture("export")?,
         _ => {}
     }
     match command {
@@ -95,6 +99,7 @@ fn run(session: &mut Session, command: &Command) -> Result<ExitCode> {
         Command::Search(args) => search::run(session, args),
         Command::Evict(args) => evict::run(session, args),
         Command::Preprocess(args) => preprocess::run(session, args),
+        Command::Export(args) => export::run(session, args),
         Command::Load(args) => load::run(session, args),
         Command::Ledger(args) => ledger::run(session, args),
         Command::Pressure(args) => pressure::run(session, args),

@@ -23,8 +23,8 @@ use super::captioner::{Captioner, CaptionerKind};
 use super::context::CaptionerContext;
 use super::keys;
 use super::statement::{OnText, Statement};
-use crate::control::{Control, TextOptions};
-use crate::error::Result;
+use crate::control::{Control, DEFAULT_MAX_TOKENS, TextOptions};
+use crate::error::{Error, ErrorKind, Result};
 use crate::features::{Features, Parts};
 use crate::identity::{Canonical, Digest};
 use crate::language::{LanguageContext, LanguageModel, Message, choose_after};
@@ -56,6 +56,7 @@ impl CaptionerKind for Vlm {
             speaker: Speaker::new(context)?,
             decoder: spec.language_decoder.clone().unwrap_or_default(),
             token_embedding: spec.token_embedding.clone(),
+            max_tokens: max_tokens(context)?,
             prompts,
         }))
     }
@@ -141,6 +142,14 @@ fn starts(context: &CaptionerContext, spec: &CaptionerSpec) -> Result<bool> {
     Ok(decoder.is_some_and(|decoder| !decoder.start.is_empty()))
 }
 
+fn max_tokens(context: &CaptionerContext) -> Result<usize> {
+    let decoder = context.spec().language_decoder.as_deref();
+    let decoder = context.pack().module(decoder.unwrap_or_default())?;
+    let generation = decoder.decoder.as_ref().map(|decoder| &decoder.generation);
+    let most = generation.and_then(|generation| generation.max_tokens);
+    Ok(most.unwrap_or(DEFAULT_MAX_TOKENS))
+}
+
 fn identity(context: &CaptionerContext, prompts: &Prompts) -> Result<Digest> {
     let spec = context.spec();
     let mut identity = Canonical::new("atom.captions.vlm", VERSION);
@@ -180,6 +189,7 @@ struct VlmCaptioner {
     speaker: Speaker,
     decoder: String,
     token_embedding: Option<String>,
+    max_tokens: usize,
     prompts: Prompts,
 }
 
@@ -226,6 +236,10 @@ impl Captioner for VlmCaptioner {
         Parts::MAP
     }
 
+    fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
     fn modules(&self, _: Task) -> Vec<&str> {
         let others = self.speaker.modules();
         let embedding = self.token_embedding.as_deref();
@@ -258,8 +272,8 @@ impl Captioner for VlmCaptioner {
         on_text: OnText<'_>,
     ) -> Result<Statement> {
         if let Some(name) = &options.prompt {
-            return Err(crate::error::Error::new(
-                crate::error::ErrorKind::InvalidArgument,
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
                 format!("the prompt {name:?} is given with a question"),
             )
             .remedy("leave it out: only captions have named prompts"));

@@ -4,11 +4,11 @@ use sha2::{Digest, Sha256};
 
 use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
-use crate::features::{FeatureMap, Grid};
+use crate::features::FeatureMap;
 use crate::identity::Canonical;
 use crate::module::{Lease, Registry};
 use crate::ort::{DType, RunArgs, Tensor};
-use crate::pack::Forms;
+use crate::pack::{Forms, Whole};
 
 /// Makes rows of features. Loads nothing until it is used; may be used from any thread.
 #[derive(Debug)]
@@ -85,20 +85,19 @@ impl Pictures {
     }
 }
 
-/// The whole picture of `map`, without its tiles.
+/// The whole picture of `map`, without its tiles; all of it if it has no whole one. `place` says where that is among the tiles.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] for features without a map.
-pub(super) fn whole(map: &FeatureMap) -> Result<FeatureMap> {
+pub(super) fn whole(map: &FeatureMap, place: Whole) -> Result<FeatureMap> {
     check(map)?;
-    let pictures = map.pictures.max(1);
-    Ok(FeatureMap {
-        rows: map.rows / pictures,
-        dim: map.dim,
-        data: map.data[map.data.len() - map.data.len() / pictures..].to_vec(),
-        grid: Grid::default(),
-        pictures: 1,
-    })
+    let one = map.data.len() / map.pictures.max(1);
+    let data = match place {
+        Whole::First => &map.data[..one],
+        Whole::Last => &map.data[map.data.len() - one..],
+        Whole::None => return Ok(map.clone()),
+    };
+    Ok(FeatureMap::of_one(one / map.dim, map.dim, data.to_vec()))
 }
 
 fn check(map: &FeatureMap) -> Result<()> {

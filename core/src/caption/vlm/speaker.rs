@@ -9,7 +9,7 @@ use crate::control::Control;
 use crate::error::{Error, ErrorKind, Result};
 use crate::features::{FeatureMap, Features};
 use crate::language::{Generation, LanguageModel, Markers, Message, Part};
-use crate::pack::ContentForm;
+use crate::pack::{ContentForm, StepSpec, Whole};
 
 /// Begins generations. Loads nothing until it is used; may be used from any thread.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Speaker {
     special: Option<bool>,
     /// The most frames of a video.
     most_frames: usize,
+    /// Where the whole picture is among its tiles.
+    whole: Whole,
 }
 
 /// A generation that has read pictures and prompt.
@@ -59,6 +61,7 @@ impl Speaker {
             form: spec.content.unwrap_or_default(),
             special: spec.add_special_tokens,
             most_frames: spec.video.map_or(usize::MAX, |video| video.max_frames),
+            whole: whole_of(context),
         })
     }
 
@@ -181,7 +184,10 @@ impl Speaker {
         for (at, frame) in chosen.enumerate() {
             // Without a clock they are a second apart.
             seconds.push(frame.time_ns.map_or(at as f64, |ns| ns as f64 / 1e9));
-            maps.push(self.pictures.rows(&whole(&frame.map)?, control)?);
+            maps.push(
+                self.pictures
+                    .rows(&whole(&frame.map, self.whole)?, control)?,
+            );
         }
         let tokens = maps.first().map_or(0, |map| map.rows);
         if maps.iter().any(|map| map.rows != tokens) {
@@ -319,6 +325,22 @@ impl Speaker {
         }
         hash.finalize().into()
     }
+}
+
+/// Where the pack's visual encoder puts the whole picture among its tiles.
+fn whole_of(context: &CaptionerContext) -> Whole {
+    let manifest = context.pack().manifest();
+    let index = manifest.tasks.index.as_ref();
+    let id = context.spec().visual_encoder.as_ref();
+    let id = id.or(index.map(|index| &index.visual_encoder));
+    let module = id.and_then(|id| context.pack().module(id).ok());
+    let steps = module.and_then(|module| module.preprocess.as_ref());
+    let steps = steps.iter().flat_map(|preprocess| &preprocess.steps);
+    let tiles = steps.filter_map(|step| match step {
+        StepSpec::Tiles(tiles) => Some(tiles.whole),
+        _ => None,
+    });
+    tiles.last().unwrap_or_default()
 }
 
 /// The rows of all pictures, one picture's after another's.
