@@ -337,6 +337,7 @@ fn measure(session: &mut Session, job: &Job) -> Result<Measured> {
             pictures,
             question: QUESTION.to_owned(),
             options: options(job.tokens),
+            store_always: false,
         })
     };
     let pictures = match &stored {
