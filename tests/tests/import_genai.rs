@@ -87,7 +87,7 @@ fn said(pack: &Path) -> Vec<u32> {
         .observe_for_text(&frame.as_frame().unwrap(), Source::Still, &control)
         .unwrap();
     let options = TextOptions {
-        max_tokens: 16,
+        max_tokens: Some(16),
         ..TextOptions::default()
     };
     let statement = runtime
