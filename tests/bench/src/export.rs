@@ -1,6 +1,8 @@
 //! `atom-bench export`: a user's export of a vision-language model, imported, and what captions and questions then cost, beside
 //! another program on the same files.
 
+mod report;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,10 +19,12 @@ use atom_core::{Error, ErrorKind, Result};
 use atom_import::{Form, ImportOptions, Wanted};
 use serde::{Deserialize, Serialize};
 
+use report::{Report, Row, show};
+
 use crate::common::Common;
 use crate::stats::Spread;
 use crate::{memory, peer, worker};
-use atom_cli::output::{print_json, print_line, table};
+use atom_cli::output::print_json;
 use atom_cli::session::Session;
 
 /// The side of the picture.
@@ -95,32 +99,6 @@ struct Measured {
     /// Of Atom alone: whether questions were about a stored segment.
     #[serde(default)]
     stored: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct Report {
-    precision: String,
-    tokens: usize,
-    picture_rows: usize,
-    prompt_tokens: usize,
-    import_s: f64,
-    question_about_stored_segment: bool,
-    rows: Vec<Row>,
-    caption_ids_equal: Option<bool>,
-    question_ids_equal: Option<bool>,
-    /// The time of a further question over that of the first caption, in the same process.
-    question_over_caption: Spread,
-}
-
-/// One quantity.
-#[derive(Debug, Serialize)]
-struct Row {
-    what: &'static str,
-    unit: &'static str,
-    atom: Spread,
-    peer: Option<Spread>,
-    /// Atom's over the peer's of the same round.
-    over_peer: Option<Spread>,
 }
 
 /// What a peer must print.
@@ -459,48 +437,4 @@ fn respond(
         operation,
     };
     session.run_request(request, on_text)
-}
-
-fn show(report: &Report) -> Result<()> {
-    let rows: Vec<Vec<String>> = report
-        .rows
-        .iter()
-        .map(|row| {
-            let shown = |spread: &Spread| spread.show(if row.unit == "MB" { 0 } else { 1 });
-            vec![
-                row.what.to_owned(),
-                row.unit.to_owned(),
-                shown(&row.atom),
-                row.peer.as_ref().map_or(String::new(), shown),
-                row.over_peer.map_or(String::new(), |ratio| ratio.show(2)),
-            ]
-        })
-        .collect();
-    print_line(&table(
-        &["", "", "atom", "peer", "over peer"],
-        &rows,
-        &[2, 3, 4],
-    ))?;
-    print_line(&format!(
-        "  {}, {} tokens after a prompt of {}, {} of them the picture; imported in {:.1} s",
-        report.precision, report.tokens, report.prompt_tokens, report.picture_rows, report.import_s
-    ))?;
-    let about = match report.question_about_stored_segment {
-        true => "of a stored segment that was captioned before",
-        false => "of a picture that is not stored: give --search to store it",
-    };
-    print_line(&format!(
-        "  a further question takes {} of the first caption's time; it is {about}",
-        report.question_over_caption.show(2)
-    ))?;
-    let equal = |equal: Option<bool>| match equal {
-        None => "not compared",
-        Some(true) => "equal",
-        Some(false) => "NOT EQUAL",
-    };
-    print_line(&format!(
-        "  token ids of caption and answer: {}, {}",
-        equal(report.caption_ids_equal),
-        equal(report.question_ids_equal)
-    ))
 }

@@ -12,10 +12,12 @@ mod edit;
 mod encoder;
 mod gelu;
 mod last;
+mod layers;
+mod replace;
 mod rope;
 mod view;
 
-pub use decoder::{DecoderGraph, LayerCache};
+pub use layers::{DecoderGraph, LayerCache};
 
 use super::Model;
 use crate::error::Result;
