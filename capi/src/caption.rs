@@ -23,7 +23,7 @@ fn operation(pictures: Pictures, settings: &Settings) -> Operation {
 
 /// Says what segment number `segment` of `store` shows. A caption stored with it is served without generating
 /// (atom_generated_stored()) unless options->fresh; else it is made from the stored features, no picture is encoded
-/// again, and stored if the store is open for writing. Waits for the text; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
+/// again for search, and stored if the store is open for writing. Waits for the text; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
 /// is used, the text so far is the result and atom_generated_stop() says so; before the first token it is a failure.
 ///
 /// # Safety

@@ -128,6 +128,9 @@ unsafe fn options_of(
         reserved: 0,
         seed: 0,
     });
+    if given.reserved != 0 {
+        return Err(Failure::argument("reserved is not 0"));
+    }
     let mut text = TextOptions::default();
     match given.max_tokens {
         0 => {}

@@ -4,6 +4,7 @@ pub mod broken;
 pub mod damage;
 pub mod exports;
 pub mod hand_packs;
+pub mod imported;
 pub mod imports;
 pub mod npu;
 pub mod pages;

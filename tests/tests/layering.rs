@@ -196,16 +196,28 @@ fn core_never_imports_capi_media_or_cli() {
             name if name.starts_with("core/src/") => &[
                 "atom_capi",
                 "atom_grounding",
+                "atom_import",
                 "atom_media",
                 "atom_cli",
                 "atom",
             ],
-            name if name.starts_with("capi/") => &["atom_media", "atom_cli"],
-            name if name.starts_with("core/media/") => {
-                &["atom_capi", "atom_grounding", "atom_cli", "atom"]
-            }
+            name if name.starts_with("capi/") => &["atom_import", "atom_media", "atom_cli"],
+            name if name.starts_with("core/import/") => &[
+                "atom_capi",
+                "atom_grounding",
+                "atom_media",
+                "atom_cli",
+                "atom",
+            ],
+            name if name.starts_with("core/media/") => &[
+                "atom_capi",
+                "atom_grounding",
+                "atom_import",
+                "atom_cli",
+                "atom",
+            ],
             name if name.starts_with("core/grounding/src/") => {
-                &["atom_capi", "atom_media", "atom_cli", "atom"]
+                &["atom_capi", "atom_import", "atom_media", "atom_cli", "atom"]
             }
             _ => continue,
         };
@@ -292,6 +304,7 @@ fn libatom_links_neither_codecs_nor_the_command_line() {
         "{library:?}"
     );
     for not in [
+        "atom-import",
         "atom-media",
         "atom-cli",
         "clap",

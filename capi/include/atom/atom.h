@@ -1233,7 +1233,7 @@ typedef struct atom_generate_options {
    */
   size_t struct_size;
   /**
-   * Most tokens to generate, up to 4096; 0: 48.
+   * Most tokens to generate, up to 4096; 0: as the pack says, else 48.
    */
   uint32_t max_tokens;
   /**
@@ -1272,6 +1272,34 @@ typedef struct atom_generate_options {
    * Not 0: a caption stored with the segment is not served, but made anew. Captions of segments only.
    */
   uint32_t fresh;
+  /**
+   * Texts that a beam search follows at once, up to 64; 1: the likeliest token at each step; 0: as the pack says.
+   */
+  uint32_t beams;
+  /**
+   * Captions only: the name of one of the pack's further prompts; NULL: its own.
+   */
+  const char *prompt;
+  /**
+   * Above 0: tokens are drawn at random, from logits divided by this; 0: as the pack says.
+   */
+  float temperature;
+  /**
+   * A draw is among the likeliest tokens whose probabilities together reach this, up to 1; 0: as the pack says.
+   */
+  float top_p;
+  /**
+   * A draw is among so many of the likeliest tokens; 0: as the pack says.
+   */
+  uint32_t top_k;
+  /**
+   * Reserved; 0.
+   */
+  uint32_t reserved;
+  /**
+   * Start of the random sequence: the same seed draws the same text. Not 0: tokens are drawn, as by `temperature`.
+   */
+  uint64_t seed;
 } atom_generate_options;
 
 /**
@@ -1565,7 +1593,7 @@ void atom_bytes_free(uint8_t *data, size_t size);
 atom_status atom_store_close(struct atom_store *store);
 
 /**
- * Starts indexing frames into stream `stream` (1 to 255 bytes) of `store`; a stream of that name is continued. `options` may
+ * Starts indexing frames into stream `stream` (1 to 1024 bytes) of `store`; a stream of that name is continued. `options` may
  * be NULL. Three threads are started, one more with captions; the visual encoder is loaded when the first keyframe is found.
  */
 atom_status atom_ingest_open(const struct atom_runtime *runtime,
@@ -1603,7 +1631,7 @@ atom_status atom_ingest_finish(const struct atom_ingest *ingest,
 atom_status atom_ingest_close(struct atom_ingest *ingest);
 
 /**
- * Finds the segments of `store` that fit `query` (words, at most 64 kB), best first. No match is success with zero
+ * Finds the segments of `store` that fit `query` (words, at most 64 kB with the pack's `query_template` around them), best first. No match is success with zero
  * hits. `options` may be NULL.
  */
 atom_status atom_search(const struct atom_runtime *runtime,
@@ -1733,7 +1761,7 @@ atom_status atom_generated_close(struct atom_generated *generated);
 /**
  * Says what segment number `segment` of `store` shows. A caption stored with it is served without generating
  * (atom_generated_stored()) unless options->fresh; else it is made from the stored features, no picture is encoded
- * again, and stored if the store is open for writing. Waits for the text; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
+ * again for search, and stored if the store is open for writing. Waits for the text; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
  * is used, the text so far is the result and atom_generated_stop() says so; before the first token it is a failure.
  */
 atom_status atom_caption(const struct atom_runtime *runtime,
@@ -1763,7 +1791,7 @@ atom_status atom_caption_async(const struct atom_queue *queue,
                                uint64_t *request);
 
 /**
- * Answers `question` (at most 64 kB) about segment number `segment` of `store`, from its stored features. Waits for the
+ * Answers `question` (at most 16 kB) about segment number `segment` of `store`, from its stored features. Waits for the
  * answer; options->on_text gets it piece by piece. `options` may be NULL. When the deadline passes or the canceller
  * is used, the text so far is the result and atom_generated_stop() says so; before the first token it is a failure.
  */

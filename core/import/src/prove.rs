@@ -270,7 +270,13 @@ pub(crate) fn keep_last_row(golden: &mut Golden, site: &mut Site) -> Result<()> 
 fn explained(e: Error, module: &Module) -> Error {
     let shown = &module.source.shown;
     let remedy = e.remedy_text().map(str::to_owned);
-    let mut message = format!("{shown}: {}", e.message());
+    // Where the pack is made is of no use to anybody.
+    let word = |word: &str| match word.contains(".import-") {
+        true => "it".to_owned(),
+        false => word.to_owned(),
+    };
+    let words: Vec<String> = e.message().split(' ').map(word).collect();
+    let mut message = format!("{shown}: {}", words.join(" "));
     let lacks = [
         "No Op registered",
         "Could not find an implementation",
@@ -290,7 +296,10 @@ fn explained(e: Error, module: &Module) -> Error {
     }
     match remedy {
         Some(remedy) => explained.remedy(remedy),
-        None => explained,
+        None => explained.remedy(
+            "if a size does not fit, correct size, crop_size or max_image_size in preprocessor_config.json; otherwise export the \
+             graph again",
+        ),
     }
 }
 

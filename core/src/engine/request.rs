@@ -118,7 +118,8 @@ pub enum Embed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Pictures {
-    /// The keyframes of these segments, in the order of time. Their stored features are used; nothing is encoded again.
+    /// The keyframes of these segments, in the order of time. Their stored features are used. Rows that the captioner reads and
+    /// that are not stored are made of the stored keyframe, if the pack says so.
     Segments {
         /// The store that has them.
         store: StoreHandle,

@@ -10,6 +10,7 @@ mod constraint;
 mod context;
 mod embedding;
 mod encoded;
+mod feed;
 mod generate;
 mod generation;
 mod grammar;

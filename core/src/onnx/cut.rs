@@ -65,8 +65,8 @@ impl Model {
         for (at, cut) in cuts.iter().enumerate() {
             found.push(graph.needed(at, cut, &owners)?);
         }
-        separated(&graph, &cuts, &found)?;
         let order = order(&cuts, &found, &owners)?;
+        separated(&graph, &cuts, &found)?;
         let mut parts = Vec::new();
         for at in order {
             let needed = &found[at];

@@ -443,7 +443,7 @@ fn every_step_and_each_of_its_settings_counts() {
         assert!(seen.insert(format!("{:?}", step.value())), "{step:?}");
     }
     let id = "visual-encoder";
-    let squash = || of_steps(|step| Some(step)).swap_remove(0);
+    let squash = || steps().swap_remove(0);
     expect("steps", ENCODER, id, |m| {
         m.preprocess.as_mut().unwrap().steps.push(squash())
     });

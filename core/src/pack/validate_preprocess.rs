@@ -161,6 +161,14 @@ fn list(key: &str, steps: &[StepSpec], spec: &PreprocessSpec) -> Result<()> {
 fn inputs(spec: &PreprocessSpec, module: &ModuleSpec) -> Result<()> {
     let mask = spec.pixel_mask.as_deref();
     let is_mask = |port: &&PortSpec| Some(port.name.as_str()) == mask;
+    let declared = module.inputs.iter().find(is_mask);
+    if let (Some(name), None) = (mask, declared) {
+        return bad(
+            "preprocess.pixel_mask",
+            format_args!("= {name:?} is no input"),
+            "name a declared input",
+        );
+    }
     let mut pixels = module.inputs.iter().filter(|port| !is_mask(port));
     let Some(port) = pixels.next() else {
         return bad(
@@ -186,13 +194,8 @@ fn inputs(spec: &PreprocessSpec, module: &ModuleSpec) -> Result<()> {
         format_args!("of {:?} has {rank} dimensions", port.name),
         "pixels are [pictures, 3, height, width] or [1, pictures, 3, height, width], or with the channels last",
     )?;
-    let Some(name) = mask else { return Ok(()) };
-    let Some(mask) = module.inputs.iter().find(is_mask) else {
-        return bad(
-            "preprocess.pixel_mask",
-            format_args!("= {name:?} is no input"),
-            "name a declared input",
-        );
+    let (Some(name), Some(mask)) = (mask, declared) else {
+        return Ok(());
     };
     require(
         mask.shape.len() + 1 == rank,

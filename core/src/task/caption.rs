@@ -50,6 +50,7 @@ impl SegmentCaptioner {
     /// # Errors
     /// As [`caption`](Self::caption), and what the store reports on reading. A new caption that cannot be kept is
     /// returned all the same, with a warning in the log.
+    #[allow(clippy::too_many_arguments)]
     pub fn caption_segment(
         &self,
         store: &Store,

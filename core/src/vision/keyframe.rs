@@ -8,7 +8,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 use super::steps::size_after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::frame::{FrameBuf, FrameFormat, MAX_SIDE, PixelFormat};
-use crate::pack::{Fit, PreprocessSpec, Source, StepSpec};
+use crate::pack::{PreprocessSpec, Source, StepSpec};
 
 /// JPEG quality of such keyframes, 1..=100. From 90 on colours keep their full resolution.
 pub const KEYFRAME_QUALITY: u8 = 92;
@@ -34,9 +34,7 @@ pub fn keyframe_side(spec: &PreprocessSpec, (width, height): (u32, u32)) -> u32 
         }
         // A view of a part is that part at the size of the input.
         true => {
-            let most = spec.views.iter().map(|view| match view.fit {
-                Fit::Crop | Fit::Stretch | Fit::Pad => 1.0 / view.fraction.max(0.01),
-            });
+            let most = spec.views.iter().map(|view| 1.0 / view.fraction.max(0.01));
             let most = most.fold(1.0, f32::max);
             let side = (spec.width.max(spec.height) as f32 * most).ceil() as u32;
             (side, side)
