@@ -60,6 +60,7 @@ test: toolchain ## every test, on the real pack
 lint: toolchain ## format, clippy, docs, drift of schema and header, dependencies
 	$(call part,set-up,$(PYTHON) models/setup.py lint)
 	$(call part,format,$(CARGO) fmt --all --check)
+	$(call part,format of tests/fuzz,$(CARGO) fmt --manifest-path tests/fuzz/Cargo.toml --check)
 	$(call part,format of tests/loom,$(CARGO) fmt --manifest-path tests/loom/Cargo.toml --check)
 	$(call part,clippy,$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings)
 	$(call part,without the feature grounding,$(CARGO) check --release --locked -p atom-capi -p atom-cli --no-default-features)

@@ -149,3 +149,53 @@ fn mutated_configurations_are_read_or_refused() {
         "{read} read, {refused} refused"
     );
 }
+
+/// Values that are of the right type, and that no pack can have: refused before anything is run. Found by `tests/fuzz`.
+#[test]
+fn values_that_no_pack_can_have_are_named() {
+    for (name, file, key, value, parts) in [
+        (
+            "siglip-tiny",
+            "preprocessor_config.json",
+            "image_std",
+            json!([0.5, 0.5, 5e-324]),
+            ["preprocessor_config.json", "image_std", "other than 0"],
+        ),
+        (
+            "siglip-tiny",
+            "preprocessor_config.json",
+            "image_mean",
+            json!([0.5, 1e300, 0.5]),
+            ["model", "preprocess.mean", "preprocessor_config.json"],
+        ),
+        (
+            "smolvlm-tiny",
+            "generation_config.json",
+            "num_beams",
+            json!(100_000),
+            ["model", "decoder.generation.beams", "generation_config.json"],
+        ),
+        (
+            "vit-gpt2-tiny",
+            "generation_config.json",
+            "temperature",
+            json!(0),
+            [
+                "model",
+                "decoder.generation.temperature",
+                "generation_config.json",
+            ],
+        ),
+    ] {
+        let folder = Folder::copy(name);
+        folder.edit(file, |config| config[key] = value);
+        folder.refused(ErrorKind::BadModel, &parts);
+    }
+    // More tokens than the context has are as many as fit.
+    let folder = Folder::copy("smolvlm-tiny");
+    folder.edit("generation_config.json", |config| {
+        config["max_new_tokens"] = json!(1 << 30);
+    });
+    let text = describe(&folder.options()).unwrap();
+    assert!(!text.contains(&(1 << 30).to_string()), "{text}");
+}

@@ -34,6 +34,11 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
         "needs a database from the network",
     ),
     (
+        "CONTRIBUTING.md",
+        "tests/fuzz/run.sh",
+        "builds everything anew, with counters, and takes as long as it is told",
+    ),
+    (
         "tests/bench/README.md",
         "cargo test --release --workspace --locked --test memory governed",
         "takes minutes, and is a test of the suite",

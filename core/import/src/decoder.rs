@@ -107,7 +107,7 @@ impl Reader<'_> {
             first_position: 0,
             exact_prefix: !graph.quantised_by_input(),
             ports: self.given.ports.clone(),
-            generation: self.generation(first)?,
+            generation: self.generation(first, context)?,
         };
         let generation = self.generation_place();
         for place in generation.iter().chain(&self.model.0) {
@@ -399,7 +399,7 @@ impl Reader<'_> {
     }
 
     /// How tokens are chosen. Without generation_config.json the keys may be in config.json, as transformers reads them.
-    fn generation(&self, first: bool) -> Result<Generation> {
+    fn generation(&self, first: bool, context: usize) -> Result<Generation> {
         let mut found = Generation::new();
         let places = match self.generation_place() {
             Some(generation) => Places(vec![generation]),
@@ -460,12 +460,15 @@ impl Reader<'_> {
             }
         }
         if let Some(node) = places.get("max_new_tokens")? {
-            found.insert("max_tokens", node.whole()?.max(1).to_string());
+            found.insert("max_tokens", node.whole()?.clamp(1, context).to_string());
         } else if first && let Some(node) = places.get("max_length")? {
             // It counts the start token, too.
             found.insert(
                 "max_tokens",
-                node.whole()?.saturating_sub(1).max(1).to_string(),
+                node.whole()?
+                    .saturating_sub(1)
+                    .clamp(1, context)
+                    .to_string(),
             );
         }
         Ok(found)

@@ -428,7 +428,7 @@ impl Settings<'_> {
         };
         let std = three("image_std", self.defaults.std)?;
         if let Some(node) = self.places.get("image_std")?
-            && std.contains(&0.0)
+            && std.iter().any(|std| *std as f32 == 0.0)
         {
             return Err(node.wrong("numbers other than 0"));
         }

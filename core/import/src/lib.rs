@@ -37,10 +37,10 @@ mod words;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use atom_core::Result;
 use atom_core::control::Control;
 use atom_core::ort::{Dim, Environment, EnvironmentOptions, Port};
-use atom_core::pack::FileRef;
+use atom_core::pack::{FileRef, Manifest};
+use atom_core::{Error, ErrorKind, Result};
 
 pub use graphs::{Form, Wanted};
 pub use layout::Layout;
@@ -88,6 +88,7 @@ pub struct ImportOptions {
 /// [`ErrorKind::AlreadyExists`](atom_core::ErrorKind::AlreadyExists) for a pack that is there; each names file and key or port.
 pub fn import(options: &ImportOptions, control: &Control) -> Result<Report> {
     let mut plan = planner::plan(options)?;
+    checked(&plan, options)?;
     control.check()?;
     let mut site = Site::begin(&options.pack, options.link)?;
     site.fill(&plan, control)?;
@@ -116,7 +117,12 @@ pub fn import(options: &ImportOptions, control: &Control) -> Result<Report> {
 /// # Errors
 /// As [`import`].
 pub fn describe(options: &ImportOptions) -> Result<String> {
-    let plan = planner::plan(options)?;
+    checked(&planner::plan(options)?, options)
+}
+
+/// The manifest of `plan`, with made-up hashes, if it is one that Atom accepts. A number that is whole, but larger than any model
+/// has it, is found here, before anything is run.
+fn checked(plan: &Plan, options: &ImportOptions) -> Result<String> {
     let mut files = Files::new();
     let mut note = |target: &str| {
         let file = FileRef {
@@ -147,7 +153,22 @@ pub fn describe(options: &ImportOptions) -> Result<String> {
         let templates = captioner.image_prompt.iter().chain(&captioner.video_prompt);
         templates.for_each(|template| note(&template.target));
     }
-    Ok(manifest::text(&plan, &files, &BTreeMap::new()))
+    let text = manifest::text(plan, &files, &BTreeMap::new());
+    match Manifest::parse(&text) {
+        Ok(_) => Ok(text),
+        Err(e) => {
+            let folders = options.folders.iter().map(|folder| folder.display());
+            let folders: Vec<String> = folders.map(|folder| folder.to_string()).collect();
+            let what = format!(
+                "{}: no pack can have what its configurations say: {}",
+                folders.join(" and "),
+                e.message()
+            );
+            Err(Error::new(ErrorKind::BadModel, what).remedy(
+                "correct that value in the configuration it is from, such as generation_config.json or preprocessor_config.json",
+            ))
+        }
+    }
 }
 
 fn report(pack: &Path, plan: &Plan, files: &Files, proof: &Proof) -> Report {

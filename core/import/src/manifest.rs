@@ -184,7 +184,8 @@ impl Text<'_> {
             if !caption.named.is_empty() {
                 self.table("[tasks.caption.prompts]");
                 for (name, prompt) in &caption.named {
-                    self.pair(name, &quoted(prompt));
+                    let key = if name.is_empty() { "\"\"" } else { name };
+                    self.pair(key, &quoted(prompt));
                 }
             }
         }

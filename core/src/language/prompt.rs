@@ -230,4 +230,60 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::BadPack, "{error}");
         }
     }
+
+    /// The crate recurses over a chain, and over lists in lists when it lets go of them. A thread of the runtime has two megabytes.
+    #[test]
+    fn a_deep_template_is_read_on_a_stack_that_holds_it() {
+        let chain = |part: &str| format!("{{{{ 1{} }}}}", part.repeat(120_000 / part.len()));
+        let chains = [
+            "+1", ".a", "|int", "[0]", " is odd", " if 1", "()", "~1", "**1",
+        ]
+        .map(chain);
+        let signs = format!("{{{{ 1 - {}1 }}}}", "-".repeat(120_000));
+        let nots = format!("{{{{ {}1 }}}}", "not ".repeat(30_000));
+        let branches = format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(10_000));
+        let lists = "{% set ns = namespace(a=[]) %}{% for a in range(90000) %}{% set ns.a = [ns.a] %}{% endfor %}";
+        let sources = chains
+            .into_iter()
+            .chain([signs, nots, branches, lists.to_owned()]);
+        let small = std::thread::Builder::new().stack_size(2 << 20);
+        let read = small.spawn(|| {
+            for source in sources {
+                if let Err(error) = render(&source, &[]) {
+                    let kinds = [ErrorKind::BadPack, ErrorKind::InvalidArgument];
+                    assert!(kinds.contains(&error.kind()), "{error}");
+                }
+            }
+        });
+        read.expect("a thread").join().expect("no panic");
+        let error = render(&" ".repeat(1 << 20), &[]).expect_err("too long");
+        assert_eq!(error.kind(), ErrorKind::BadPack);
+        assert!(error.message().contains("131072"), "{error}");
+    }
+
+    #[test]
+    fn a_filter_makes_no_more_than_fits() {
+        for filter in [
+            "indent(10000000000000)",
+            "indent(width=10000000000000)",
+            "list|batch(10000000000000)",
+            "list|batch(18446744073709551615)",
+            "list|slice(10000000000000)",
+            "format(1)",
+        ] {
+            let source = format!("{{{{ '%010000000000000d'|{filter} }}}}");
+            let error = render(&source, &[]).expect_err("hostile");
+            assert_eq!(error.kind(), ErrorKind::BadPack, "{error}");
+            assert!(error.message().contains("a number above"), "{error}");
+        }
+        let source = "{{ '{:010000000000000}'.format(1) }}";
+        let error = render(source, &[]).expect_err("hostile");
+        assert!(error.message().contains("a number above"), "{error}");
+        let harmless = "{{ '%05d'|format(1234567) }}{{ 'a\n123456'|indent(2, first=true) }}\
+            {{ [1, 2, 3]|batch(2)|list|length }}{{ '{:>4}'.format(7) }}";
+        assert_eq!(
+            render(harmless, &[]).expect("text"),
+            "1234567  a\n  1234562   7"
+        );
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::utils::truncation::TruncationDirection;
@@ -273,22 +274,51 @@ fn cannot(why: String) -> Error {
     )
 }
 
-/// What a `tokenizer.json` says of its model first.
+/// How many times longer a tokenizer's replacements may make a text. Those of real ones make three bytes of a space.
+const MOST_GROWTH: usize = 1 << 12;
+
+/// What a `tokenizer.json` says of its model, and of what changes texts.
 #[derive(Deserialize)]
 struct Peek {
     model: PeekModel,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    decoder: Value,
 }
 
 #[derive(Deserialize)]
 struct PeekModel {
+    #[serde(default)]
     r#type: String,
+}
+
+/// How many times longer `step` may make a text.
+fn growth(step: &Value) -> usize {
+    let steps = [&step["normalizers"], &step["decoders"]];
+    let inner = steps.into_iter().filter_map(Value::as_array).flatten();
+    let own = match (&step["content"], &step["pattern"]["String"]) {
+        (Value::String(content), Value::String(pattern)) if !pattern.is_empty() => {
+            content.len().div_ceil(pattern.len()).max(1)
+        }
+        // Any other pattern may fit between each two bytes.
+        (Value::String(content), _) => content.len() + 1,
+        _ => 1,
+    };
+    inner.map(growth).fold(own, usize::saturating_mul)
 }
 
 /// Reads a model whose kind is known. Left to find it out, the library keeps the whole vocabulary beside as JSON values.
 fn read(json: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
-    match serde_json::from_slice::<Peek>(json) {
-        Ok(peek) if peek.model.r#type == "BPE" => read_model::<BPE>(json),
-        Ok(peek) if peek.model.r#type == "WordPiece" => read_model::<WordPiece>(json),
+    let peek = serde_json::from_slice::<Peek>(json)?;
+    if growth(&peek.normalizer).max(growth(&peek.decoder)) > MOST_GROWTH {
+        return Err(
+            format!("its replacements make a text more than {MOST_GROWTH} times longer").into(),
+        );
+    }
+    match peek.model.r#type.as_str() {
+        "BPE" => read_model::<BPE>(json),
+        "WordPiece" => read_model::<WordPiece>(json),
         _ => tokenizers::Tokenizer::from_bytes(json),
     }
 }
@@ -425,6 +455,32 @@ pub(crate) mod tests {
             .encode(&"a".repeat(MAX_TEXT_BYTES + 1), false)
             .expect_err("too long");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn a_tokenizer_whose_replacements_never_stop_growing_is_refused() {
+        let step =
+            |pattern| serde_json::json!({"type": "Replace", "pattern": pattern, "content": "xx"});
+        let with = |place: &str, steps: Vec<serde_json::Value>| {
+            let mut json = serde_json::json!({
+                "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+                "pre_tokenizer": null, "post_processor": null, "decoder": null,
+                "model": {"type": "WordLevel", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"},
+            });
+            json[place] = serde_json::json!({"type": "Sequence", (format!("{place}s")): steps});
+            Tokenizer::from_bytes(json.to_string().as_bytes(), 8)
+        };
+        for place in ["normalizer", "decoder"] {
+            for pattern in [
+                serde_json::json!({"Regex": "^"}),
+                serde_json::json!({"String": "x"}),
+            ] {
+                let error = with(place, vec![step(pattern.clone()); 60]).expect_err("hostile");
+                assert_eq!(error.kind(), ErrorKind::BadPack);
+                assert!(error.message().contains("times longer"), "{error}");
+                with(place, vec![step(pattern); 3]).expect("a tokenizer");
+            }
+        }
     }
 
     #[test]
