@@ -5,6 +5,7 @@ mod indexing;
 mod memory;
 pub mod status;
 mod stores;
+mod unserved;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -171,7 +172,7 @@ impl Runtime {
         match task {
             Task::Caption | Task::Ask => self.captioner(task).map(|_| ()),
             _ if self.pack().manifest().tasks.has(task) => Ok(()),
-            _ => Err(captions::lacks(&self.pack().manifest().id, task)),
+            _ => Err(unserved::lacks(&self.pack().manifest().id, task)),
         }
     }
 

@@ -21,6 +21,7 @@ mod image;
 mod layout;
 mod made;
 mod manifest;
+mod options;
 mod place;
 mod plan;
 mod planner;
@@ -35,7 +36,7 @@ mod tune;
 mod words;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use atom_core::control::Control;
 use atom_core::ort::{Dim, Environment, EnvironmentOptions, Port};
@@ -44,38 +45,12 @@ use atom_core::{Error, ErrorKind, Result};
 
 pub use graphs::{Form, Wanted};
 pub use layout::Layout;
-pub use planner::For;
+pub use options::{For, ImportOptions};
 pub use report::{Inferred, Report, ReportedModule, ReportedPort};
 
 use place::{Files, Site};
 use plan::{Module, Plan};
 use prove::Proof;
-
-/// What is imported, and how.
-#[derive(Debug, Clone, Default)]
-pub struct ImportOptions {
-    /// The folders. Several make one pack, such as a SigLIP for search and a SmolVLM for captions.
-    pub folders: Vec<PathBuf>,
-    /// The pack's folder, which must not exist.
-    pub pack: PathBuf,
-    /// The tasks to serve; all that the folders can, if absent.
-    pub tasks: Option<Vec<For>>,
-    /// The precisions to take.
-    pub precision: Wanted,
-    /// Whether pictures are cut into tiles; as the model's configuration says, if absent.
-    pub tiles: Option<bool>,
-    /// The layout to take where a folder has several.
-    pub layout: Option<Layout>,
-    /// Make hard links of weights in place of copies, where that is possible.
-    pub link: bool,
-    /// Take graphs as they are. Otherwise attention, activations and logits are rewritten to faster operators where the rewritten
-    /// graph is seen to compute the same.
-    pub keep_graphs: bool,
-    /// ONNX Runtime's library; looked for in the usual places when absent.
-    pub ort_library: Option<PathBuf>,
-    /// Threads of ONNX Runtime's pool; every core when absent.
-    pub threads: Option<usize>,
-}
 
 /// Makes a pack of exported models.
 ///

@@ -2,7 +2,6 @@
 
 use atom_core::{Error, ErrorKind, Result};
 
-use crate::ImportOptions;
 use crate::captioner;
 use crate::config::Document;
 use crate::configs::Configs;
@@ -10,36 +9,11 @@ use crate::families::{self, Family, Shape};
 use crate::folder::Folder;
 use crate::genai;
 use crate::layout::{self, Found, Layout};
+use crate::options::{For, ImportOptions};
 use crate::plan::Plan;
 use crate::report::Notes;
 use crate::source::Export;
 use crate::towers;
-
-/// A task that a pack is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum For {
-    /// Frames to stored segments.
-    Index,
-    /// Words to time ranges.
-    Search,
-    /// A picture to a sentence.
-    Caption,
-    /// A picture and a question to an answer.
-    Ask,
-}
-
-impl For {
-    /// The task called `name`. `assemble` is what serves search.
-    pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "index" => Self::Index,
-            "search" | "assemble" => Self::Search,
-            "caption" => Self::Caption,
-            "ask" => Self::Ask,
-            _ => return None,
-        })
-    }
-}
 
 /// The plan of the pack that `options` ask for.
 ///

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Runtime;
+use super::{Runtime, unserved};
 use crate::caption::{Captioner, OnText, Statement};
 use crate::control::{Control, TextOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -122,36 +122,18 @@ impl Runtime {
     pub(super) fn captioner(&self, task: Task) -> Result<&Arc<dyn Captioner>> {
         let manifest = self.pack().manifest();
         if !manifest.tasks.has(task) {
-            return Err(lacks(&manifest.id, task));
+            return Err(unserved::lacks(&manifest.id, task));
         }
         self.0.captioner.as_ref().ok_or_else(|| {
             let kind = manifest.captioner.as_ref().map_or("", |spec| &spec.kind);
             let message = format!(
                 "pack {:?} cannot {}: its captioner is of kind {kind:?}, which this program does not link",
                 manifest.id,
-                verb(task)
+                unserved::verb(task)
             );
             Error::new(ErrorKind::Unsupported, message).remedy(format!(
                 "use a build of Atom with the feature {kind:?}, or add the kind to RuntimeOptions::captioners"
             ))
         })
-    }
-}
-
-/// The error of a pack without what `task` needs.
-pub(super) fn lacks(pack: &str, task: Task) -> Error {
-    let table = match task {
-        // The same modules serve both.
-        Task::Assemble => Task::Search.name(),
-        _ => task.name(),
-    };
-    let message = format!("pack {pack:?} cannot {}", verb(task));
-    Error::new(ErrorKind::Unsupported, message).remedy(format!("use a pack with a [tasks.{table}]"))
-}
-
-fn verb(task: Task) -> &'static str {
-    match task {
-        Task::Ask => "answer questions",
-        task => task.name(),
     }
 }
