@@ -128,7 +128,7 @@ impl Made {
     }
 
     fn ids(&self, ids: &mut [i64]) {
-        let vocab = self.vocab.unwrap_or(256).min(256).max(2);
+        let vocab = self.vocab.unwrap_or(256).clamp(2, 256);
         for (at, id) in ids.iter_mut().enumerate() {
             *id = ((at * 37 + 11) % vocab) as i64;
         }

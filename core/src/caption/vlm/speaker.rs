@@ -336,11 +336,11 @@ fn whole_of(context: &CaptionerContext) -> Whole {
     let module = id.and_then(|id| context.pack().module(id).ok());
     let steps = module.and_then(|module| module.preprocess.as_ref());
     let steps = steps.iter().flat_map(|preprocess| &preprocess.steps);
-    let tiles = steps.filter_map(|step| match step {
+    let mut tiles = steps.filter_map(|step| match step {
         StepSpec::Tiles(tiles) => Some(tiles.whole),
         _ => None,
     });
-    tiles.last().unwrap_or_default()
+    tiles.next_back().unwrap_or_default()
 }
 
 /// The rows of all pictures, one picture's after another's.
