@@ -173,7 +173,11 @@ fn values_that_no_pack_can_have_are_named() {
             "generation_config.json",
             "num_beams",
             json!(100_000),
-            ["model", "decoder.generation.beams", "generation_config.json"],
+            [
+                "model",
+                "decoder.generation.beams",
+                "generation_config.json",
+            ],
         ),
         (
             "vit-gpt2-tiny",
