@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use atom_import::{Form, ImportOptions, Wanted, describe};
-use atom_tests::root;
+use atom_tests::{root, temporary};
 
 /// The exported model `name`.
 fn export(name: &str) -> PathBuf {
@@ -72,4 +72,22 @@ fn every_folder_is_described_as_before() {
             ..options(&[&folder("clip-tiny"), &folder("smolvlm-tiny")])
         },
     );
+}
+
+#[test]
+fn one_graph_that_transformers_5_exported_is_cut_as_optimums_is() {
+    let folder = temporary();
+    let from = export("clip-tiny-optimum");
+    for file in std::fs::read_dir(&from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let index = r#"{"schema_version": 1, "export_format": "onnx",
+        "components": {"model": {"file": "model.onnx", "metadata": {}}}}"#;
+    std::fs::write(folder.path().join("export.json"), index).unwrap();
+    let made = describe(&options(&[folder.path()])).unwrap();
+    let known = describe(&options(&[&from])).unwrap();
+    // Only what names the folder differs.
+    let module = |text: &str| text[text.find("[[module]]").unwrap()..].to_owned();
+    assert_eq!(module(&made), module(&known));
 }

@@ -376,8 +376,15 @@ fn decoder_graph(export: &Export<'_>, family: &Family) -> Result<Graph> {
     }
     if graphs.has("decoder_with_past_model") {
         let graph = export.graph("decoder_with_past_model", "its decoder")?;
-        if family.shape == Shape::PictureEncoderDecoder && graph.has_input("encoder_hidden_states")
-        {
+        let begins_empty = match family.shape {
+            Shape::PictureEncoderDecoder => graph.has_input("encoder_hidden_states"),
+            _ => true,
+        };
+        let keeps_cross = graph
+            .input_names()
+            .iter()
+            .any(|name| name.contains(".encoder."));
+        if begins_empty && !keeps_cross {
             return Ok(graph);
         }
         return Err(graph.unsupported(

@@ -205,7 +205,8 @@ fn export<'a>(
     notes: &mut Notes,
 ) -> Result<(Export<'a>, Family)> {
     let configs = Configs::find(folder)?;
-    if found.layout == Layout::Native {
+    // A model in one graph is as Optimum's; of several, none looks up the rows of tokens.
+    if found.layout == Layout::Native && !found.graphs.has("model") {
         return Err(refused(folder, &found));
     }
     let node = match (&configs.config, &found.index) {
@@ -251,7 +252,7 @@ fn refused(folder: &Folder, found: &Found) -> Error {
     Error::new(
         ErrorKind::Unsupported,
         format!(
-            "{shown} is of the layout {}: {}",
+            "{shown} is of the layout {}: none of its graphs ({}) looks up the rows of token ids, as embed_tokens does",
             found.layout.name(),
             found.graphs.names()
         ),
