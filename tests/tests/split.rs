@@ -196,7 +196,7 @@ fn bad_cuts_name_what_is_wrong_and_leave_nothing() {
         (
             vec![cut("a", &[lower, "text_embeds"]), cut("b", &[middle])],
             ErrorKind::InvalidArgument,
-            vec!["need each other"],
+            vec!["do not separate", "crosses"],
         ),
     ] {
         let folder = temporary();

@@ -65,8 +65,8 @@ impl Model {
         for (at, cut) in cuts.iter().enumerate() {
             found.push(graph.needed(at, cut, &owners)?);
         }
-        let order = order(&cuts, &found, &owners)?;
         separated(&graph, &cuts, &found)?;
+        let order = order(&cuts, &found, &owners)?;
         let mut parts = Vec::new();
         for at in order {
             let needed = &found[at];
