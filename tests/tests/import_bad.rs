@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use atom_core::ErrorKind;
 use atom_core::control::Control;
-use atom_import::{ImportOptions, Layout, describe, import};
+use atom_import::{Form, ImportOptions, Layout, Wanted, describe, import};
 use atom_tests::broken::{Folder, copy};
 use atom_tests::exports::export;
 use serde_json::{Value, json};
@@ -470,4 +470,21 @@ fn a_cancelled_import_leaves_nothing() {
         fs::read_dir(folder.all.path().join("out")).unwrap().count(),
         0
     );
+}
+
+#[test]
+fn a_precision_for_a_graph_that_is_not_there_is_refused() {
+    let mut wanted = Wanted::default();
+    wanted.graphs.insert("vision".to_owned(), Form::Fp16);
+    let options = ImportOptions {
+        folders: vec![export("clip-tiny").join("export")],
+        precision: wanted,
+        ..ImportOptions::default()
+    };
+    let error = describe(&options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    let said = format!("{} {}", error.message(), error.remedy_text().unwrap());
+    for name in ["vision", "text_model", "vision_model"] {
+        assert!(said.contains(name), "{said}");
+    }
 }

@@ -243,3 +243,19 @@ fn the_command_prints_what_it_made() {
         serde_json::from_str::<serde_json::Value>(&written).unwrap()
     );
 }
+
+#[test]
+fn sizes_that_no_memory_holds_are_refused() {
+    let folder = temporary();
+    let clip = export("clip-tiny-optimum/export/model.onnx");
+    let cuts = [cut("vision", &["image_embeds"])];
+    for size in [100_000_000, usize::MAX] {
+        let sizes = ["image_batch_size", "text_batch_size", "batch_size"]
+            .map(|name| (name.to_owned(), size));
+        let to = folder.path().join("parts");
+        let error = split(&clip, &cuts, &to, &BTreeMap::from(sizes)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert!(error.message().contains("too large"), "{error}");
+        assert!(names(folder.path()).is_empty());
+    }
+}

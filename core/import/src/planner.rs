@@ -28,9 +28,11 @@ pub(crate) fn plan(options: &ImportOptions) -> Result<Plan> {
     let mut descriptions = Vec::new();
     // The folder that each part is from.
     let mut parts: Vec<(&'static str, String)> = Vec::new();
+    let mut graphs: Vec<String> = Vec::new();
     for dir in &options.folders {
         let folder = Folder::open(dir)?;
         let found = layout::find(&folder, options.layout)?;
+        graphs.push(found.graphs.names());
         let mut notes = std::mem::take(&mut plan.notes);
         let layout = found.layout;
         notes.infer(
@@ -89,6 +91,13 @@ pub(crate) fn plan(options: &ImportOptions) -> Result<Plan> {
         };
         return Err(Error::new(ErrorKind::InvalidArgument, what)
             .remedy("give a folder with a model for them: CLIP and SigLIP index and search, vision-language models caption and ask"));
+    }
+    let known: Vec<&str> = graphs.iter().flat_map(|names| names.split(", ")).collect();
+    let mut asked = options.precision.graphs.keys();
+    if let Some(unknown) = asked.find(|name| !known.contains(&name.as_str())) {
+        let what = format!("--precision names {unknown:?}, which is no graph of the folders");
+        return Err(Error::new(ErrorKind::InvalidArgument, what)
+            .remedy(format!("name one of {}", graphs.join(", "))));
     }
     licences.sort();
     licences.dedup();

@@ -22,6 +22,8 @@ const SIDES: [usize; 9] = [224, 32, 64, 256, 336, 384, 448, 512, 768];
 
 /// Rows of a text.
 const ROWS: usize = 7;
+/// The most elements of an input that is made up.
+const MOST: usize = 1 << 26;
 
 /// What was made of a graph.
 #[derive(Debug, Clone, Serialize)]
@@ -284,7 +286,17 @@ fn inputs(session: &Session, sizes: &BTreeMap<String, usize>, side: usize) -> Re
         };
         let shape: Vec<usize> = port.shape.iter().map(size).collect();
         let is = |part: &str| port.name.contains(part);
-        let count: usize = shape.iter().product();
+        let count = shape
+            .iter()
+            .try_fold(1, |all: usize, size| all.checked_mul(*size));
+        let Some(count) = count.filter(|count| *count <= MOST) else {
+            let what = format!(
+                "input {:?} of shape {shape:?} is too large to be made up",
+                port.name
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, what)
+                .remedy("give smaller sizes by --size NAME=N"));
+        };
         let ones = is("mask") || is("num_logits");
         let tensor = match port.dtype {
             DType::I64 if ones => Tensor::from_vec(&shape, vec![1_i64; count])?,

@@ -9,7 +9,7 @@ use atom_cli::session::Session;
 use atom_core::control::Control;
 use atom_core::{Error, ErrorKind, Result};
 use atom_import::{For, ImportOptions, Layout, Report, ReportedPort, Wanted};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 #[derive(Debug, clap::Args)]
@@ -93,7 +93,7 @@ pub fn run(session: &Session, args: Args) -> Result<ExitCode> {
 /// Cancels `control` on Ctrl-C, so that the import removes what it has written.
 fn cancel_on_signal(control: &Control) -> Result<()> {
     let failed = |e: std::io::Error| Error::new(ErrorKind::Io, format!("watching for Ctrl-C: {e}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(failed)?;
     let cancel = control.cancel.clone();
     let watch = move || {
         if signals.forever().next().is_some() {

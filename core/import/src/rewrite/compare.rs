@@ -3,7 +3,7 @@
 use std::fmt;
 
 use atom_core::Result;
-use atom_core::onnx::Model;
+use atom_core::onnx::{ElementType, Model, Summary};
 use atom_core::ort::{DType, Tensor};
 
 /// How far results may part: as a fraction of the largest number.
@@ -19,16 +19,18 @@ impl Tolerance {
         let quantised = ["DynamicQuantizeLinear", "QuantizeLinear"]
             .into_iter()
             .any(has);
-        let halves = summary
-            .initializers
-            .iter()
-            .any(|weights| weights.element == Some(atom_core::onnx::ElementType::FLOAT16));
-        Ok(Self(match (quantised, halves) {
+        Ok(Self(match (quantised, in_halves(&summary)) {
             (true, _) => 0.1,
             (false, true) => 0.02,
             (false, false) => 1e-4,
         }))
     }
+}
+
+/// Whether weights of the graph are 16-bit floats.
+pub(crate) fn in_halves(graph: &Summary) -> bool {
+    let mut weights = graph.initializers.iter();
+    weights.any(|weights| weights.element == Some(ElementType::FLOAT16))
 }
 
 /// Where results part.
