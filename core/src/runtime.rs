@@ -109,9 +109,9 @@ impl Runtime {
     /// Opens the pack and ONNX Runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::BadPack`](crate::ErrorKind::BadPack) for a wrong manifest, or a captioner that cannot be made of it;
-    /// [`ErrorKind::NativeLibrary`](crate::ErrorKind::NativeLibrary) when ONNX Runtime is missing or too old;
-    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) when this process opened it with another library or thread
+    /// [`ErrorKind::BadPack`] for a wrong manifest, or a captioner that cannot be made of it;
+    /// [`ErrorKind::NativeLibrary`] when ONNX Runtime is missing or too old;
+    /// [`ErrorKind::InvalidArgument`] when this process opened it with another library or thread
     /// count before, or when two kinds of captioners have one name.
     pub fn open(options: &RuntimeOptions) -> Result<Self> {
         let pack = Arc::new(Pack::open(&options.pack)?);
@@ -260,7 +260,7 @@ impl Runtime {
     /// Changes the budget. What is held beyond it is evicted as far as it is idle.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for a share out of range.
+    /// [`ErrorKind::InvalidArgument`] for a share out of range.
     pub fn set_budget(&self, budget: Budget) -> Result<()> {
         self.0.keeper.set_budget(budget)
     }
@@ -291,7 +291,7 @@ impl Runtime {
     /// never wait for it, and what it cannot caption stays indexed.
     ///
     /// # Errors
-    /// As [`ingest`](Self::ingest); [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack cannot caption.
+    /// As [`ingest`](Self::ingest); [`ErrorKind::Unsupported`] when the pack cannot caption.
     pub fn ingest_captioned(&self, store: &Store, options: &IngestOptions) -> Result<Indexing> {
         let backlog = self.backlog(store)?;
         let indexing = Indexing::start(&self.0.registry, store, options, Some(backlog))?;
@@ -303,8 +303,8 @@ impl Runtime {
     /// Captions the segments of `stream` that have no caption of this pack yet; waits until that is done.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack cannot caption,
-    /// [`ErrorKind::ReadOnly`](crate::ErrorKind::ReadOnly) on a store opened read-only.
+    /// [`ErrorKind::Unsupported`] when the pack cannot caption,
+    /// [`ErrorKind::ReadOnly`] on a store opened read-only.
     pub fn caption_stream(&self, store: &Store, stream: StreamId) -> Result<CaptionReport> {
         Ok(self.backlog(store)?.follow(stream).finish())
     }
@@ -326,7 +326,7 @@ impl Runtime {
     /// The features of one picture, without storing anything.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack has no index task, and what its modules report.
+    /// [`ErrorKind::Unsupported`] when the pack has no index task, and what its modules report.
     pub fn observe(&self, frame: &Frame<'_>, control: &Control) -> Result<Features> {
         // Made for each picture: what it prepares pictures in would else be megabytes that nobody uses.
         VisualEncoder::new(&self.0.registry)?.encode(frame, control)
@@ -336,7 +336,7 @@ impl Runtime {
     /// frames of one video, `source` says so.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack has no visual encoder, and what its modules
+    /// [`ErrorKind::Unsupported`] when the pack has no visual encoder, and what its modules
     /// report.
     pub fn observe_for_text(
         &self,
@@ -359,7 +359,7 @@ impl Runtime {
     /// The search vector of a picture, L2-normalised.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack makes none, and what its modules report.
+    /// [`ErrorKind::Unsupported`] when the pack makes none, and what its modules report.
     pub fn embed_picture(&self, frame: &Frame<'_>, control: &Control) -> Result<Vec<f32>> {
         let mut encoder = VisualEncoder::new(&self.0.registry)?;
         let parts = Parts::EMBEDDING;
@@ -377,7 +377,7 @@ impl Runtime {
     /// The search vector of words, L2-normalised, as searching uses it: in the pack's query template.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack cannot search, and what its modules report.
+    /// [`ErrorKind::Unsupported`] when the pack cannot search, and what its modules report.
     pub fn embed_text(&self, words: &str, control: &Control) -> Result<Vec<f32>> {
         self.queries()?.embed(words, control)
     }
@@ -395,7 +395,7 @@ impl Runtime {
     /// The segments of `store` that fit the query, best first; empty when nothing does.
     ///
     /// # Errors
-    /// As [`Searcher::search`]; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack cannot search.
+    /// As [`Searcher::search`]; [`ErrorKind::Unsupported`] when the pack cannot search.
     pub fn search(
         &self,
         store: &Store,
@@ -408,7 +408,7 @@ impl Runtime {
     /// A storyboard of segments of `store` for the lines of a script.
     ///
     /// # Errors
-    /// As [`Assembler::assemble`]; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the pack cannot search.
+    /// As [`Assembler::assemble`]; [`ErrorKind::Unsupported`] when the pack cannot search.
     pub fn assemble(
         &self,
         store: &Store,

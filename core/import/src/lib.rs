@@ -57,10 +57,10 @@ use prove::Proof;
 /// Nothing is left behind if it fails or is cancelled.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`](atom_core::ErrorKind::NotFound) for what is missing,
-/// [`ErrorKind::BadModel`](atom_core::ErrorKind::BadModel) for files that are wrong,
-/// [`ErrorKind::Unsupported`](atom_core::ErrorKind::Unsupported) for models that Atom cannot run,
-/// [`ErrorKind::AlreadyExists`](atom_core::ErrorKind::AlreadyExists) for a pack that is there; each names file and key or port.
+/// [`ErrorKind::NotFound`] for what is missing,
+/// [`ErrorKind::BadModel`] for files that are wrong,
+/// [`ErrorKind::Unsupported`] for models that Atom cannot run,
+/// [`ErrorKind::AlreadyExists`] for a pack that is there; each names file and key or port.
 pub fn import(options: &ImportOptions, control: &Control) -> Result<Report> {
     let mut plan = planner::plan(options)?;
     checked(&plan, options)?;
