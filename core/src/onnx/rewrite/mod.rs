@@ -2,9 +2,9 @@
 //! buffer, logits of the last row alone, an activation as one node.
 //!
 //! ONNX Runtime fuses much when it loads a graph, but not this: it never changes what a graph's ports mean, and it knows no
-//! decoder from its operators. A rewrite is found by operators and then held against what the graph computes on made inputs
-//! ([`Observe`]). A graph that does not fit exactly stays as it is. Whoever rewrites compares the results of both graphs
-//! before the new one is used.
+//! decoder from its operators. A rewrite looks for a pattern of operators. Then it has the graph run on made-up inputs, and
+//! checks that the tensors between those operators are what the pattern says ([`Observe`]). A graph that does not fit stays as
+//! it is. The caller compares the results of both graphs before it uses the new one.
 
 mod attention;
 mod decoder;
